@@ -1,0 +1,38 @@
+"""Errors that a user can act on: one sentence that says what, where and what to do."""
+
+import errno
+
+
+class MmjaxError(RuntimeError):
+    """Something the user can put right; the message is one sentence that says how."""
+
+
+class AssetError(MmjaxError):
+    """A pinned file could not be fetched, verified or converted."""
+
+
+class WeightsError(MmjaxError):
+    """A file of weights is not what its format promises."""
+
+
+class DataError(MmjaxError):
+    """A data set, or one of its rows, cannot be read or made."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an exception, or what caused it, says that the disk or the quota is full.
+
+    Args:
+      error: any exception; libraries in other languages keep the reason in the text only.
+
+    Returns:
+      True for a full disk.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

