@@ -1,0 +1,1 @@
+"""Data: sources, pipelines and caches."""

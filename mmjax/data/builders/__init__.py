@@ -1,0 +1,1 @@
+"""Builders of data sets (tensorflow-datasets, array_record): they run without TensorFlow."""

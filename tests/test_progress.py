@@ -1,0 +1,48 @@
+import pytest
+
+from mmjax import progress
+from mmjax.errors import MmjaxError, is_full_disk
+
+
+def test_track_yields_the_same_items_in_order():
+    assert list(progress.track(range(5), "counting")) == [0, 1, 2, 3, 4]
+    assert list(progress.track(iter("abc"), "letters")) == ["a", "b", "c"]
+
+
+def test_lines_at_every_tenth_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", -1)
+    list(progress.track(range(20), "counting"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("counting: 10% (2/20)")
+    assert len(lines) == 11
+    assert lines[-1].startswith("counting: finished, 20")
+
+
+def test_quick_work_is_silent(capsys):
+    list(progress.track(range(100), "counting"))
+    assert capsys.readouterr().err == ""
+
+
+def test_nested_bars_share_one_display(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    seen = [(a, b) for a in progress.track("ab", "outer") for b in progress.track("cd", "inner")]
+    assert seen == [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")]
+    with progress.status("waiting", note=lambda: "12 MB") as report:
+        report(1)
+    assert progress._DISPLAY._progress is None  # stopped
+
+
+def test_a_broken_loop_stops_the_display(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with pytest.raises(ZeroDivisionError):
+        [1 // i for i in progress.track([1, 0], "dividing")]
+    assert progress._DISPLAY._progress is None
+
+
+def test_full_disk_is_seen_through_other_libraries():
+    assert is_full_disk(OSError(28, "No space left on device"))
+    assert is_full_disk(RuntimeError("write failed: No space left on device (os error 28)"))
+    wrapped = MmjaxError("wrapped")
+    wrapped.__cause__ = OSError(28, "full")
+    assert is_full_disk(wrapped)
+    assert not is_full_disk(ValueError("shape"))
