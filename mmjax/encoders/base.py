@@ -1,0 +1,201 @@
+"""The contract of every frozen encoder."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from mmjax.encoders import batching
+from mmjax.encoders.image_preprocess import ImageLike
+from mmjax.encoders.pooling import Pooling
+from mmjax.errors import MmjaxError
+
+PyTree = Any
+
+
+class EncoderOutput(NamedTuple):
+    """What an encoder says about a batch."""
+
+    tokens: Float[Array, "b l d"]  # hidden states after the last layer (and norm)
+    mask: Int[Array, "b l"]  # 1 at real tokens
+    pooled: Float[Array, "b d"]  # float32, as the original library pools
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """A frozen model with everything that its use needs. It knows nothing of tasks.
+
+    The parameters are a plain tree; pass them (or any tree of the same shape) to `apply` as an
+    argument, so that they never become constants of a compiled program.
+    """
+
+    name: str
+    family: str
+    modality: Literal["text", "image"]
+    module: nn.Module
+    params: PyTree = dataclasses.field(repr=False)
+    config: Any
+    preprocess: Any  # TextPreprocess or ImagePreprocess
+    fingerprint: str  # sha256 over the weights as they were published
+    pooling: Pooling | None = None  # None: the class token
+    dtype: Any = jnp.float32
+    mesh: Mesh | None = None
+
+    @property
+    def hidden_size(self) -> int:
+        """Width d of tokens and pooled vectors."""
+        return self.config.hidden_size
+
+    @functools.cached_property
+    def outputs_fingerprint(self) -> str:
+        """Sha256 over all that its outputs depend on: weights, config, preprocessing, dtype."""
+        parts = [
+            self.fingerprint,
+            self.preprocess.fingerprint,
+            repr(self.config),
+            repr(self.pooling),
+            jnp.dtype(self.dtype).name,
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def apply(self, params: PyTree, inputs: Mapping[str, ArrayLike]) -> EncoderOutput:
+        """Encodes a prepared batch; pure, so it may be traced and differentiated.
+
+        Args:
+          params: tree like `self.params`.
+          inputs: {"input_ids", "attention_mask"}: int [b, l], or {"pixel_values"}: float
+            [b, h, w, 3].
+
+        Returns:
+          Tokens [b, l, d], mask [b, l], pooled [b, d].
+        """
+        return apply(self.module, self.pooling, params, inputs)
+
+    def outputs(
+        self,
+        items: Sequence[Any],
+        want: str = "pooled",
+        batch_size: int | None = None,
+        progress: str | None = None,
+        prompt: str | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Encodes many texts or pictures, in few compilations.
+
+        Texts are sorted by length inside windows, so that little padding is computed; the results
+        come in the order of the items all the same. Host memory holds one window.
+
+        Args:
+          items: texts (str), or pictures as `ImagePreprocess` takes them. Anything with a length
+            and an index will do; items are fetched when their turn comes.
+          want: "pooled" [d] as the original library pools, "tokens" [l_i, d] without padding,
+            "cls" [d], or, for pictures, "cls_mean" [2 d]: the class token and the patches' mean.
+          batch_size: items computed together; None takes 128 short texts or 16 pictures.
+          progress: description of a progress bar; None shows none.
+          prompt: texts only; as in `TextPreprocess`.
+
+        Yields:
+          One array an item: float32, or the encoder's dtype for "tokens".
+
+        Raises:
+          MmjaxError: an unknown `want`, or an item that cannot be read.
+        """
+        yield from batching.outputs(self, items, want, batch_size, progress, prompt)
+
+    def embed_texts(
+        self,
+        texts: Sequence[Any],
+        batch_size: int | None = None,
+        progress: bool = False,
+        prompt: str | None = None,
+    ) -> Float[np.ndarray, "n d"]:
+        """Embeds texts as the original library does: its prompt, pooling and normalisation.
+
+        Args:
+          texts: n texts (str).
+          batch_size: texts computed together; None takes 128.
+          progress: whether to show a progress bar.
+          prompt: name of a prompt; None takes the encoder's default, "" none.
+
+        Returns:
+          Float32 [n, d].
+
+        Raises:
+          MmjaxError: the encoder reads pictures, or an item is not a str.
+        """
+        self._require("text", "embed_texts")
+        return self._embed(texts, batch_size, "embedding texts" if progress else None, prompt)
+
+    def embed_images(
+        self,
+        images: Sequence[ImageLike],
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Float[np.ndarray, "n d"]:
+        """Embeds pictures as the original library does (DINOv2: class token after the last norm).
+
+        Args:
+          images: n paths, encoded bytes, PIL images or uint8 arrays [h, w, 3].
+          batch_size: pictures computed together; None takes 16.
+          progress: whether to show a progress bar.
+
+        Returns:
+          Float32 [n, d].
+
+        Raises:
+          MmjaxError: the encoder reads texts, or names the picture that cannot be read.
+        """
+        self._require("image", "embed_images")
+        return self._embed(images, batch_size, "embedding pictures" if progress else None, None)
+
+    def _embed(
+        self,
+        items: Any,
+        batch_size: int | None,
+        progress: str | None,
+        prompt: str | None,
+    ) -> Float[np.ndarray, "n d"]:
+        if isinstance(items, str | bytes):
+            raise MmjaxError("expected a list of items, got a single one; put it into a list")
+        rows = list(self.outputs(items, "pooled", batch_size, progress, prompt))
+        return np.stack(rows) if rows else np.zeros((0, self.hidden_size), np.float32)
+
+    def _require(self, modality: str, function: str) -> None:
+        if self.modality != modality:
+            raise MmjaxError(
+                f"{function}: encoder {self.name!r} ({self.family}) reads {self.modality}s; "
+                f"use embed_{'texts' if self.modality == 'text' else 'images'}"
+            )
+
+
+def apply(
+    module: nn.Module, pooling: Pooling | None, params: PyTree, inputs: Mapping[str, ArrayLike]
+) -> EncoderOutput:
+    """Runs a module and pools its tokens.
+
+    Args:
+      module: a family's linen module.
+      pooling: None takes the first (class) token.
+      params: its parameters.
+      inputs: the module's arguments by name.
+
+    Returns:
+      Tokens [b, l, d], mask [b, l], pooled [b, d].
+    """
+    arrays: dict[str, Any] = {name: jnp.asarray(x) for name, x in inputs.items()}
+    tokens = module.apply({"params": params}, **arrays)
+    assert isinstance(tokens, jax.Array)
+    mask = arrays.get("attention_mask")
+    if mask is None:
+        mask = jnp.ones(tokens.shape[:2], jnp.int32)
+    pooled = tokens[:, 0].astype(jnp.float32) if pooling is None else pooling(tokens, mask)
+    return EncoderOutput(tokens, mask, pooled)

@@ -1,0 +1,206 @@
+"""BERT and XLM-R: post-norm text encoders."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from mmjax.encoders.convert import (
+    COPY,
+    TRANSPOSE,
+    KeyRule,
+)
+from mmjax.encoders.layers import Attention, Dtype, LayerNorm, activation, check_sizes, stack
+from mmjax.errors import MmjaxError
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Sizes of a BERT, and how it counts positions."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    max_positions: int
+    type_vocab_size: int
+    layer_norm_eps: float
+    hidden_act: str = "gelu"
+    pad_token_id: int = 0
+    # "arange": 0 .. l-1.  "cumsum": XLM-R's cumsum(mask) * mask + pad_token_id.
+    positions: Literal["arange", "cumsum"] = "arange"
+
+    @property
+    def max_length(self) -> int:
+        """The longest text in tokens that the position table holds."""
+        offset = self.pad_token_id + 1 if self.positions == "cumsum" else 0
+        return self.max_positions - offset
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> "BertConfig":
+        """Reads Hugging Face's config.json.
+
+        Args:
+          config: its content; `model_type` decides how positions are counted.
+
+        Returns:
+          The config.
+
+        Raises:
+          MmjaxError: a size that attention cannot have, or relative positions.
+        """
+        kind = config.get("position_embedding_type", "absolute")
+        if kind != "absolute":
+            raise MmjaxError(
+                f"config.json: position_embedding_type {kind!r} is not supported; only 'absolute'"
+            )
+        if config.get("is_decoder"):
+            raise MmjaxError("config.json: is_decoder is set, but only bidirectional BERTs load")
+        roberta = config["model_type"] in ("xlm-roberta", "roberta")
+        check_sizes(
+            config["hidden_size"], config["num_attention_heads"], config.get("hidden_act", "gelu")
+        )
+        return cls(
+            vocab_size=config["vocab_size"],
+            hidden_size=config["hidden_size"],
+            num_layers=config["num_hidden_layers"],
+            num_heads=config["num_attention_heads"],
+            intermediate_size=config["intermediate_size"],
+            max_positions=config["max_position_embeddings"],
+            type_vocab_size=config["type_vocab_size"],
+            layer_norm_eps=config.get("layer_norm_eps", 1e-12),
+            hidden_act=config.get("hidden_act", "gelu"),
+            pad_token_id=config.get("pad_token_id", 1 if roberta else 0),
+            positions="cumsum" if roberta else "arange",
+        )
+
+
+class BertLayer(nn.Module):
+    """One post-norm transformer layer."""
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"]
+    ) -> tuple[Float[Array, "b l d"], None]:
+        """Attention, then the feed-forward part, each added and then normalised.
+
+        Args:
+          x: float [b, l, d].
+          mask: bool [b, l], true at real tokens.
+
+        Returns:
+          (float [b, l, d], None): the pair that a scan wants.
+        """
+        config = self.config
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        attended = Attention(config.num_heads, **dtypes, name="attention")(x, mask)
+        x = LayerNorm(config.layer_norm_eps, **dtypes, name="attention_norm")(x + attended)
+        hidden = nn.Dense(config.intermediate_size, **dtypes, name="intermediate")(x)
+        hidden = activation(config.hidden_act)(hidden)
+        hidden = nn.Dense(config.hidden_size, **dtypes, name="output")(hidden)
+        return LayerNorm(config.layer_norm_eps, **dtypes, name="output_norm")(x + hidden), None
+
+
+class Bert(nn.Module):
+    """A BERT without its pooler: token ids to the last layer's hidden states."""
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]
+    ) -> Float[Array, "b l d"]:
+        """Encodes.
+
+        Args:
+          input_ids: int [b, l].
+          attention_mask: int [b, l], 1 at real tokens, 0 at padding.
+
+        Returns:
+          Float [b, l, d]: hidden states after the last layer.
+
+        Source:
+          Devlin et al. 2018 (BERT); Conneau et al. 2019 (XLM-R), for the positions.
+        """
+        config = self.config
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+        def table(rows: int, name: str) -> nn.Embed:
+            return nn.Embed(rows, config.hidden_size, **dtypes, name=name)
+
+        words = table(config.vocab_size, "word_embeddings")(input_ids)
+        if config.positions == "cumsum":
+            ids = jnp.cumsum(attention_mask, axis=1) * attention_mask + config.pad_token_id
+        else:
+            ids = jnp.arange(input_ids.shape[1])[None]
+        positions = table(config.max_positions, "position_embeddings")(ids)
+        # Every token is of type 0: sentence pairs are not a task of this library.
+        types = table(config.type_vocab_size, "token_type_embeddings")(jnp.zeros((1, 1), jnp.int32))
+        x = words + types + positions
+        x = LayerNorm(config.layer_norm_eps, **dtypes, name="embeddings_norm")(x)
+        layers = stack(BertLayer, config.num_layers)(config, **dtypes, name="layers")
+        return layers(x, attention_mask.astype(bool))[0]
+
+
+_PREFIX = r"(?:bert\.|roberta\.|xlm_roberta\.|transformer\.)?"
+_LAYER = _PREFIX + r"encoder\.layer\.(?P<layer>\d+)\."
+# Old TensorFlow conversions call a norm's scale and bias gamma and beta.
+_SCALE, _BIAS = r"LayerNorm\.(?:weight|gamma)", r"LayerNorm\.(?:bias|beta)"
+
+
+def _norm(source: str, target: str) -> list[KeyRule]:
+    return [
+        KeyRule(source + _SCALE, f"{target}/scale", COPY),
+        KeyRule(source + _BIAS, f"{target}/bias", COPY),
+    ]
+
+
+def _dense(source: str, target: str) -> list[KeyRule]:
+    return [
+        KeyRule(source + r"\.weight", f"{target}/kernel", TRANSPOSE),
+        KeyRule(source + r"\.bias", f"{target}/bias", COPY),
+    ]
+
+
+def key_table(config: BertConfig) -> tuple[KeyRule, ...]:
+    """How Hugging Face's tensors map onto the parameters of `Bert`.
+
+    Args:
+      config: unused; the names do not depend on sizes.
+
+    Returns:
+      The rules.
+    """
+    del config
+    embeddings = _PREFIX + r"embeddings\."
+    return (
+        KeyRule(
+            embeddings + r"(?P<table>word|position|token_type)_embeddings\.weight",
+            "{table}_embeddings/embedding",
+            COPY,
+        ),
+        *_norm(embeddings, "embeddings_norm"),
+        *_dense(_LAYER + r"attention\.self\.(?P<part>query|key|value)", "layers/attention/{part}"),
+        *_dense(_LAYER + r"attention\.output\.dense", "layers/attention/out"),
+        *_norm(_LAYER + r"attention\.output\.", "layers/attention_norm"),
+        *_dense(_LAYER + r"intermediate\.dense", "layers/intermediate"),
+        *_dense(_LAYER + r"output\.dense", "layers/output"),
+        *_norm(_LAYER + r"output\.", "layers/output_norm"),
+    )
+
+
+# Heads of pre-training and classification, the tanh pooler, and buffers that are no weights.
+IGNORED = re.compile(
+    r"cls\..*|lm_head\..*|classifier\..*|(.*\.)?pooler\..*|(.*\.)?embeddings\.(position|token_type)_ids"
+)

@@ -1,0 +1,272 @@
+"""Reads safetensors into a tree of parameters, one tensor at a time, straight into its sharding."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from safetensors import SafetensorError, safe_open
+
+from mmjax import sharding as shardings_lib
+from mmjax import trees
+from mmjax.errors import MmjaxError
+
+PyTree = Any
+Shape = tuple[int, ...]
+_DTYPES = {"F64", "F32", "F16", "BF16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """How one tensor of a checkpoint becomes (a layer of) one parameter."""
+
+    source_shape: Callable[[Shape], Shape]  # the parameter's shape -> the tensor's
+    apply: Callable[[np.ndarray], np.ndarray]
+
+
+COPY = Transform(lambda s: s, lambda x: x)
+# torch keeps linear weights as [out, in], Flax as [in, out].
+TRANSPOSE = Transform(lambda s: s[::-1], lambda x: x.T)
+# torch: out, in, height, width.  Flax: height, width, in, out.
+CONV = Transform(lambda s: (s[3], s[2], s[0], s[1]), lambda x: x.transpose(2, 3, 1, 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyRule:
+    """Maps the tensors whose whole name matches `pattern` to a parameter.
+
+    A group `layer` is the index on the parameter's leading (scanned) axis; other named groups fill
+    the target's {placeholders}.
+    """
+
+    pattern: str
+    target: str
+    transform: Transform
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    key: str
+    layer: int | None
+    transform: Transform
+
+
+class Checkpoint:
+    """Tensors by name, over one safetensors file or the shards of an index."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens every file and reads its header; no tensor is read yet.
+
+        Args:
+          folder: holds `model.safetensors`, or `model.safetensors.index.json` and its shards.
+
+        Raises:
+          MmjaxError: nothing to open, a shard that lacks, or a damaged file.
+        """
+        self.folder = folder
+        self._stack = contextlib.ExitStack()
+        self._file_of: dict[str, Any] = {}
+        for path in _weight_files(folder):
+            try:
+                file = self._stack.enter_context(safe_open(path, framework="np"))
+            except (SafetensorError, OSError) as error:
+                raise MmjaxError(
+                    f"{path} is damaged or cut short ({error}); fetch it again"
+                ) from error
+            for key in file.keys():  # noqa: SIM118  (a safe_open is not a mapping)
+                self._file_of[key] = file
+
+    def __enter__(self) -> "Checkpoint":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the files."""
+        self._stack.close()
+
+    def keys(self) -> list[str]:
+        """All tensor names, sorted."""
+        return sorted(self._file_of)
+
+    def header(self, key: str) -> tuple[str, Shape]:
+        """(safetensors' dtype name, shape) of a tensor, without reading it."""
+        view = self._file_of[key].get_slice(key)
+        return view.get_dtype(), tuple(view.get_shape())
+
+    def read(self, key: str) -> np.ndarray:
+        """The tensor, as it is in the file."""
+        try:
+            return self._file_of[key].get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            raise MmjaxError(f"{self.folder}: cannot read tensor {key!r}: {error}") from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        single = folder / "model.safetensors"
+        if not single.is_file():
+            raise MmjaxError(
+                f"{folder} has neither model.safetensors nor model.safetensors.index.json; "
+                "convert the weights to safetensors first"
+            )
+        return [single]
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise MmjaxError(f"{index} is not an index of safetensors files ({error})") from error
+    # A plain file name only: an index must not lead out of its folder.
+    lacking = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if lacking:
+        raise MmjaxError(f"{index} names files that are not in the folder: {', '.join(lacking)}")
+    return [folder / name for name in names]
+
+
+def _plan(
+    keys: Sequence[str], rules: Sequence[KeyRule], ignored: re.Pattern[str]
+) -> tuple[dict[str, list[_Piece]], list[str]]:
+    """Groups the checkpoint's tensors by the parameter they feed; also the unknown names."""
+    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
+    pieces: dict[str, list[_Piece]] = {}
+    unexpected = []
+    for key in keys:
+        if ignored.fullmatch(key):
+            continue
+        for pattern, rule in compiled:
+            if match := pattern.fullmatch(key):
+                groups = match.groupdict()
+                layer = groups.pop("layer", None)
+                piece = _Piece(key, None if layer is None else int(layer), rule.transform)
+                pieces.setdefault(rule.target.format(**groups), []).append(piece)
+                break
+        else:
+            unexpected.append(key)
+    return pieces, unexpected
+
+
+def _problems(
+    checkpoint: Checkpoint, pieces: Mapping[str, list[_Piece]], targets: Mapping[str, Shape]
+) -> list[str]:
+    """Everything that stops the pieces from filling the targets exactly once."""
+    found = []
+    for path, shape in targets.items():
+        stacked = any(piece.layer is not None for piece in pieces.get(path, ()))
+        slots: dict[int | None, str] = {}
+        for piece in pieces.get(path, ()):
+            if piece.layer is not None and piece.layer >= shape[0]:
+                found.append(f"unexpected {piece.key}: the config has {shape[0]} layers")
+                continue
+            if piece.layer in slots:
+                found.append(f"twice: {slots[piece.layer]} and {piece.key} both feed {path}")
+            slots[piece.layer] = piece.key
+            dtype, actual = checkpoint.header(piece.key)
+            expected = piece.transform.source_shape(shape[1:] if stacked else shape)
+            if actual != expected:
+                found.append(f"misshapen {piece.key}: {list(actual)}, expected {list(expected)}")
+            if dtype not in _DTYPES:
+                found.append(f"{piece.key} has dtype {dtype}; only {', '.join(sorted(_DTYPES))}")
+        wanted = range(shape[0]) if stacked else [None]
+        lacking = [slot for slot in wanted if slot not in slots]
+        if lacking:
+            where = "" if lacking == [None] else f" for layers {lacking}"
+            found.append(f"missing: nothing feeds {path}{where}")
+    found += [f"unexpected {p.key}" for path in set(pieces) - set(targets) for p in pieces[path]]
+    return found
+
+
+def load_params(
+    folder: Path,
+    target: PyTree,
+    rules: Sequence[KeyRule],
+    ignored: re.Pattern[str],
+    dtype: Any,
+    mesh: Mesh | None = None,
+    sharding_rules: shardings_lib.Rules | None = None,
+) -> tuple[PyTree, str]:
+    """Loads a checkpoint into a tree of parameters.
+
+    At most one parameter (a stack of layers is one) is held on the host at a time.
+
+    Args:
+      folder: where the safetensors file or its index is.
+      target: tree of ShapeDtypeStruct, as `jax.eval_shape` gives it.
+      rules: which tensor feeds which parameter.
+      ignored: names that are passed over.
+      dtype: float dtype of the parameters.
+      mesh: None puts them on the default device.
+      sharding_rules: (pattern, PartitionSpec) pairs over parameter paths; None replicates.
+
+    Returns:
+      (params, fingerprint): the tree, and sha256 over the checkpoint's tensors in the parameters'
+      naming. It depends on the weights alone, not on `dtype`, mesh, file layout or image size.
+
+    Raises:
+      MmjaxError: a damaged file; or missing, unexpected and misshapen tensors, all at once.
+    """
+    if mesh is None and sharding_rules is not None:
+        raise MmjaxError("load_encoder got sharding rules but no mesh; pass mesh= too")
+    placements: Mapping[str, NamedSharding | None] = {
+        p: None for p, _ in trees.named_leaves(target)
+    }
+    if mesh is not None:
+        tree = shardings_lib.shardings(target, mesh, sharding_rules or shardings_lib.REPLICATED)
+        placements = dict(trees.named_leaves(tree))
+    targets = {path: tuple(leaf.shape) for path, leaf in trees.named_leaves(target)}
+
+    with Checkpoint(folder) as checkpoint:
+        pieces, unexpected = _plan(checkpoint.keys(), rules, ignored)
+        problems = [f"unexpected {key}" for key in unexpected]
+        problems += _problems(checkpoint, pieces, targets)
+        if problems:
+            raise MmjaxError(
+                f"the weights in {folder} do not fit the model that config.json describes "
+                f"({len(problems)} problems): " + "; ".join(problems)
+            )
+        digests: dict[str, str] = {}
+        leaves = {
+            path: _load_leaf(
+                checkpoint, path, pieces[path], shape, dtype, placements[path], digests
+            )
+            for path, shape in targets.items()
+        }
+    params = jax.tree_util.tree_map_with_path(lambda p, _: leaves[trees.path_of(p)], target)
+    return params, _combine(digests)
+
+
+def _load_leaf(
+    checkpoint: Checkpoint,
+    path: str,
+    pieces: Sequence[_Piece],
+    shape: Shape,
+    dtype: Any,
+    placement: NamedSharding | None,
+    digests: dict[str, str],
+) -> jax.Array:
+    """Reads, hashes, transforms and places one parameter."""
+    buffer = np.empty(shape, dtype)
+    for piece in pieces:
+        tensor = checkpoint.read(piece.key)
+        name = path if piece.layer is None else f"{path}[{piece.layer}]"
+        digests[name] = _digest(tensor)
+        buffer[... if piece.layer is None else piece.layer] = piece.transform.apply(tensor)
+    if placement is None:
+        return jax.device_put(buffer)
+    return jax.make_array_from_callback(shape, placement, lambda index: buffer[index])
+
+
+def _digest(tensor: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{tensor.dtype}:{tensor.shape}:".encode())
+    digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _combine(digests: Mapping[str, str]) -> str:
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()

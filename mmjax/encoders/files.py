@@ -1,0 +1,95 @@
+"""Finds an encoder's folder and reads its small JSON files."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mmjax.errors import MmjaxError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Its content.
+
+    Raises:
+      MmjaxError: the file lacks, or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise MmjaxError(f"{path} does not exist; an encoder's folder must hold it") from error
+    except (OSError, ValueError) as error:
+        raise MmjaxError(f"{path} is not readable JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise MmjaxError(f"{path} holds a JSON {type(content).__name__}, expected an object")
+    return content
+
+
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object, or gives an empty one where the file does not exist."""
+    return read_json(path) if path.exists() else {}
+
+
+def resolve(source: str | os.PathLike[str]) -> Path:
+    """Turns "asset:NAME", "hf:ORG/NAME[@REVISION]" or a folder into a folder on this machine.
+
+    Args:
+      source: what to find.
+
+    Returns:
+      The folder.
+
+    Raises:
+      MmjaxError: says which forms are possible, or why the download failed.
+    """
+    text = os.fspath(source)
+    if text.startswith("asset:"):
+        from mmjax import assets
+
+        return assets.path(text.removeprefix("asset:"))
+    if text.startswith("hf:"):
+        return _snapshot(text.removeprefix("hf:"))
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        raise MmjaxError(
+            f"encoder {text!r} is not a folder; give a folder with config.json and "
+            'model.safetensors, "asset:NAME" (python -m mmjax.assets list) or "hf:ORG/NAME"'
+        )
+    return folder
+
+
+def _snapshot(name: str) -> Path:
+    """Downloads from the Hugging Face hub, or finds what was downloaded before."""
+    from huggingface_hub import snapshot_download  # slow to import, seldom needed
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repo, _, revision = name.partition("@")
+    offline = os.environ.get("MMJAX_OFFLINE") == "1"
+    try:
+        folder = snapshot_download(
+            repo,
+            revision=revision or None,
+            local_files_only=offline,
+            allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"],
+            ignore_patterns=["onnx/*", "openvino/*"],
+        )
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OSError,
+        ValueError,
+    ) as error:
+        why = str(error).strip().splitlines()
+        raise MmjaxError(
+            f"cannot get hf:{name} from the Hugging Face hub"
+            f"{' (MMJAX_OFFLINE=1 is set)' if offline else ''}: {why[0] if why else error!r}; "
+            "check the name and the network, or give a local folder instead"
+        ) from error
+    return Path(folder)

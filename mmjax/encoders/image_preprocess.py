@@ -1,0 +1,180 @@
+"""Pictures to normalised arrays."""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageOps
+
+from mmjax.encoders.files import read_json
+from mmjax.errors import MmjaxError
+
+# A path, encoded bytes (PNG, JPEG, ...), an open picture, or uint8 [h, w, 3 | 4] or [h, w].
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePreprocess:
+    """Resize the short side, cut out the centre, scale, normalise: with an encoder's constants."""
+
+    shortest_edge: int  # pixels
+    crop: int  # pixels
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resample: int = 3  # PIL's number of the filter; 3 is bicubic
+    rescale: float = 1 / 255
+    background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sha256 over all constants."""
+        constants = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(constants.encode()).hexdigest()
+
+    def __call__(
+        self, images: Sequence[ImageLike], first_index: int = 0
+    ) -> Float[np.ndarray, "n h w 3"]:
+        """Prepares pictures.
+
+        Args:
+          images: n pictures.
+          first_index: number of the first one, for error messages.
+
+        Returns:
+          Float32 [n, crop, crop, 3].
+
+        Raises:
+          MmjaxError: names the picture that cannot be read, or that has no pixels.
+        """
+        out = np.empty((len(images), self.crop, self.crop, 3), np.float32)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        for i, image in enumerate(images):
+            picture = self._crop(open_image(image, first_index + i, self.background))
+            out[i] = (np.asarray(picture, np.float32) * np.float32(self.rescale) - mean) / std
+        return out
+
+    def _crop(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
+        short, long = min(width, height), max(width, height)
+        # Truncated, not rounded, as in transformers.
+        other = int(self.shortest_edge * long / short)
+        size = (self.shortest_edge, other) if width <= height else (other, self.shortest_edge)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling(self.resample))
+        left, top = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
+        return image.crop((left, top, left + self.crop, top + self.crop))
+
+
+def open_image(
+    image: ImageLike, index: int = 0, background: tuple[int, int, int] = (255, 255, 255)
+) -> Image.Image:
+    """Opens anything that is a picture as RGB.
+
+    Args:
+      image: a path, encoded bytes, an open picture, or a uint8 array [h, w, 3 | 4] or [h, w].
+      index: its number, for error messages.
+      background: colour behind transparent pixels.
+
+    Returns:
+      An RGB picture.
+
+    Raises:
+      MmjaxError: names the picture that cannot be read, or that has no pixels.
+    """
+    where = f"picture {index}"
+    try:
+        if isinstance(image, str | os.PathLike):
+            where = f"picture {index} ({os.fspath(image)})"
+            with Image.open(image) as file:
+                picture = ImageOps.exif_transpose(file)
+                picture.load()
+        elif isinstance(image, bytes):
+            if not image:
+                raise MmjaxError(f"{where} is empty: 0 bytes")
+            with Image.open(io.BytesIO(image)) as file:
+                picture = ImageOps.exif_transpose(file)
+                picture.load()
+        elif isinstance(image, Image.Image):
+            picture = image
+        elif isinstance(image, np.ndarray):
+            channels = image.shape[2] if image.ndim == 3 else 1
+            if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4):
+                raise MmjaxError(
+                    f"{where} is an array of {image.dtype} {list(image.shape)}; expected uint8 "
+                    "[height, width, 3]"
+                )
+            if image.size == 0:
+                raise MmjaxError(f"{where} has no pixels: shape {list(image.shape)}")
+            picture = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
+        else:
+            raise MmjaxError(
+                f"{where} is a {type(image).__name__}; expected a path, encoded bytes, a PIL image "
+                "or a uint8 array"
+            )
+        if min(picture.size) < 1:
+            raise MmjaxError(f"{where} has no pixels: {picture.width} x {picture.height}")
+        return _to_rgb(picture, background)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MmjaxError(f"{where} cannot be read: {reason}") from error
+
+
+def _to_rgb(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        canvas = Image.new("RGBA", picture.size, (*background, 255))
+        return Image.alpha_composite(canvas, picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def load_image_preprocess(folder: Path, image_size: int | None) -> ImagePreprocess:
+    """Reads preprocessor_config.json of a Hugging Face folder.
+
+    Args:
+      folder: where the file is.
+      image_size: None takes the file's sizes; else the short side is made this long and the whole
+        centre square is kept.
+
+    Returns:
+      The preprocessing.
+
+    Raises:
+      MmjaxError: no such file, or steps other than resize, centre crop, rescale, normalise.
+    """
+    path = folder / "preprocessor_config.json"
+    config = read_json(path)
+    for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
+        if not config.get(step, True):
+            raise MmjaxError(f"{path}: {step} is false, which is not supported")
+    size, crop = config.get("size", 224), config.get("crop_size", 224)
+    shortest = size.get("shortest_edge") if isinstance(size, dict) else size
+    if isinstance(crop, dict):
+        crop = crop["height"] if crop.get("height") == crop.get("width") else None
+    if not isinstance(shortest, int) or not isinstance(crop, int):
+        raise MmjaxError(
+            f"{path}: expected a size with shortest_edge and a square crop_size, "
+            f"got {size} and {config.get('crop_size')}"
+        )
+    if image_size is not None:
+        shortest = crop = image_size
+    try:
+        return ImagePreprocess(
+            shortest_edge=shortest,
+            crop=crop,
+            mean=tuple(config["image_mean"]),
+            std=tuple(config["image_std"]),
+            resample=config.get("resample", 3),
+            rescale=config.get("rescale_factor", 1 / 255),
+        )
+    except KeyError as error:
+        raise MmjaxError(f"{path} lacks {error}") from error

@@ -1,0 +1,166 @@
+"""Layers that several encoders share: attention, activations, the scanned stack."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from mmjax.errors import MmjaxError
+
+Dtype = Any
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+    return jax.nn.gelu(x, approximate=False)  # JAX's default is the tanh approximation
+
+
+def _gelu_tanh(x: jax.Array) -> jax.Array:
+    return jax.nn.gelu(x, approximate=True)
+
+
+def _quick_gelu(x: jax.Array) -> jax.Array:
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+# Hugging Face's names of activations.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": _gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "quick_gelu": _quick_gelu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """Looks up an activation by its Hugging Face name.
+
+    Args:
+      name: for example "gelu" (exact, by erf) or "gelu_new" (tanh approximation).
+
+    Returns:
+      An elementwise function.
+
+    Raises:
+      MmjaxError: an unknown name.
+    """
+    if name not in ACTIVATIONS:
+        raise MmjaxError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def check_sizes(hidden_size: int, num_heads: int, hidden_act: str) -> None:
+    """Refuses sizes that no attention can have, and unknown activations.
+
+    Args:
+      hidden_size: width of the model.
+      num_heads: attention heads; must divide the width.
+      hidden_act: Hugging Face's name of the activation.
+
+    Raises:
+      MmjaxError: says which number is wrong.
+    """
+    activation(hidden_act)
+    if num_heads < 1 or hidden_size % num_heads:
+        raise MmjaxError(
+            f"config.json: hidden_size {hidden_size} is not a multiple of "
+            f"num_attention_heads {num_heads}"
+        )
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, with statistics in float32.
+
+    The variance is the mean of squared deviations: the quicker E[x^2] - E[x]^2 loses half of the
+    digits when the mean is large, which is visible beside an epsilon of 1e-12.
+    """
+
+    epsilon: float
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+        """Normalises, scales and shifts.
+
+        Args:
+          x: float [..., d].
+
+        Returns:
+          Array of the same shape in `dtype`.
+        """
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        normalised = centred * jax.lax.rsqrt(variance + self.epsilon)
+        row = (1,) * (x.ndim - 1) + (-1,)
+        shifted = normalised * scale.reshape(row) + bias.reshape(row)
+        return shifted.astype(self.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention without dropout; heads share 2-D kernels [d, d]."""
+
+    num_heads: int
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"] | None = None
+    ) -> Float[Array, "b l d"]:
+        """Attends.
+
+        Args:
+          x: float [b, l, d].
+          mask: bool [b, l], true at the keys that may be read; None reads all.
+
+        Returns:
+          Float [b, l, d].
+        """
+        b, l, d = x.shape
+        head = d // self.num_heads
+
+        def dense(name: str, use_bias: bool = True) -> nn.Dense:
+            return nn.Dense(
+                d, use_bias=use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name
+            )
+
+        query = dense("query", self.use_bias)(x) * head**-0.5
+        key = dense("key", self.use_bias)(x)
+        value = dense("value", self.use_bias)(x)
+        query, key, value = (t.reshape(b, l, self.num_heads, head) for t in (query, key, value))
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+        if mask is not None:
+            # The least finite number, not -inf: a row with no readable key must not become NaN.
+            scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        return dense("out")(mixed.reshape(b, l, d))
+
+
+def stack(layer: type[nn.Module], num_layers: int) -> Callable[..., Any]:
+    """Repeats a layer with `nn.scan`: one compiled body, parameters stacked on a leading axis.
+
+    Args:
+      layer: module class whose call takes (x, mask) and returns (x, None).
+      num_layers: how many layers.
+
+    Returns:
+      The scanned module class; its call takes (x, mask) and returns (x, None).
+    """
+    in_axes: Any = (nn.broadcast,)  # the mask is the same for every layer
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=in_axes,
+        length=num_layers,
+    )

@@ -1,0 +1,112 @@
+"""How a text's tokens become one vector, and what sentence-transformers' files say about it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mmjax.encoders.files import read_json
+from mmjax.errors import MmjaxError
+
+PoolingName = Literal["mean", "cls", "max"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooling:
+    """Which tokens are joined how, and whether the result is brought to length 1."""
+
+    name: PoolingName = "mean"
+    normalize: bool = False
+
+    def __call__(
+        self, tokens: Float[Array, "b l d"], mask: Int[Array, "b l"]
+    ) -> Float[Array, "b d"]:
+        """Pools.
+
+        Args:
+          tokens: float [b, l, d].
+          mask: int [b, l], 1 at real tokens.
+
+        Returns:
+          Float32 [b, d].
+        """
+        tokens = tokens.astype(jnp.float32)
+        weights = mask[..., None].astype(jnp.float32)
+        if self.name == "cls":
+            pooled = tokens[:, 0]
+        elif self.name == "max":
+            pooled = jnp.where(weights > 0, tokens, -1e9).max(1)
+        else:
+            pooled = (tokens * weights).sum(1) / jnp.maximum(weights.sum(1), 1e-9)
+        if self.normalize:
+            norm = jnp.linalg.norm(pooled, axis=-1, keepdims=True)
+            pooled = pooled / jnp.maximum(norm, 1e-12)
+        return pooled
+
+
+def load_pooling(folder: Path, name: str | None = None) -> Pooling:
+    """Reads the pooling of a sentence-transformers folder.
+
+    Args:
+      folder: may hold `modules.json`.
+      name: overrides the files: "mean", "cls" or "max".
+
+    Returns:
+      The pooling. A plain BERT's folder says nothing about it: the mean, not normalised, is taken,
+      as sentence-transformers does with such a folder.
+
+    Raises:
+      MmjaxError: a module or a pooling that is not supported.
+    """
+    pooling = Pooling()
+    path = folder / "modules.json"
+    if path.is_file():
+        pooling = _read_modules(path)
+    if name is not None:
+        pooling = dataclasses.replace(pooling, name=_checked(name, "pooling="))
+    return pooling
+
+
+def _read_modules(path: Path) -> Pooling:
+    try:
+        modules: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
+        kinds = [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path", ""))) for m in modules]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MmjaxError(f"{path} is not a list of modules ({error})") from error
+    pooling = Pooling()
+    for kind, subfolder in kinds:
+        if kind == "Pooling":
+            config_path = path.parent / subfolder / "config.json"
+            pooling = dataclasses.replace(pooling, name=_pooling_name(config_path))
+        elif kind == "Normalize":
+            pooling = dataclasses.replace(pooling, normalize=True)
+        elif kind != "Transformer":
+            raise MmjaxError(
+                f"{path}: module {kind!r} is not supported; only Transformer, Pooling, Normalize"
+            )
+    return pooling
+
+
+def _pooling_name(path: Path) -> PoolingName:
+    config = read_json(path)
+    if not config.get("include_prompt", True):
+        raise MmjaxError(f"{path}: include_prompt is false, which is not supported")
+    if isinstance(config.get("pooling_mode"), str):
+        return _checked(config["pooling_mode"], str(path))
+    keys = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    keys["pooling_mode_max_tokens"] = "max"
+    chosen = [key for key, value in config.items() if key.startswith("pooling_mode") and value]
+    if len(chosen) != 1 or chosen[0] not in keys:
+        raise MmjaxError(
+            f"{path}: exactly one of {', '.join(keys)} must be true, got {chosen or 'none'}"
+        )
+    return _checked(keys[chosen[0]], str(path))
+
+
+def _checked(name: str, where: str) -> PoolingName:
+    if name not in get_args(PoolingName):
+        raise MmjaxError(f"{where}: unknown pooling {name!r}; use 'mean', 'cls' or 'max'")
+    return name  # pyright: ignore[reportReturnType]

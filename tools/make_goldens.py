@@ -1,0 +1,188 @@
+"""Writes tests/goldens/*.npz: what Hugging Face's torch models say, so that tests need no torch.
+
+    pip install -e .[parity]
+    python tools/make_goldens.py            # tiny random models and picture preprocessing
+    python tools/make_goldens.py --real     # also a few outputs of the assets' real weights
+
+A tiny golden holds config.json as text, all tensors under "tensor:NAME" and inputs and outputs, so
+that a test can write a whole checkpoint folder from it. Random numbers are seeded; embeddings and
+layer scales are drawn like real ones (std 0.02), because only small activations show a wrong
+epsilon.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    Dinov2Config,
+    Dinov2Model,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+
+GOLDENS = Path(__file__).parents[1] / "tests" / "goldens"
+TEXTS = {
+    "minilm-l6": ["red apple", "This is an example sentence", "grinning face with big eyes", ""],
+    "me5-small": ["红苹果", "red apple", "大笑的脸", "a dog, 一只狗"],
+}
+SIZES: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
+
+
+def randomize(model: torch.nn.Module, seed: int) -> None:
+    """Draws every tensor; the norms and scales too, whose defaults of 0 and 1 hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.named_parameters():
+        noise = torch.randn(tensor.shape, generator=generator)
+        scaled = "lambda1" in name or ("norm" in name.lower() and name.endswith("weight"))
+        is_kernel = tensor.ndim >= 2 and "embeddings." not in name
+        std = tensor[0].numel() ** -0.5 if is_kernel else 0.02
+        tensor.data = (0.5 + 0.5 * noise) if scaled else noise * std
+
+
+def picture(height: int, width: int, seed: int) -> np.ndarray:
+    """A picture with edges and gradients, uint8 [height, width, 3]."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    phase = random.uniform(0, 6, 3)
+    waves = np.sin(x[..., None] / 7 + phase) + np.cos(y[..., None] / 5 + phase[::-1])
+    waves[height // 4 : height // 2, width // 3 : width // 2] = random.uniform(-2, 2, 3)
+    return np.clip(waves * 64 + 128, 0, 255).astype(np.uint8)
+
+
+def save(name: str, model: torch.nn.Module, arrays: dict[str, Any]) -> None:
+    """Writes one golden with the model's config and tensors."""
+    config: Any = model.config
+    tensors = {f"tensor:{key}": value.numpy() for key, value in model.state_dict().items()}
+    text = json.dumps(config.to_dict(), sort_keys=True)
+    np.savez_compressed(GOLDENS / f"{name}.npz", config=np.array(text), **tensors, **arrays)
+    print(f"{name}: {(GOLDENS / f'{name}.npz').stat().st_size} bytes")
+
+
+def text_golden(name: str, model: torch.nn.Module, pad: int, seed: int) -> None:
+    """A tiny text model on a padded batch."""
+    randomize(model, seed)
+    random = np.random.default_rng(seed)
+    lengths = np.array([9, 4, 1, 7])
+    mask = (np.arange(9)[None] < lengths[:, None]).astype(np.int64)
+    ids = np.where(mask == 1, random.integers(4, 50, (4, 9)), pad)
+    with torch.no_grad():
+        hidden = model.eval()(
+            input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask)
+        ).last_hidden_state.numpy()
+    save(name, model, {"input_ids": ids, "attention_mask": mask, "hidden": hidden})
+
+
+def dinov2_golden() -> None:
+    """A tiny DINOv2 at its own size, above it and below it."""
+    model = Dinov2Model(Dinov2Config(**SIZES, image_size=20, patch_size=4))
+    randomize(model, 3)
+    arrays: dict[str, Any] = {}
+    random = np.random.default_rng(3)
+    for side in (20, 32, 12):
+        pixels = random.standard_normal((2, side, side, 3), dtype=np.float32).astype(np.float16)
+        arrays[f"pixels_{side}"] = pixels
+        with torch.no_grad():
+            nchw = torch.tensor(pixels.astype(np.float32).transpose(0, 3, 1, 2))
+            arrays[f"hidden_{side}"] = model.eval()(nchw).last_hidden_state.numpy()
+    save("dinov2_tiny", model, arrays)
+
+
+def preprocess_golden() -> None:
+    """Pictures through transformers' own processor."""
+    config: dict[str, Any] = {
+        "do_resize": True,
+        "size": {"shortest_edge": 32},
+        "do_center_crop": True,
+        "crop_size": {"height": 28, "width": 28},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    }
+    processor = BitImageProcessorPil(**config)
+    arrays: dict[str, Any] = {"config": np.array(json.dumps(config))}
+    for i, size in enumerate([(50, 81), (67, 40), (20, 25), (32, 32)]):
+        arrays[f"image_{i}"] = picture(*size, seed=i)
+        out: Any = processor(Image.fromarray(arrays[f"image_{i}"]), return_tensors="np")
+        arrays[f"pixels_{i}"] = out["pixel_values"][0].transpose(1, 2, 0)
+    np.savez_compressed(GOLDENS / "image_preprocess.npz", **arrays)
+
+
+def real_texts(name: str) -> None:
+    """Embeddings of a few texts by an asset's weights in torch, pooled by hand."""
+    from transformers import PreTrainedTokenizerFast
+
+    from mmjax import assets
+
+    folder = str(assets.path(name))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    prefix = "query: " if name == "me5-small" else ""
+    model: Any = AutoModel.from_pretrained(folder).eval()
+    rows = []
+    for text in TEXTS[name]:
+        ids = torch.tensor([tokenizer.encode(prefix + text)])
+        with torch.no_grad():
+            hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        rows.append(torch.nn.functional.normalize(hidden.mean(1), dim=-1)[0].numpy())
+    path = GOLDENS / f"real_{name}.npz"
+    np.savez_compressed(path, texts=np.array(TEXTS[name]), embeddings=np.stack(rows))
+
+
+def real_pictures() -> None:
+    """Class tokens of two pictures by the DINOv2 asset in torch, at 224 and at 112 pixels."""
+    from mmjax import assets
+
+    folder = str(assets.path("dinov2-small"))
+    model: Any = AutoModel.from_pretrained(folder).eval()
+    images = [picture(160, 160, 0), picture(120, 200, 1)]
+    arrays: dict[str, Any] = {"image_0": images[0], "image_1": images[1]}
+    for side, short in ((224, 256), (112, 112)):
+        processor = BitImageProcessorPil(
+            size={"shortest_edge": short},
+            crop_size={"height": side, "width": side},
+            resample=3,
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+        )
+        out: Any = processor([Image.fromarray(x) for x in images], return_tensors="pt")
+        with torch.no_grad():
+            arrays[f"cls_{side}"] = model(out["pixel_values"]).last_hidden_state[:, 0].numpy()
+    np.savez_compressed(GOLDENS / "real_dinov2-small.npz", **arrays)
+
+
+def main() -> None:
+    """Writes the goldens."""
+    parser = argparse.ArgumentParser(description="Writes tests/goldens/*.npz.")
+    parser.add_argument("--real", action="store_true", help="also the assets' real weights")
+    arguments = parser.parse_args()
+    GOLDENS.mkdir(parents=True, exist_ok=True)
+    text: dict[str, Any] = {"vocab_size": 50, "intermediate_size": 64, **SIZES}
+    bert = BertConfig(**text, max_position_embeddings=16)
+    text_golden("bert_tiny", BertModel(bert, add_pooling_layer=True), pad=0, seed=1)
+    xlmr = XLMRobertaConfig(
+        **text, max_position_embeddings=18, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
+    )
+    text_golden("xlmr_tiny", XLMRobertaModel(xlmr, add_pooling_layer=False), pad=1, seed=2)
+    dinov2_golden()
+    preprocess_golden()
+    if arguments.real:
+        real_texts("minilm-l6")
+        real_texts("me5-small")
+        real_pictures()
+
+
+if __name__ == "__main__":
+    main()
