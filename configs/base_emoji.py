@@ -1,0 +1,51 @@
+"""The base: frozen DINOv2 pictures and frozen English MiniLM texts, joined by two small heads.
+
+  python -m mmjax.main --config configs/base_emoji.py
+
+Stands in for CLIP where no CLIP weights can be had. Needs the assets minilm-l6, dinov2-small and
+openmoji (fetched on first use).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """The recipe; `size` is `full`, or `tiny` for a try in seconds."""
+    if size not in ("full", "tiny"):
+        raise ValueError(f"size {size!r}; expected 'full' or 'tiny'")
+    tiny = size == "tiny"
+    config = ConfigDict()
+    config.name = f"base_emoji{'_tiny' if tiny else ''}"
+    config.task = "contrastive"
+    config.seeds = (0,) if tiny else (0, 1, 2)
+    config.languages = ("zh", "en")
+    config.evals = ("retrieval", "zeroshot")
+    config.encoders = dict(
+        image=dict(source="asset:dinov2-small", output="cls_mean", image_size=112),
+        text=dict(source="asset:minilm-l6", output="pooled"),
+    )
+    config.pairs = dict(
+        source="emoji",
+        styles=("openmoji",),
+        views=("plain",) if tiny else ("plain",),
+        exclude_labels=("flags", "component"),
+        test_fraction=0.2,
+        val_fraction=0.1,
+        limit=160 if tiny else 0,
+    )
+    config.image_head = dict(hidden=(512,), out_dim=256, dropout=0.3)
+    config.text_head = dict(hidden=(512,), out_dim=256, dropout=0.3)
+    config.loss = dict(kind="contrastive", init_temperature=0.07, learn_temperature=True)
+    config.optim = dict(name="adamw", lr=1e-3, weight_decay=0.1, warmup_steps=20)
+    config.train = dict(
+        steps=20 if tiny else 300,
+        batch_size=64 if tiny else 512,
+        eval_every=10 if tiny else 25,
+        patience=0,
+        save_every=10 if tiny else 100,
+        log_every=5 if tiny else 10,
+    )
+    config.mesh = dict(data=-1, model=1)
+    config.checkpoint = dict(allow_other_encoder=False)
+    config.writer = dict(tensorboard=False)
+    return config

@@ -1,0 +1,32 @@
+"""mmjax: adapt frozen multimodal models to a language, a domain, an objective or instructions.
+
+The public names are imported on first use, so that `import mmjax` and `--help` stay quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmjax.encoders import load_encoder as load_encoder
+    from mmjax.errors import MmjaxError as MmjaxError
+    from mmjax.use import load_adapter as load_adapter
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load_encoder": "mmjax.encoders",
+    "load_adapter": "mmjax.use",
+    "MmjaxError": "mmjax.errors",
+}
+
+__all__ = ["MmjaxError", "__version__", "load_adapter", "load_encoder"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'mmjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

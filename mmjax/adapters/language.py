@@ -1,0 +1,101 @@
+"""The language adapter: linear, one or two transformer layers, linear.
+
+Source: the talk's language adaptation as formulated from M-CLIP (Carlsson et al., LREC 2022: masked
+mean pooling, one linear map to CLIP's width) and AltCLIP (arXiv 2211.06679).
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def masked_mean(x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[Array, "b d"]:
+    """Mean over the tokens that the mask keeps; zeros where it keeps none."""
+    weights = mask.astype(x.dtype)[..., None]
+    return (x * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
+
+
+class TransformerLayer(nn.Module):
+    """One pre-LayerNorm transformer layer: self-attention, then a GELU feed-forward part.
+
+    Attributes:
+      num_heads: attention heads.
+      mlp_ratio: hidden width of the feed-forward part over the layer's width.
+      dropout: rate after attention and inside and after the feed-forward part.
+    """
+
+    num_heads: int
+    mlp_ratio: int
+    dropout: float
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"], *, deterministic: bool
+    ) -> Float[Array, "b l d"]:
+        """Applies the layer; masked tokens are never attended to."""
+        b, length, d = x.shape
+        split = (b, length, self.num_heads, d // self.num_heads)
+        y = nn.LayerNorm(name="attention_norm")(x)
+        # Plain 2-D kernels, so that LoRA-like adapters and quantisers find them.
+        q, k, v = (nn.Dense(d, name=n)(y).reshape(split) for n in ("query", "key", "value"))
+        y = nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :]).reshape(x.shape)
+        y = nn.Dense(d, name="attention_out")(y)
+        x = x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        y = nn.LayerNorm(name="mlp_norm")(x)
+        y = nn.gelu(nn.Dense(d * self.mlp_ratio, name="mlp_in")(y), approximate=False)
+        y = nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        y = nn.Dense(d, name="mlp_out")(y)
+        return x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+
+
+class LanguageAdapter(nn.Module):
+    """Maps the token outputs of a frozen foreign encoder into a frozen text space.
+
+    Attributes:
+      out_dim: width of the target space.
+      width: width of the transformer layers.
+      num_layers: transformer layers (1-2 in the talk).
+      num_heads: attention heads.
+      mlp_ratio: feed-forward width over `width`.
+      dropout: rate on the input and in the layers.
+    """
+
+    out_dim: int
+    width: int
+    num_layers: int
+    num_heads: int
+    mlp_ratio: int
+    dropout: float
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "b l d"], mask: Bool[Array, "b l"], *, deterministic: bool = True
+    ) -> Float[Array, "b e"]:
+        """Returns one un-normalised vector a text."""
+        x = nn.Dropout(self.dropout)(tokens, deterministic=deterministic)
+        x = nn.Dense(self.width, name="in")(x)
+        for i in range(self.num_layers):
+            layer = TransformerLayer(
+                self.num_heads, self.mlp_ratio, self.dropout, name=f"layer_{i}"
+            )
+            x = layer(x, mask, deterministic=deterministic)
+        x = nn.LayerNorm(name="norm")(x)
+        return nn.Dense(self.out_dim, name="out")(masked_mean(x, mask))
+
+
+class LinearMap(nn.Module):
+    """The baseline: masked mean of the tokens and one linear map.
+
+    Attributes:
+      out_dim: width of the target space.
+    """
+
+    out_dim: int
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "b l d"], mask: Bool[Array, "b l"], *, deterministic: bool = True
+    ) -> Float[Array, "b e"]:
+        """Returns one un-normalised vector a text."""
+        del deterministic  # nothing here is random
+        return nn.Dense(self.out_dim, name="out")(masked_mean(tokens, mask))

@@ -1,0 +1,278 @@
+"""Checkpoints: the adapter, its optimizer, the data's position and a card. Nothing frozen.
+
+All calls of Orbax are in this file.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from mmjax import trees
+from mmjax.errors import MmjaxError
+from mmjax.state import TrainState
+from mmjax.trees import PyTree
+from mmjax.writer import write_atomic
+
+CARD = "adapter_card.json"
+log = logging.getLogger("mmjax")
+
+
+class Checkpoints:
+    """The last checkpoints of one run, for exact resume.
+
+    Attributes:
+      folder: holds one numbered folder a checkpoint.
+    """
+
+    def __init__(self, folder: Path, keep: int, identity: Mapping[str, Any]) -> None:
+        """Opens the folder, removing what a killed save left half-written.
+
+        Args:
+          folder: made if missing.
+          keep: how many checkpoints stay.
+          identity: what a checkpoint belongs to (encoders, sizes); saved with it.
+        """
+        self.folder = folder
+        self._identity = dict(identity)
+        preserve = ocp.training.preservation_policies.LatestN(keep)
+        self._checkpointer = ocp.training.Checkpointer(
+            folder.absolute(), preservation_policy=preserve, cleanup_tmp_directories=True
+        )
+
+    def save(self, state: TrainState, iterator: Any, progress: Mapping[str, Any]) -> None:
+        """Saves in the background; the next batch may be drawn as soon as this returns.
+
+        Args:
+          state: the train state, verified to be finite.
+          iterator: the data iterator.
+          progress: small JSON-able facts of the loop (best value, patience).
+
+        Raises:
+          MmjaxError: the disk is full.
+        """
+        try:
+            self._checkpointer.save_checkpointables_async(
+                int(state.step),
+                {"state": state, "data": iterator},
+                force=True,
+                overwrite=True,
+                custom_metadata={
+                    "identity": self._identity,
+                    "progress": dict(progress),
+                    "fingerprint": _fingerprint(state),
+                },
+            )
+        except OSError as error:
+            raise _disk_error(self.folder, error) from error
+
+    def restore(
+        self, state: TrainState, iterator: Any, allow_other: bool = False
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """Loads the newest whole checkpoint, if there is one; sets the iterator to its position.
+
+        Args:
+          state: a state of the right structure, shapes and shardings.
+          iterator: a fresh data iterator, moved to the saved position.
+          allow_other: accept a checkpoint of other encoders.
+
+        Returns:
+          (state, progress), or None where there is no whole checkpoint.
+
+        Raises:
+          MmjaxError: the checkpoint belongs to other encoders or other sizes.
+        """
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+        )
+        start = iterator.get_state()
+        for found in reversed(self._checkpointer.checkpoints):
+            path = self.folder / str(found.step)
+            try:
+                metadata = self._checkpointer.checkpointables_metadata(found.step).custom_metadata
+                assert isinstance(metadata, Mapping)
+                identity, progress = metadata["identity"], metadata["progress"]
+                wanted = metadata["fingerprint"]
+            except Exception as error:  # Orbax raises many kinds for torn files
+                _report_torn(path, error)
+                continue
+            _check_identity(identity, self._identity, path, allow_other)
+            try:
+                loaded = self._checkpointer.load_checkpointables(
+                    found.step, {"state": abstract, "data": iterator}
+                )
+                restored = TrainState(*loaded["state"])
+                if _fingerprint(restored) == wanted:
+                    return restored, dict(progress)
+                _report_torn(path, ValueError("its bytes are not those that were saved"))
+            except Exception as error:  # as above
+                _report_torn(path, error)
+            iterator.set_state(start)
+        return None
+
+    def close(self) -> None:
+        """Waits for the save under way.
+
+        Raises:
+          MmjaxError: it failed, e.g. because the disk is full.
+        """
+        try:
+            self._checkpointer.close()
+        except OSError as error:
+            raise _disk_error(self.folder, error) from error
+
+
+def _fingerprint(state: TrainState) -> str:
+    """Of the trainable tree and the optimizer: storage does not notice a flipped bit by itself."""
+    parts = (state.trainable, state.opt_state)
+    if not all(x.is_fully_addressable or x.is_fully_replicated for x in jax.tree.leaves(parts)):
+        return ""  # split over hosts: no process sees all of it
+    return trees.fingerprint(parts)
+
+
+def _report_torn(path: Path, error: Exception) -> None:
+    reason = str(error).strip().split("\n")[0][:200]
+    log.warning("checkpoint %s is damaged (%s); trying the one before it", path, reason)
+
+
+def _disk_error(folder: Path, error: OSError) -> MmjaxError:
+    return MmjaxError(
+        f"cannot save to {folder}: {error.strerror or error}; earlier checkpoints are whole: free "
+        "some space and run the same command again"
+    )
+
+
+def _check_identity(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, allow_other: bool
+) -> None:
+    """Refuses weights that were trained on another frozen tower."""
+    for role, encoder in wanted.get("encoders", {}).items():
+        old = saved.get("encoders", {}).get(role, {})
+        if old.get("fingerprint") == encoder["fingerprint"]:
+            continue
+        message = (
+            f"{path} was trained on the {role} encoder {old.get('source')} "
+            f"({str(old.get('fingerprint'))[:12]}), not on {encoder['source']} "
+            f"({encoder['fingerprint'][:12]})"
+        )
+        if not allow_other:
+            raise MmjaxError(
+                f"{message}; give that encoder, another --workdir, or accept it with "
+                "--config.checkpoint.allow_other_encoder=True"
+            )
+        log.warning("%s; accepted", message)
+
+
+def save_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> None:
+    """Writes an adapter and its card; the card's rename is the moment at which it counts.
+
+    Args:
+      folder: holds one adapter; an older one is replaced.
+      trainable: the adapter's parameters.
+      card: JSON-able; gets `params` (the parameters' folder) and `trainable` (count, fingerprint).
+
+    Raises:
+      MmjaxError: the disk is full.
+    """
+    host = jax.device_get(trainable)
+    params = f"params-{card['step']:06d}"
+    full = dict(card) | {
+        "params": params,
+        "trainable": {"count": trees.count(host), "fingerprint": trees.fingerprint(host)},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ocp.save((folder / params).absolute(), trainable, overwrite=True)
+        write_atomic(folder / CARD, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
+        for old in folder.iterdir():
+            if old.name not in (params, CARD):
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+    except OSError as error:
+        raise _disk_error(folder, error) from error
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Reads an adapter's card.
+
+    Raises:
+      MmjaxError: there is none, or it is no card of this version.
+    """
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MmjaxError(f"no adapter at {folder}: {CARD} is missing; train it first") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise MmjaxError(f"{path} is not readable as an adapter card: {error}") from error
+    if card.get("schema") != 1:
+        raise MmjaxError(
+            f"{path} has schema {card.get('schema')!r}; this version of mmjax reads schema 1"
+        )
+    return card
+
+
+def load_adapter_params(folder: Path) -> tuple[PyTree, dict[str, Any]]:
+    """Loads an adapter onto one device, whatever mesh it was trained on.
+
+    Args:
+      folder: holds an adapter and its card.
+
+    Returns:
+      (trainable as f32 NumPy arrays, card).
+
+    Raises:
+      MmjaxError: it is missing, damaged, or its bytes are not those that the card names.
+    """
+    card = read_card(folder)
+    path = folder / card["params"]
+    try:
+        if path.suffix == ".safetensors":
+            trainable = flax.traverse_util.unflatten_dict(load_file(path), sep="/")
+            return _verified(trainable, card, path), card
+        metadata = ocp.metadata(path.absolute())
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), metadata.metadata
+        )
+        trainable = jax.tree.map(np.asarray, ocp.load(path.absolute(), abstract))
+    except Exception as error:  # Orbax raises many kinds for torn files
+        reason = str(error).strip().split("\n")[0][:200]
+        raise MmjaxError(f"the adapter at {path} is damaged ({reason}); train it again") from error
+    return _verified(trainable, card, path), card
+
+
+def _verified(trainable: PyTree, card: Mapping[str, Any], path: Path) -> PyTree:
+    """The parameters, if they are those that the card was written for."""
+    if trees.fingerprint(trainable) != card["trainable"]["fingerprint"]:
+        raise MmjaxError(f"the adapter at {path} is not the one its card names; train it again")
+    return trainable
+
+
+def export_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> None:
+    """Writes an adapter for people outside JAX: adapter.safetensors (paths `a/b/c`) and its card.
+
+    Args:
+      folder: made if missing.
+      trainable: nested dict of f32 arrays.
+      card: the adapter's card.
+
+    Raises:
+      MmjaxError: the disk is full.
+    """
+    flat = {path: np.ascontiguousarray(leaf) for path, leaf in trees.named_leaves(trainable)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(flat, folder / "adapter.safetensors", metadata={"format": "flax"})
+    except (OSError, SafetensorError) as error:
+        raise MmjaxError(f"cannot write {folder / 'adapter.safetensors'}: {error}") from error
+    exported = dict(card) | {"params": "adapter.safetensors"}
+    write_atomic(folder / CARD, json.dumps(exported, indent=2, ensure_ascii=False) + "\n")

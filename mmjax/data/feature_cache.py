@@ -1,0 +1,133 @@
+"""The feature cache: nothing frozen is computed twice.
+
+Features of a list of items live in a folder of array_record shards, keyed by the encoder's
+fingerprint, its preprocessing, which output is read, and the items themselves. A shard is written
+under a temporary name and renamed, so a killed run goes on where the last whole shard ended.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmjax.data.tables import FeatureTable, table_of
+from mmjax.encoders import Encoder
+from mmjax.errors import MmjaxError
+from mmjax.progress import track
+
+SHARD_ITEMS = 2048
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One list of items through one frozen encoder.
+
+    Attributes:
+      name: for the progress bar.
+      key: what the features depend on: the encoder's and preprocessing's fingerprints, the output.
+      items: texts, or zero-argument functions that return a decoded picture.
+      item_keys: one text an item that identifies its content.
+      output: which output of the encoder is kept.
+      dtype: of the stored features.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    items: Sequence[Any]
+    item_keys: Sequence[str]
+    output: str
+    dtype: str = "float32"
+
+    @property
+    def digest(self) -> str:
+        """Folder name of these features."""
+        digest = hashlib.sha256()
+        for part in (VERSION, self.output, self.dtype, *self.key, "items", *self.item_keys):
+            digest.update(f"{len(part)}:{part};".encode())
+        return digest.hexdigest()[:32]
+
+
+def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> FeatureTable:
+    """Reads features from the cache, computing what is missing.
+
+    Args:
+      root: the cache's folder.
+      request: what is asked for.
+      encoder: makes the encoder; called only if something is missing.
+
+    Returns:
+      The features, one row an item, bit-equal however often they are read.
+
+    Raises:
+      MmjaxError: the disk is full or the folder cannot be written.
+    """
+    folder = root / request.digest
+    count = len(request.items)
+    parts = [range(i, min(i + SHARD_ITEMS, count)) for i in range(0, count, SHARD_ITEMS)]
+    shards = [_read_shard(_shard_path(folder, i, request), len(p)) for i, p in enumerate(parts)]
+    missing = [i for i, shard in enumerate(shards) if shard is None]
+    if missing:
+        todo = [j for i in missing for j in parts[i]]
+        results = iter(
+            track(
+                encoder().outputs([request.items[j] for j in todo], request.output),
+                f"{request.name} features",
+                total=len(todo),
+            )
+        )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for i in missing:
+                rows = [np.asarray(next(results), request.dtype) for _ in parts[i]]
+                _write_shard(_shard_path(folder, i, request), rows)
+                shards[i] = rows
+        except OSError as error:
+            raise MmjaxError(
+                f"cannot write features to {folder}: {error.strerror or error}; free some space or "
+                "point MMJAX_CACHE at another disk, then run the same command again"
+            ) from error
+    return table_of([row for shard in shards for row in shard or []])
+
+
+def _shard_path(folder: Path, index: int, request: Request) -> Path:
+    return folder / f"{request.output}-{index:05d}.array_record"
+
+
+def _write_shard(path: Path, rows: Sequence[np.ndarray]) -> None:
+    from array_record.python import array_record_module
+
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    header = {"shapes": [r.shape for r in rows], "dtype": str(rows[0].dtype)}
+    writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+    writer.write(json.dumps(header).encode())
+    for row in rows:
+        writer.write(row.tobytes())
+    writer.close()
+    os.replace(temporary, path)
+
+
+def _read_shard(path: Path, count: int) -> list[np.ndarray] | None:
+    """The shard's rows, or None where there is no whole shard of that many rows."""
+    from array_record.python import array_record_module
+
+    if not path.is_file():
+        return None
+    try:
+        reader = array_record_module.ArrayRecordReader(str(path))
+        records = reader.read_all()
+        reader.close()
+        header = json.loads(records[0])
+        dtype, shapes = np.dtype(header["dtype"]), header["shapes"]
+        if len(shapes) != count or len(records) != count + 1:
+            return None
+        return [
+            np.frombuffer(r, dtype).reshape(s) for r, s in zip(records[1:], shapes, strict=True)
+        ]
+    except (IndexError, KeyError, ValueError, RuntimeError):
+        return None  # torn by a full disk or a crash: computed again

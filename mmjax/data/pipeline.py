@@ -1,0 +1,114 @@
+"""From tables to batches: grain, seekable, the same order on any number of processes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from mmjax.data.tables import Table
+from mmjax.errors import MmjaxError
+
+
+@dataclass(frozen=True)
+class Choices:
+    """For every example the table rows that may stand for it; one is drawn at each visit.
+
+    Attributes:
+      table: the rows' table.
+      rows: candidates end to end.
+      offsets: example i owns rows[offsets[i] : offsets[i + 1]]. A row that stands there twice is
+        drawn twice as often.
+    """
+
+    table: Table
+    rows: Int[np.ndarray, " total"]
+    offsets: Int[np.ndarray, " n_plus_1"]
+
+    @classmethod
+    def of(cls, table: Table, candidates: list[list[int]]) -> "Choices":
+        """Builds it from one list of rows an example."""
+        lengths = [len(c) for c in candidates]
+        flat = np.asarray([row for c in candidates for row in c], np.int64)
+        return cls(table, flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def draw(self, examples: Int[np.ndarray, " b"], rng: np.random.Generator) -> np.ndarray:
+        """One row for each example, uniformly among its candidates."""
+        starts, ends = self.offsets[examples], self.offsets[examples + 1]
+        return self.rows[starts + (rng.random(len(examples)) * (ends - starts)).astype(np.int64)]
+
+
+@dataclass(frozen=True)
+class Gather(grain.transforms.RandomMap):
+    """Examples' numbers -> a batch: role -> inputs."""
+
+    roles: Mapping[str, Choices]
+
+    def random_map(self, element: Any, rng: np.random.Generator) -> dict[str, Any]:
+        """Draws candidates role by role, in the order of their names."""
+        return {
+            name: self.roles[name].table.gather(self.roles[name].draw(element, rng))
+            for name in sorted(self.roles)
+        }
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is trained on from a step on.
+
+    Attributes:
+      start: first step of the phase.
+      roles: role -> choices, all of the same number of examples.
+    """
+
+    start: int
+    roles: Mapping[str, Choices]
+
+
+def train_batches(
+    phases: Sequence[Phase], steps: int, batch_size: int, seed: int
+) -> grain.DatasetIterator:
+    """A checkpointable iterator of this process's share of every batch.
+
+    Every epoch is shuffled anew; an example stands at most once in a batch (no pair is another
+    pair's false negative), and the last, incomplete batch of an epoch is dropped.
+
+    Args:
+      phases: what is trained on, in turn.
+      steps: batches in all.
+      batch_size: global batch size.
+      seed: draws order and candidates.
+
+    Returns:
+      A grain iterator over {role: inputs}; its state is the number of batches drawn.
+
+    Raises:
+      MmjaxError: fewer examples than one batch.
+    """
+    ends = [phase.start for phase in phases[1:]] + [steps]
+    parts = []
+    for number, (phase, end) in enumerate(zip(phases, ends, strict=True)):
+        count = len(next(iter(phase.roles.values())))
+        if batch_size > count:
+            raise MmjaxError(
+                f"the batch size {batch_size} is larger than the {count} training examples; "
+                f"set --config.train.batch_size to at most {count}"
+            )
+        dataset = (
+            grain.MapDataset.range(count)
+            .seed(seed + number)
+            .shuffle()[jax.process_index() :: jax.process_count()]
+            .batch(batch_size // jax.process_count(), drop_remainder=True)
+            .repeat()
+            .random_map(Gather(phase.roles))
+        )
+        parts.append(dataset[: end - phase.start])
+    dataset = grain.MapDataset.concatenate(parts)
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return iter(dataset.to_iter_dataset(options))

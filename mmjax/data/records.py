@@ -1,0 +1,240 @@
+"""Records that tasks eat: items (pictures with captions) and parallel text, from any source."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmjax.errors import MmjaxError
+from mmjax.spec import PairsSpec
+
+# Unicode CLDR's and emojibase's own names of the emoji groups.
+EMOJI_LABELS: Mapping[str, Mapping[str, str]] = {
+    "smileys-emotion": {"en": "smileys and emotion", "zh": "笑脸与情感"},
+    "people-body": {"en": "people and body", "zh": "人物与身体"},
+    "animals-nature": {"en": "animals and nature", "zh": "动物与自然"},
+    "food-drink": {"en": "food and drink", "zh": "食物与饮料"},
+    "travel-places": {"en": "travel and places", "zh": "旅行与地点"},
+    "activities": {"en": "activities", "zh": "活动"},
+    "objects": {"en": "objects", "zh": "物品"},
+    "symbols": {"en": "symbols", "zh": "符号"},
+    "flags": {"en": "flags", "zh": "旗帜"},
+    "component": {"en": "component", "zh": "组件"},
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that is shown and named.
+
+    Attributes:
+      id: unique name.
+      family: items of one family are near-duplicates and stay on one side of every split.
+      label: its class, or "" where there is none.
+      captions: language -> (name, keyword, keyword ...).
+      images: style -> encoded picture, or the path of one.
+    """
+
+    id: str
+    family: str
+    label: str
+    captions: Mapping[str, tuple[str, ...]]
+    images: Mapping[str, bytes | Path]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All items of a source.
+
+    Attributes:
+      name: of the source.
+      items: in the source's order.
+      labels: label -> language -> its name as a caption.
+      fingerprint: sha256 of the source.
+    """
+
+    name: str
+    items: tuple[Item, ...]
+    labels: Mapping[str, Mapping[str, str]]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One sentence in two languages; several targets mean the same."""
+
+    source: str
+    targets: tuple[str, ...]
+
+
+def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+    """Reads the pictures and captions that a recipe names.
+
+    Args:
+      spec: source, styles, labels to leave out, limit.
+      languages: languages that every item must be captioned in.
+
+    Returns:
+      The corpus.
+
+    Raises:
+      MmjaxError: an unknown source; a row without picture or caption (names file and row).
+    """
+    if spec.source == "emoji":
+        corpus = _emoji_corpus(spec, languages)
+    elif spec.source.endswith(".jsonl"):
+        corpus = _jsonl_corpus(Path(spec.source), languages)
+    else:
+        raise MmjaxError(
+            f"config.pairs.source is {spec.source!r}; expected 'emoji' or the path of a .jsonl file"
+        )
+    unknown = [x for x in spec.exclude_labels if x not in corpus.labels]
+    if unknown:
+        raise MmjaxError(
+            f"config.pairs.exclude_labels names {unknown}; labels of {corpus.name} are "
+            f"{sorted(corpus.labels)}"
+        )
+    items = [item for item in corpus.items if item.label not in spec.exclude_labels]
+    if spec.limit and spec.limit < len(items):
+        items = [items[i * len(items) // spec.limit] for i in range(spec.limit)]
+    labels = {k: v for k, v in corpus.labels.items() if k not in spec.exclude_labels}
+    return Corpus(corpus.name, tuple(items), labels, corpus.fingerprint)
+
+
+def _emoji_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+    from mmjax.data import sources
+
+    unknown = sorted(set(languages) - {"en", "zh"})
+    if unknown:
+        raise MmjaxError(f"config.languages names {unknown}; the emoji source has ['en', 'zh']")
+    source = sources.load("emoji", styles=spec.styles)
+    found: dict[str, dict[str, Any]] = {}
+    for record in source:
+        entry = found.setdefault(record["id"], {"record": record, "images": {}})
+        entry["images"][record["style"]] = record["image"]
+    items = []
+    for name, entry in found.items():
+        record, images = entry["record"], entry["images"]
+        # Newest emoji can be missing from a system font; the first style shows every item.
+        if spec.styles[0] not in images:
+            continue
+        captions = {
+            lang: (record[f"name_{lang}"], *_split(record[f"keywords_{lang}"]))
+            for lang in languages
+        }
+        items.append(Item(name, record["family"], record["group"], captions, images))
+    return Corpus("emoji", tuple(items), EMOJI_LABELS, source.fingerprint)
+
+
+def _split(keywords: str) -> tuple[str, ...]:
+    return tuple(k for k in keywords.split("|") if k)
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields ("FILE, row N", object) of a JSON-lines file, rows counted from 1.
+
+    Raises:
+      MmjaxError: the file is missing, or a row is no JSON object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MmjaxError(f"cannot read {path}: {error}") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        place = f"{path}, row {number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise MmjaxError(f"{place}: expected one JSON object a line ({error})") from error
+        if not isinstance(record, dict):
+            raise MmjaxError(f"{place}: expected a JSON object, found {type(record).__name__}")
+        yield place, record
+
+
+def _text(place: str, record: Mapping[str, Any], key: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise MmjaxError(f"{place}: {key!r} is {value!r}; expected a text that is not empty")
+    return value.strip()
+
+
+def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
+    """Rows {"image": file, LANG: text, ["keywords_LANG": [..]], ["label"], ["id"], ["family"]}."""
+    items, labels, seen = [], {}, set()
+    for place, record in read_jsonl(path):
+        image = path.parent / _text(place, record, "image")
+        if not image.is_file():
+            raise MmjaxError(f"{place}: no picture at {image}")
+        captions = {}
+        for lang in languages:
+            keywords = record.get(f"keywords_{lang}", [])
+            if not isinstance(keywords, list) or not all(isinstance(k, str) for k in keywords):
+                raise MmjaxError(f"{place}: 'keywords_{lang}' must be a list of texts")
+            captions[lang] = (_text(place, record, lang), *keywords)
+        name = str(record.get("id", record["image"]))
+        if name in seen:
+            raise MmjaxError(f"{place}: the id {name!r} stands twice; give each row its own 'id'")
+        seen.add(name)
+        label = record.get("label", "")
+        if isinstance(label, Mapping):
+            names = {lang: _text(f"{place}, label", label, lang) for lang in languages}
+            label = names[languages[-1]]
+            labels[label] = names
+        elif label:
+            labels.setdefault(str(label), dict.fromkeys(languages, str(label)))
+        items.append(
+            Item(name, str(record.get("family", name)), str(label), captions, {"photo": image})
+        )
+    if not items:
+        raise MmjaxError(f"{path} has no rows; expected one JSON object a line")
+    digest = hashlib.sha256(path.read_bytes())
+    for item in items:
+        image = item.images["photo"]
+        assert isinstance(image, Path)
+        digest.update(f"{image}:{image.stat().st_size}:{image.stat().st_mtime_ns};".encode())
+    return Corpus(path.stem, tuple(items), labels, digest.hexdigest())
+
+
+def load_parallel(source: str, limit: int) -> list[Pair]:
+    """Reads parallel text other than captions.
+
+    Args:
+      source: `cedict`, or the path of a .jsonl file with `source` and `target`.
+      limit: at most so many pairs, spread evenly over the source (0: all).
+
+    Returns:
+      Pairs.
+
+    Raises:
+      MmjaxError: an unknown source, an empty one, or a row without text.
+    """
+    if source == "cedict":
+        pairs = _cedict_pairs()
+    elif source.endswith(".jsonl"):
+        pairs = [
+            Pair(_text(place, record, "source"), (_text(place, record, "target"),))
+            for place, record in read_jsonl(Path(source))
+        ]
+    else:
+        raise MmjaxError(
+            f"config.parallel.sources names {source!r}; expected 'captions', 'cedict' or a path of a "
+            ".jsonl file"
+        )
+    if not pairs:
+        raise MmjaxError(f"parallel source {source!r} has no pairs")
+    if limit and len(pairs) > limit:
+        pairs = [pairs[i * len(pairs) // limit] for i in range(limit)]
+    return pairs
+
+
+def _cedict_pairs() -> list[Pair]:
+    from mmjax.data import sources
+
+    records = list(sources.load("cedict"))
+    # Words that learners meet first (HSK level 1 up) come first, so that a limit keeps common ones.
+    records.sort(key=lambda r: r["common"] or 99)
+    return [Pair(r["zh"], _split(r["glosses_en"])) for r in records]

@@ -1,0 +1,50 @@
+"""Splits by family: near-duplicates never stand on two sides."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmjax.errors import MmjaxError
+
+Split = dict[str, np.ndarray]
+
+
+def split_by_family(
+    families: Sequence[str], seed: int, test_fraction: float, val_fraction: float
+) -> Split:
+    """Deals whole families to test, validation and training.
+
+    Args:
+      families: the family of every item.
+      seed: draws the order of the families.
+      test_fraction: share of the items (not of the families) held out for the test.
+      val_fraction: share of the items held out for model selection.
+
+    Returns:
+      {"train", "val", "test"} -> sorted int64 indices of items.
+
+    Raises:
+      MmjaxError: a side would be empty.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, family in enumerate(families):
+        members[family].append(i)
+    order = sorted(members)
+    np.random.default_rng(seed).shuffle(order)
+    wanted = {
+        "test": round(len(families) * test_fraction),
+        "val": round(len(families) * val_fraction),
+        "train": len(families),
+    }
+    sides: dict[str, list[int]] = {name: [] for name in wanted}
+    for family in order:
+        side = next(name for name in wanted if len(sides[name]) < wanted[name])
+        sides[side].extend(members[family])
+    empty = [name for name, indices in sides.items() if not indices]
+    if empty:
+        raise MmjaxError(
+            f"the {len(families)} items in {len(members)} families leave nothing for {empty}; "
+            "give more items or other config.pairs.test_fraction and val_fraction"
+        )
+    return {name: np.sort(np.asarray(sides[name], np.int64)) for name in ("train", "val", "test")}

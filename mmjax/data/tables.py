@@ -1,0 +1,107 @@
+"""Tables of a tower's inputs, one row an item: cached features, or raw texts and pictures.
+
+A pipeline only ever calls `gather(rows)`; whether the rows come from the feature cache or are
+tokenised and decoded on the spot is the table's own business.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Rows = Int[np.ndarray, " b"]
+
+
+@runtime_checkable
+class Table(Protocol):
+    """Rows of a tower's inputs."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, rows: Rows) -> dict[str, np.ndarray]:
+        """The inputs of the asked rows, first axis b, always of the same shape for one b."""
+        ...
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Cached features in memory, pooled or ragged.
+
+    Attributes:
+      values: rows end to end, [total, d].
+      offsets: row i is values[offsets[i] : offsets[i + 1]]; one vector a row when `pooled`.
+      pooled: whether a row is one vector.
+      length: tokens that a ragged row is padded to.
+    """
+
+    values: Float[np.ndarray, "total d"]
+    offsets: Int[np.ndarray, " n_plus_1"]
+    pooled: bool
+    length: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Fixes one padded length for the whole table: one shape, one compilation."""
+        longest = 1 if self.pooled else int(np.diff(self.offsets).max(initial=1))
+        object.__setattr__(self, "length", -(-longest // 4) * 4)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def width(self) -> int:
+        """Size of the feature axis."""
+        return self.values.shape[-1]
+
+    def gather(self, rows: Rows) -> dict[str, np.ndarray]:
+        """{"features": f32 [b d]}, or {"features": f32 [b l d], "mask": bool [b l]}."""
+        if self.pooled:
+            return {"features": self.values[rows].astype(np.float32, copy=False)}
+        starts, ends = self.offsets[rows], self.offsets[rows + 1]
+        positions = starts[:, None] + np.arange(self.length)
+        mask = positions < ends[:, None]
+        features = self.values[np.where(mask, positions, 0)].astype(np.float32, copy=False)
+        features[~mask] = 0
+        return {"features": features, "mask": mask}
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """Items that are preprocessed on every visit: what a step without a feature cache reads.
+
+    Attributes:
+      items: texts, or functions that decode a picture.
+      preprocess: items -> arrays, first axis the items, always of the same shape for one count.
+    """
+
+    items: Sequence[Any]
+    preprocess: Callable[[Sequence[Any]], dict[str, np.ndarray]]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def gather(self, rows: Rows) -> dict[str, np.ndarray]:
+        """Preprocesses the asked rows."""
+        return self.preprocess([self.items[int(i)] for i in rows])
+
+
+def concatenate(tables: Sequence[FeatureTable]) -> FeatureTable:
+    """Puts the rows of several tables of one width end to end."""
+    if len(tables) == 1:
+        return tables[0]
+    shifts = np.cumsum([0, *(len(t.values) for t in tables)])
+    offsets = [t.offsets[:-1] + shift for t, shift in zip(tables, shifts[:-1], strict=True)]
+    return FeatureTable(
+        np.concatenate([t.values for t in tables]),
+        np.concatenate([*offsets, shifts[-1:]]),
+        tables[0].pooled,
+    )
+
+
+def table_of(rows: Sequence[Float[np.ndarray, "..."]]) -> FeatureTable:
+    """Puts one array an item ([d], or ragged [l_i, d]) into a table."""
+    pooled = rows[0].ndim == 1
+    stacked = np.stack(rows) if pooled else np.concatenate(rows)
+    lengths = np.ones(len(rows), np.int64) if pooled else np.asarray([len(r) for r in rows])
+    return FeatureTable(stacked, np.concatenate([[0], np.cumsum(lengths)]), pooled)

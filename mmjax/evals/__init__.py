@@ -1,0 +1,16 @@
+"""Evaluators: they know published functions and data, no task."""
+
+from mmjax.evals.base import EvalSet, Evaluator, View
+from mmjax.evals.retrieval import Retrieval, TextRetrieval, ranks, recall_metrics
+from mmjax.evals.zeroshot import ZeroShot
+
+__all__ = [
+    "EvalSet",
+    "Evaluator",
+    "Retrieval",
+    "TextRetrieval",
+    "View",
+    "ZeroShot",
+    "ranks",
+    "recall_metrics",
+]

@@ -1,0 +1,56 @@
+"""Binds a task's pure functions to weights, and feeds them table rows in fixed batches."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float
+
+from mmjax.evals.base import Functions, View
+from mmjax.sharding import place_batch
+from mmjax.tasks.base import EmbedFn, Task
+from mmjax.trees import PyTree
+
+BATCH = 256
+
+
+class Published:
+    """A task's published functions, compiled once for all evaluations of a run."""
+
+    def __init__(self, task: Task, mesh: Mesh) -> None:
+        """Nothing is compiled yet.
+
+        Args:
+          task: publishes functions.
+          mesh: batches are split over its data axis; results come back whole.
+        """
+        self._mesh = mesh
+        whole = NamedSharding(mesh, PartitionSpec())
+        self._functions: Mapping[str, EmbedFn] = {
+            name: jax.jit(function, out_shardings=whole)
+            for name, function in task.functions().items()
+        }
+
+    def bind(self, trainable: PyTree, frozen: PyTree) -> Functions:
+        """Functions from rows to f32 unit vectors, by name."""
+        return {
+            name: functools.partial(self._embed, function, trainable, frozen)
+            for name, function in self._functions.items()
+        }
+
+    def _embed(
+        self, function: EmbedFn, trainable: PyTree, frozen: PyTree, view: View
+    ) -> Float[np.ndarray, "n d"]:
+        parts = self._mesh.shape["data"]
+        size = -(-BATCH // parts) * parts
+        share = size // jax.process_count()
+        mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        embedded = []
+        for start in range(0, len(view), size):
+            rows = view.rows[start : start + size]
+            padded = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
+            batch = place_batch({"inputs": view.table.gather(padded[mine])}, self._mesh)
+            embedded.append(np.asarray(function(trainable, frozen, batch["inputs"]))[: len(rows)])
+        return np.concatenate(embedded)

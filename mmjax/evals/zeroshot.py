@@ -1,0 +1,44 @@
+"""Zero-shot classification: a picture goes to the class whose name it is nearest to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmjax.errors import MmjaxError
+from mmjax.evals.base import EvalSet, Functions
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """Classification of pictures by the names of their classes.
+
+    Attributes:
+      text_function: which published function reads the class names.
+    """
+
+    text_function: str = "embed_texts"
+
+    @staticmethod
+    def check(classes: int) -> None:
+        """Refuses data with fewer than two classes, before anything is trained on it."""
+        if classes < 2:
+            raise MmjaxError(
+                f"zero-shot classification needs at least 2 classes, the test items have {classes}; "
+                "label the items or set --config.evals=\"('retrieval',)\""
+            )
+
+    def run(self, functions: Functions, data: EvalSet) -> dict[str, float]:
+        """Returns `zeroshot_acc` over items and `zeroshot_class_acc`, the mean over classes.
+
+        Raises:
+          MmjaxError: there are fewer than two classes.
+        """
+        self.check(len(data.label_texts))
+        images = functions["embed_images"](data.images)
+        names = functions[self.text_function](data.label_texts)
+        right = (images @ names.T).argmax(axis=1) == data.labels
+        present = np.unique(data.labels)
+        return {
+            "zeroshot_acc": float(right.mean()),
+            "zeroshot_class_acc": float(np.mean([right[data.labels == c].mean() for c in present])),
+        }

@@ -1,0 +1,1 @@
+"""Losses: pure functions of features; each says over what it averages."""

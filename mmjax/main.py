@@ -1,0 +1,101 @@
+"""Trains, evaluates or exports a recipe.
+
+  python -m mmjax.main --config configs/language_emoji.py
+  python -m mmjax.main --config configs/language_emoji.py:tiny --workdir runs/tiny
+  python -m mmjax.main --config configs/language_emoji.py --config.optim.lr=3e-4 --workdir runs/a
+  python -m mmjax.main --config configs/language_emoji.py --mode evaluate --workdir runs/a
+  python -m mmjax.main --config configs/language_emoji.py --mode export --workdir runs/a
+
+A run that was stopped goes on when the same command is given again.
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from mmjax.errors import MmjaxError
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe: a Python file with get_config(), e.g. configs/language_emoji.py:tiny."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; runs/RECIPE where it is not given.")
+MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "evaluate", "export"],
+    "train (and evaluate), only evaluate what is trained, or export the adapters as safetensors.",
+)
+DEVICES = flags.DEFINE_integer(
+    "cpu_devices", 0, "Emulate so many devices on the CPU (0: one), to try a mesh without a pod."
+)
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Several processes: jax.distributed finds its peers (TPU pod, Slurm, env).",
+)
+
+
+def main(argv: list[str]) -> None:
+    """Flags -> distributed init -> spec -> train, evaluate or export."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --config FILE?")
+    if CONFIG.value is None:
+        raise app.UsageError("--config is missing, e.g. --config configs/language_emoji.py")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
+    try:
+        start()
+    except MmjaxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)
+
+
+def start() -> None:
+    """Everything that imports jax."""
+    from mmjax import spec
+
+    config = spec.as_dict(CONFIG.value)
+    recipe = spec.resolve(config)
+    workdir = Path(WORKDIR.value or f"runs/{recipe.name}")
+
+    import jax
+
+    if DEVICES.value:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", DEVICES.value)
+    if DISTRIBUTED.value:
+        # JAX reads the coordinator's address itself; launchers that it does not know (Slurm, pods
+        # and others it does) give the numbers in the environment.
+        numbers = {
+            name: int(os.environ[f"JAX_{name.upper()}"])
+            for name in ("num_processes", "process_id")
+            if f"JAX_{name.upper()}" in os.environ
+        }
+        jax.distributed.initialize(**numbers)
+    # A second start compiles nothing that the first one did.
+    from mmjax import assets, study, use
+
+    cache = assets.cache_dir() / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+    command = shlex.join(["python", "-m", "mmjax.main", *sys.argv[1:]])
+    if MODE.value == "train":
+        study.run(recipe, config, workdir, command)
+    elif MODE.value == "evaluate":
+        study.evaluate(recipe, workdir, command)
+    else:
+        for folder in use.export(study.plan(recipe, workdir), workdir / "export"):
+            print(f"exported: {folder.resolve()}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,75 @@
+"""One mesh, rules as data: who holds what, on one CPU, eight emulated devices or a pod."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mmjax import trees
+from mmjax.errors import MmjaxError
+from mmjax.trees import PyTree
+
+Rules = Sequence[tuple[str, PartitionSpec]]
+REPLICATED: Rules = ((r".*", PartitionSpec()),)
+
+
+def make_mesh(data: int = -1, model: int = 1) -> Mesh:
+    """The mesh ("data", "model") over all devices of all processes.
+
+    Args:
+      data: size of the axis that splits the batch; -1 takes what `model` leaves.
+      model: size of the axis that splits large weights.
+
+    Returns:
+      A mesh whose axes are both Auto (the compiler inserts the collectives).
+
+    Raises:
+      MmjaxError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.device_count()
+    if data == -1:
+        data = max(devices // model, 1)
+    if data * model != devices:
+        raise MmjaxError(
+            f"mesh data={data} x model={model} does not cover the {devices} devices at hand; "
+            f"set --config.mesh.data=-1 or sizes whose product is {devices}"
+        )
+    return jax.make_mesh(
+        (data, model), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto)
+    )
+
+
+def shardings(tree: PyTree, mesh: Mesh, rules: Rules = REPLICATED) -> PyTree:
+    """A NamedSharding for every leaf, by the first rule that matches its whole path."""
+    specs = trees.match_rules(tree, rules)
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec),
+        specs,
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
+
+
+def place(tree: PyTree, mesh: Mesh, rules: Rules = REPLICATED) -> PyTree:
+    """Puts host arrays into their shardings."""
+    return jax.device_put(tree, shardings(tree, mesh, rules)) if jax.tree.leaves(tree) else tree
+
+
+def place_batch(batch: Mapping[str, PyTree], mesh: Mesh) -> dict[str, PyTree]:
+    """Makes global arrays, split over `data` on the first axis, from each process's own rows."""
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+
+    def put(x: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, x)
+
+    return jax.tree.map(put, dict(batch))
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """Refuses a global batch that the data axis or the processes cannot share out evenly."""
+    parts = mesh.shape["data"]
+    if batch_size % parts or batch_size % jax.process_count():
+        raise MmjaxError(
+            f"batch size {batch_size} does not divide over {parts} data shards and "
+            f"{jax.process_count()} processes; choose a multiple of {parts}"
+        )

@@ -1,0 +1,438 @@
+"""The recipe as frozen dataclasses: names resolved, sizes checked, errors that name the fix.
+
+A recipe file returns an `ml_collections.ConfigDict`. `resolve` turns it into a `Recipe` once, at the
+door; nothing behind it sees a ConfigDict.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from mmjax.errors import MmjaxError
+
+T = TypeVar("T")
+
+
+def _check(condition: bool, where: str, value: object, expected: str) -> None:
+    if not condition:
+        raise MmjaxError(f"config.{where} is {value!r}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A frozen encoder and which of its outputs the task reads.
+
+    Attributes:
+      source: `asset:NAME`, a local folder in HF layout, or `hf:org/name[@revision]`.
+      output: `pooled` (the encoder's own embedding), `tokens` (every token), `cls`, or `cls_mean`
+        (CLS beside the mean patch token).
+      dtype: of the weights and the forward pass.
+      image_size: side of the square picture in pixels; None keeps the encoder's own.
+      max_length: tokens kept of a text; longer ones are truncated, counted and reported.
+    """
+
+    source: str
+    output: Literal["pooled", "tokens", "cls", "cls_mean"] = "pooled"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    image_size: int | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class PairsSpec:
+    """Pictures with captions in one or two languages, and how they are split.
+
+    Attributes:
+      source: `emoji`, or the path of a .jsonl file (one picture a line).
+      styles: picture styles to read; the first one is what evaluation shows.
+      views: named fixed variations of every training picture (`mmjax.data.transforms.VIEWS`).
+      exclude_labels: labels that are left out.
+      test_fraction: share of items held out for the test, families kept whole.
+      val_fraction: share of items held out for model selection, families kept whole.
+      limit: at most so many items (0: all); for quick tries.
+    """
+
+    source: str = "emoji"
+    styles: tuple[str, ...] = ("openmoji",)
+    views: tuple[str, ...] = ("plain",)
+    exclude_labels: tuple[str, ...] = ()
+    test_fraction: float = 0.2
+    val_fraction: float = 0.1
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class ParallelSpec:
+    """Parallel text: what the language adapter is distilled on.
+
+    Attributes:
+      sources: `captions` (the training split's own names and keywords), `cedict`, or paths of .jsonl
+        files with `source` and `target` texts.
+      limit: at most so many pairs of each source other than `captions` (0: all).
+      repeat_captions: how often the captions' pairs stand in one epoch beside the other sources.
+    """
+
+    sources: tuple[str, ...] = ("captions", "cedict")
+    limit: int = 0
+    repeat_captions: int = 1
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """A small head over frozen features: dropout, hidden layers with GELU, a linear output.
+
+    Attributes:
+      hidden: widths of the hidden layers; empty for a plain linear map.
+      out_dim: width of the joint space.
+      dropout: on the input features and on every hidden layer.
+      noise: standard deviation of Gaussian noise on the input, in units of the feature's own one.
+    """
+
+    hidden: tuple[int, ...] = ()
+    out_dim: int = 256
+    dropout: float = 0.0
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """The language adapter: linear, `num_layers` transformer layers, masked mean, linear.
+
+    Attributes:
+      kind: `transformer`, or `linear` (masked mean and one linear map: the baseline).
+      width: of the transformer layers.
+      num_layers: 1 or 2 in the talk; any number is allowed.
+      num_heads: attention heads; divides `width`.
+      mlp_ratio: hidden width of the feed-forward part over `width`.
+      dropout: after attention, in the feed-forward part and on the input.
+      space: `joint` maps into the joint space after the base's text head, `encoder` into the frozen
+        text encoder's own embedding space (the base's text head follows, frozen).
+    """
+
+    kind: Literal["transformer", "linear"] = "transformer"
+    width: int = 384
+    num_layers: int = 1
+    num_heads: int = 6
+    mlp_ratio: int = 4
+    dropout: float = 0.1
+    space: Literal["joint", "encoder"] = "joint"
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """Which objective, with its own numbers.
+
+    Attributes:
+      kind: `contrastive` (symmetric InfoNCE), `distill_mse` (un-normalised), `distill_cosine` or
+        `two_stage` (distillation, then contrastive with images frozen).
+      distill: which distillation `two_stage` begins with.
+      second_stage_from: share of the steps after which `two_stage` turns to the contrastive loss.
+      init_temperature: 1 / exp(logit_scale) at the start of a contrastive loss.
+      learn_temperature: whether logit_scale is trained.
+      label_smoothing: of the contrastive targets.
+    """
+
+    kind: Literal["contrastive", "distill_mse", "distill_cosine", "two_stage"] = "contrastive"
+    distill: Literal["mse", "cosine"] = "mse"
+    second_stage_from: float = 0.7
+    init_temperature: float = 0.07
+    learn_temperature: bool = True
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class OptimSpec:
+    """The optimizer: see `mmjax.optim`."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = 0
+    final_fraction: float = 0.0
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """The loop.
+
+    Attributes:
+      steps: optimizer steps.
+      batch_size: examples a step, over all devices and processes.
+      eval_every: steps between validations (also after the last step).
+      patience: validations without a better value before the run stops early; 0 never stops.
+      save_every: steps between checkpoints (also after the last step).
+      keep: checkpoints kept.
+      log_every: steps between lines of metrics.
+      select: validation metric whose best step becomes the adapter (higher is better).
+      cache_features: read frozen features from the cache; False runs the encoders in every step.
+    """
+
+    steps: int = 300
+    batch_size: int = 512
+    eval_every: int = 50
+    patience: int = 0
+    save_every: int = 100
+    keep: int = 2
+    log_every: int = 10
+    select: Literal["mR", "t2t_mR", "t2i_mR", "none"] = "mR"
+    cache_features: bool = True
+
+
+@dataclass(frozen=True)
+class MeshSpec:
+    """Sizes of the mesh axes; -1 takes the devices that the other axis leaves."""
+
+    data: int = -1
+    model: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run of a recipe: a task, its data, its sizes.
+
+    Attributes:
+      name: its folder below the run's seed folder.
+      task: `contrastive` (two heads over frozen towers) or `language` (the language adapter).
+      encoders: role -> encoder. Roles: `image`, `text` and, for `language`, `foreign`.
+    """
+
+    name: str
+    task: Literal["contrastive", "language"]
+    encoders: dict[str, EncoderSpec]
+    pairs: PairsSpec = field(default_factory=PairsSpec)
+    parallel: ParallelSpec = field(default_factory=ParallelSpec)
+    image_head: HeadSpec = field(default_factory=HeadSpec)
+    text_head: HeadSpec = field(default_factory=HeadSpec)
+    adapter: AdapterSpec = field(default_factory=AdapterSpec)
+    loss: LossSpec = field(default_factory=LossSpec)
+    optim: OptimSpec = field(default_factory=OptimSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+
+    def __post_init__(self) -> None:
+        """Checks what one field alone cannot show."""
+        roles = {"contrastive": {"image", "text"}, "language": {"image", "text", "foreign"}}[
+            self.task
+        ]
+        _check(
+            set(self.encoders) == roles,
+            "encoders",
+            sorted(self.encoders),
+            f"the roles {sorted(roles)}",
+        )
+        t, p, a, loss = self.train, self.pairs, self.adapter, self.loss
+        for name in ("steps", "batch_size", "eval_every", "save_every", "keep", "log_every"):
+            _check(getattr(t, name) >= 1, f"train.{name}", getattr(t, name), "at least 1")
+        _check(t.batch_size >= 2, "train.batch_size", t.batch_size, "at least 2")
+        _check(0 < p.test_fraction < 1, "pairs.test_fraction", p.test_fraction, "between 0 and 1")
+        _check(0 < p.val_fraction < 1, "pairs.val_fraction", p.val_fraction, "between 0 and 1")
+        _check(
+            p.test_fraction + p.val_fraction < 0.9,
+            "pairs.val_fraction",
+            p.val_fraction,
+            "test and validation together under 0.9 of the items",
+        )
+        _check(
+            bool(p.styles) and bool(p.views), "pairs.views", p.views, "at least one style and view"
+        )
+        _check(
+            a.width % a.num_heads == 0,
+            "adapter.num_heads",
+            a.num_heads,
+            f"a divisor of adapter.width={a.width}",
+        )
+        _check(a.num_layers >= 1, "adapter.num_layers", a.num_layers, "at least 1")
+        for name, head in (("image_head", self.image_head), ("text_head", self.text_head)):
+            _check(0 <= head.dropout < 1, f"{name}.dropout", head.dropout, "in [0, 1)")
+        _check(
+            self.image_head.out_dim == self.text_head.out_dim,
+            "text_head.out_dim",
+            self.text_head.out_dim,
+            f"image_head.out_dim={self.image_head.out_dim}: both heads share one space",
+        )
+        _check(0 <= a.dropout < 1, "adapter.dropout", a.dropout, "in [0, 1)")
+        _check(self.optim.lr > 0, "optim.lr", self.optim.lr, "a positive learning rate")
+        _check(loss.init_temperature > 0, "loss.init_temperature", loss.init_temperature, "above 0")
+        _check(
+            0 < loss.second_stage_from < 1,
+            "loss.second_stage_from",
+            loss.second_stage_from,
+            "between 0 and 1",
+        )
+        if self.task == "contrastive":
+            _check(
+                loss.kind == "contrastive", "loss.kind", loss.kind, "'contrastive' for this task"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe: stages in the order they are trained, once a seed.
+
+    Attributes:
+      name: of the recipe, for titles and the card.
+      stages: the base first, then baselines, the main one last.
+      seeds: every stage is run once with each; a seed draws the split, the initial values and the
+        order of the data.
+      languages: (source, target): the language that is added and the one the base knows.
+      evals: evaluators to run on the test split.
+      base: path of a finished base run to build on, instead of a stage that trains one.
+      mesh: sizes of the mesh axes.
+      allow_other_encoder: accept checkpoints of other encoders.
+      tensorboard: also write TensorBoard events.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    seeds: tuple[int, ...]
+    languages: tuple[str, str]
+    evals: tuple[str, ...]
+    mesh: MeshSpec
+    base: str | None
+    allow_other_encoder: bool
+    tensorboard: bool
+
+    @property
+    def main(self) -> Stage:
+        """The stage that the recipe is about."""
+        return self.stages[-1]
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Builds a spec dataclass from a mapping, checking names and types.
+
+    Args:
+      cls: a dataclass of this module.
+      values: field name -> value; nested mappings for nested dataclasses.
+      where: the mapping's place in the recipe, for messages.
+
+    Returns:
+      The dataclass.
+
+    Raises:
+      MmjaxError: an unknown name, a missing one, or a value of another type or outside its choices.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    prefix = f"{where}." if where else ""
+    for name in values:
+        _check(name in fields, f"{prefix}{name}", values[name], f"one of the keys {sorted(fields)}")
+    missing = [
+        n
+        for n, f in fields.items()
+        if n not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise MmjaxError(f"config.{where or cls.__name__} lacks {missing}")
+    return cls(**{n: _convert(hints[n], v, f"{prefix}{n}") for n, v in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Checks one value against its type annotation; lists become tuples, ints floats."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where)
+    if origin is Literal:
+        _check(value in args, where, value, f"one of {list(args)}")
+        return value
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple:
+        _check(isinstance(value, (tuple, list)), where, value, "a list")
+        return tuple(_convert(args[0], v, where) for v in value)
+    if origin is dict:
+        _check(isinstance(value, Mapping), where, value, "a mapping")
+        return {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    _check(
+        isinstance(value, hint) and (hint is bool or not isinstance(value, bool)),
+        where,
+        value,
+        f"a value of type {hint.__name__}",
+    )
+    return value
+
+
+_TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "checkpoint", "writer"}
+
+
+def resolve(config: Mapping[str, Any]) -> Recipe:
+    """Turns a recipe's configuration into checked, frozen dataclasses.
+
+    Args:
+      config: the recipe's ConfigDict or a plain nested dict. `base` may be None, the path of a
+        finished base run, or the configuration of one (trained first). `variants` maps names to
+        changes of the main stage; each becomes a baseline stage of its own.
+
+    Returns:
+      The recipe.
+
+    Raises:
+      MmjaxError: anything unknown, missing or impossible, with the choices.
+    """
+    config = as_dict(config)
+    where = {k: v for k, v in config.items() if k not in _TOP}
+    main = build(Stage, {"name": where.get("task", "main"), **where})
+    stages: list[Stage] = []
+    base = config.get("base")
+    if isinstance(base, Mapping):
+        nested = {k: v for k, v in base.items() if k not in _TOP}
+        stages.append(build(Stage, {**nested, "name": "base"}, "base"))
+        base = None
+    if main.task == "language" and base is None and not stages:
+        raise MmjaxError(
+            "config.base is empty; the language task needs a base recipe or run folder"
+        )
+    for name, changes in (config.get("variants") or {}).items():
+        stages.append(build(Stage, {**_merged(where, changes), "name": name}, f"variants.{name}"))
+    stages.append(main)
+    names = [s.name for s in stages]
+    _check(len(set(names)) == len(names), "variants", names, "names that differ from each other")
+    seeds = tuple(config.get("seeds", (0,)))
+    _check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
+    languages = tuple(config.get("languages", ("zh", "en")))
+    _check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
+    evals = tuple(config.get("evals", ("retrieval", "zeroshot")))
+    for name in evals:
+        _check(name in ("retrieval", "zeroshot"), "evals", name, "one of ['retrieval', 'zeroshot']")
+    return Recipe(
+        name=config.get("name", main.name),
+        stages=tuple(stages),
+        seeds=seeds,
+        languages=(languages[0], languages[1]),
+        evals=evals,
+        mesh=build(MeshSpec, config.get("mesh", {}), "mesh"),
+        base=base,
+        allow_other_encoder=bool(config.get("checkpoint", {}).get("allow_other_encoder", False)),
+        tensorboard=bool(config.get("writer", {}).get("tensorboard", False)),
+    )
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A plain nested dict of a ConfigDict or mapping."""
+    items: Any = config.items()  # ConfigDict is no Mapping, but has items
+    return {k: as_dict(v) if hasattr(v, "items") else v for k, v in items}
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with nested `changes` laid over them."""
+    result = dict(values)
+    for name, change in changes.items():
+        old = result.get(name)
+        result[name] = (
+            _merged(old, change)
+            if isinstance(old, Mapping) and isinstance(change, Mapping)
+            else change
+        )
+    return result

@@ -1,0 +1,60 @@
+"""The Task protocol, and a frozen tower as a task sees it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Array, Float, Key
+
+from mmjax.metrics import Metrics
+from mmjax.trees import PyTree
+
+# What one tower reads. Cached: {"features": [b d]} or {"features": [b l d], "mask": [b l]}.
+# Raw: {"pixel_values": [b h w 3]} or {"input_ids": [b l], "attention_mask": [b l]}.
+Inputs = Mapping[str, Array]
+Batch = Mapping[str, Inputs]  # role -> inputs
+EmbedFn = Callable[[PyTree, PyTree, Inputs], Float[Array, "b d"]]
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A frozen encoder's output as a task reads it: from the cache, or computed in the step.
+
+    Attributes:
+      role: key of the encoder's weights in the frozen tree (`image`, `text`, `foreign`).
+      width: size of the last axis of its features.
+      encode: (params, raw inputs) -> {"features", ["mask"]}; None where only cached features come.
+    """
+
+    role: str
+    width: int
+    encode: Callable[[PyTree, Inputs], Inputs] | None = None
+
+    def __call__(self, frozen: PyTree, inputs: Inputs) -> Inputs:
+        """Returns {"features": [b d]} or {"features": [b l d], "mask": [b l]}."""
+        if "features" in inputs:
+            return inputs
+        if self.encode is None:
+            raise ValueError(
+                f"the {self.role} tower has no encoder and got inputs {sorted(inputs)}"
+            )
+        return self.encode(frozen[self.role], inputs)
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What the trainer knows of a method. Pure: no meshes, no files, no state of its own."""
+
+    def init(self, key: Key[Array, ""]) -> PyTree:
+        """The trainable tree before the first step."""
+        ...
+
+    def loss(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The scalar to minimise, a mean over the global batch, and metrics as sums and counts."""
+        ...
+
+    def functions(self) -> Mapping[str, EmbedFn]:
+        """Pure functions for evaluators: name -> (trainable, frozen, inputs) -> unit vectors."""
+        ...

@@ -1,0 +1,35 @@
+"""Every task by name, and how a recipe's stage becomes one."""
+
+from collections.abc import Mapping
+
+from mmjax.errors import MmjaxError
+from mmjax.spec import Stage
+from mmjax.tasks.base import Task, Tower
+from mmjax.tasks.contrastive import ContrastiveTask
+from mmjax.tasks.language import LanguageTask
+
+
+def make_task(stage: Stage, towers: Mapping[str, Tower], base: Task | None = None) -> Task:
+    """Builds the task of a stage.
+
+    Args:
+      stage: the recipe's stage.
+      towers: role -> frozen tower.
+      base: the task of the base that `language` builds on.
+
+    Returns:
+      The task.
+
+    Raises:
+      MmjaxError: an adapter that needs token outputs on an encoder that gives pooled ones.
+    """
+    if stage.task == "contrastive":
+        return ContrastiveTask(
+            towers["image"], towers["text"], stage.image_head, stage.text_head, stage.loss
+        )
+    assert isinstance(base, ContrastiveTask)
+    if stage.encoders["foreign"].output != "tokens":
+        raise MmjaxError(
+            "config.encoders.foreign.output must be 'tokens': the language adapter reads every token"
+        )
+    return LanguageTask(towers["foreign"], base, stage.adapter, stage.loss)

@@ -1,0 +1,115 @@
+"""Language adaptation: a foreign text encoder takes the place of a frozen dual encoder's own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from mmjax.adapters.language import LanguageAdapter, LinearMap
+from mmjax.adapters.projection import unit
+from mmjax.losses import distill
+from mmjax.losses.contrastive import info_nce
+from mmjax.metrics import Metrics, mean_of
+from mmjax.spec import AdapterSpec, LossSpec
+from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
+from mmjax.tasks.contrastive import ContrastiveTask
+from mmjax.trees import PyTree
+
+
+@dataclass(frozen=True)
+class LanguageTask:
+    """An adapter on a frozen foreign encoder, towards the text space of a frozen base.
+
+    The frozen tree holds `base` (the base's heads) and, where features are not cached, the
+    encoders' weights under their roles. A batch holds `foreign` (the new language) and either `text`
+    (the same sentence in the base's language) or `image`.
+
+    Attributes:
+      foreign: the foreign text tower, token outputs.
+      base: the frozen dual encoder.
+      adapter: sizes.
+      loss_spec: which objective.
+    """
+
+    foreign: Tower
+    base: ContrastiveTask
+    adapter: AdapterSpec
+    loss_spec: LossSpec
+
+    def _module(self) -> nn.Module:
+        a = self.adapter
+        out = self.base.text_head.out_dim if a.space == "joint" else self.base.text.width
+        if a.kind == "linear":
+            return LinearMap(out)
+        return LanguageAdapter(out, a.width, a.num_layers, a.num_heads, a.mlp_ratio, a.dropout)
+
+    def init(self, key: Key[Array, ""]) -> PyTree:
+        """Returns {"adapter", ["logit_scale"]}."""
+        tokens = jnp.zeros((1, 2, self.foreign.width))
+        params = self._module().init(key, tokens, jnp.ones((1, 2), bool))["params"]
+        trainable = {"adapter": params}
+        contrastive = self.loss_spec.kind in ("contrastive", "two_stage")
+        if contrastive and self.loss_spec.learn_temperature:
+            temperature = jnp.asarray(self.loss_spec.init_temperature, jnp.float32)
+            trainable["logit_scale"] = -jnp.log(temperature)
+        return trainable
+
+    def _student(
+        self,
+        trainable: PyTree,
+        frozen: PyTree,
+        inputs: Inputs,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b d"]:
+        """The adapter's own output, un-normalised, in the space that it is distilled into."""
+        read = self.foreign(frozen, inputs)
+        return self._module().apply(
+            {"params": trainable["adapter"]},
+            read["features"],
+            read["mask"].astype(bool),
+            deterministic=key is None,
+            rngs=None if key is None else {"dropout": key},
+        )  # type: ignore[return-value]
+
+    def _joint(self, frozen: PyTree, student: Float[Array, "b d"]) -> Float[Array, "b e"]:
+        """The adapter's output in the joint space."""
+        if self.adapter.space == "joint":
+            return student
+        return self.base.project("text", frozen["base"], student)
+
+    def _teacher(self, frozen: PyTree, inputs: Inputs) -> Float[Array, "b d"]:
+        """What the base's own text tower says of the same sentence in its language."""
+        if self.adapter.space == "joint":
+            return self.base.embed("text", frozen["base"], frozen, inputs)
+        return self.base.text(frozen, inputs)["features"]
+
+    def loss(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Distillation where the batch holds `text`, contrastive where it holds `image`."""
+        student = self._student(trainable, frozen, batch["foreign"], key)
+        if "image" in batch:
+            image = self.base.embed("image", frozen["base"], frozen, batch["image"])
+            text = unit(self._joint(frozen, student))
+            scale = trainable.get("logit_scale", -jnp.log(self.loss_spec.init_temperature))
+            each = info_nce(unit(image), text, scale, self.loss_spec.label_smoothing)
+            return each.mean(), {"contrastive": mean_of(each)}
+        teacher = jax.lax.stop_gradient(self._teacher(frozen, batch["text"]))
+        kind = self.loss_spec.kind.removeprefix("distill_")
+        name = self.loss_spec.distill if kind == "two_stage" else kind
+        each = {"mse": distill.mse, "cosine": distill.cosine}[name](student, teacher)
+        similarity = 1 - distill.cosine(student, teacher)
+        metrics = {f"distill_{name}": mean_of(each), "cosine_to_teacher": mean_of(similarity)}
+        return each.mean(), metrics
+
+    def functions(self) -> Mapping[str, EmbedFn]:
+        """`embed_texts` reads the new language, `embed_base_texts` the base's own."""
+        base = self.base.functions()
+        return {
+            "embed_texts": lambda t, f, inputs: unit(self._joint(f, self._student(t, f, inputs))),
+            "embed_base_texts": lambda _, f, inputs: base["embed_texts"](f["base"], f, inputs),
+            "embed_images": lambda _, f, inputs: base["embed_images"](f["base"], f, inputs),
+        }

@@ -1,0 +1,247 @@
+"""One whole run, readable top to bottom; the only training loop there is."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmjax import __version__, metrics, optim, sharding, trees
+from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
+from mmjax.data.pipeline import train_batches
+from mmjax.data.prepare import Library, StageData, prepare
+from mmjax.errors import MmjaxError
+from mmjax.evals import Evaluator, Retrieval, TextRetrieval
+from mmjax.evals.functions import Published
+from mmjax.progress import track
+from mmjax.rng import key_for, seed_for
+from mmjax.spec import Recipe, Stage
+from mmjax.state import create
+from mmjax.step import make_train_step
+from mmjax.tasks import Task, make_task
+from mmjax.trees import PyTree
+from mmjax.writer import MetricsWriter, write_atomic
+
+DONE = "done.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stage with one seed: where it lives and what it stands on.
+
+    Attributes:
+      recipe: languages, mesh, switches.
+      stage: what is trained.
+      seed: draws split, initial values, order of the data.
+      folder: of this run.
+      base: the finished run that it builds on, if any.
+    """
+
+    recipe: Recipe
+    stage: Stage
+    seed: int
+    folder: Path
+    base: "Run | None" = None
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the finished adapter."""
+        return self.folder / "adapter"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has ended and its adapter is there."""
+        return (self.folder / DONE).is_file() and (self.adapter / "adapter_card.json").is_file()
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A run's task with everything frozen under it."""
+
+    task: Task
+    data: StageData
+    frozen: PyTree
+    base: Mapping[str, Any] | None  # card of the base
+
+
+def assemble(run: Run, library: Library) -> Assembly:
+    """Builds the task, its data and its frozen tree.
+
+    Args:
+      run: a stage with a seed.
+      library: loads encoders and tables once.
+
+    Returns:
+      The assembly; `frozen` lies on the mesh.
+    """
+    data = prepare(run.stage, run.recipe, run.seed, library)
+    frozen: dict[str, PyTree] = {}
+    base_task = base_card = None
+    if run.base is not None:
+        params, base_card = load_adapter_params(run.base.adapter)
+        frozen["base"] = sharding.place(params, library.mesh)
+        towers = {role: data.towers[role] for role in ("image", "text")}
+        base_task = make_task(run.base.stage, towers)
+    if not run.stage.train.cache_features:
+        # Encoders run in the step: their weights are an argument of it, like everything frozen.
+        for role, spec in run.stage.encoders.items():
+            frozen[role] = library.encoder(spec).params
+    return Assembly(make_task(run.stage, data.towers, base_task), data, frozen, base_card)
+
+
+def train(run: Run, library: Library) -> None:
+    """Trains a stage, or goes on where it was stopped, until its adapter is finished.
+
+    Args:
+      run: a stage with a seed.
+      library: loads encoders and tables once.
+
+    Raises:
+      MmjaxError: the loss is not finite, the disk is full, a checkpoint of other encoders.
+    """
+    if run.is_done:
+        return
+    stage, spec = run.stage, run.stage.train
+    mesh = library.mesh
+
+    # ---- What is trained, on what
+    sharding.check_batch(spec.batch_size, mesh)
+    assembly = assemble(run, library)
+    task, data, frozen = assembly.task, assembly.data, assembly.frozen
+    key = key_for(run.seed, stage.name)
+    trainable = jax.jit(task.init)(jax.random.fold_in(key, 0))
+    tx, schedule = optim.make_optimizer(stage.optim, trainable, spec.steps)
+    state = sharding.place(create(trainable, tx, jax.random.fold_in(key, 1)), mesh)
+    batches = train_batches(
+        data.phases, spec.steps, spec.batch_size, seed_for(run.seed, stage.name, "data")
+    )
+    train_step = make_train_step(task, tx)
+    published = Published(task, mesh)
+    evaluators = validators(stage)
+    card = make_card(run, library, assembly)
+
+    # ---- Where it goes on: own checkpoint, else from scratch
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(run.folder / "params.txt", trees.overview(trainable) + "\n")
+    checkpoints = Checkpoints(run.folder / "checkpoints", spec.keep, card)
+    restored = checkpoints.restore(state, batches, run.recipe.allow_other_encoder)
+    progress = {"best": None, "best_step": 0, "stale": 0, "stopped": False, "seconds": 0.0}
+    if restored is not None:
+        state, progress = restored
+    start, began = int(state.step), time.monotonic() - progress["seconds"]
+    writer = MetricsWriter(
+        run.folder, resume_step=start if restored else None, tensorboard=run.recipe.tensorboard
+    )
+
+    # ---- The loop
+    window: list[metrics.Metrics] = []
+    last_good = start
+    label = f"seed {run.seed}: training {stage.name}"
+    with writer:
+        for step in track(range(start + 1, spec.steps + 1), label):
+            if progress["stopped"]:
+                break
+            batch = sharding.place_batch(next(batches), mesh)
+            state, found = train_step(state, frozen, batch)
+            window.append(found)
+            # Looking at the step before this one keeps the device busy meanwhile.
+            if len(window) > 1:
+                check_finite(window[-2], step - 1, run, last_good)
+            last = step == spec.steps
+            evaluate = last or step % spec.eval_every == 0
+            if evaluate or step % spec.save_every == 0 or step % spec.log_every == 0:
+                check_finite(window[-1], step, run, last_good)
+                values = metrics.compute(metrics.merge(window))
+                window = []
+                rate = float(np.asarray(schedule(step - 1)))
+                writer.write(step, {**values, "learning_rate": rate})
+            if evaluate:
+                functions = published.bind(state.trainable, frozen)
+                values = {}
+                for evaluator in evaluators:
+                    values |= evaluator.run(functions, data.val.data)
+                writer.write(step, {f"val/{name}": value for name, value in values.items()})
+                keep_best(run, state.trainable, step, values, progress, card)
+            if evaluate or step % spec.save_every == 0:
+                progress["seconds"] = time.monotonic() - began
+                checkpoints.save(state, batches, progress)
+                last_good = step
+        checkpoints.close()
+    done = {"steps": int(state.step), "seconds": progress["seconds"], **progress}
+    write_atomic(run.folder / DONE, json.dumps(done, indent=2) + "\n")
+
+
+def validators(stage: Stage) -> list[Evaluator]:
+    """What is measured on the validation items while training."""
+    retrieval: list[Evaluator] = [Retrieval()]
+    return [*retrieval, TextRetrieval()] if stage.task == "language" else retrieval
+
+
+def keep_best(
+    run: Run,
+    trainable: PyTree,
+    step: int,
+    values: Mapping[str, float],
+    progress: dict[str, Any],
+    card: Mapping[str, Any],
+) -> None:
+    """Writes the adapter where validation is better than ever, else counts towards patience."""
+    select = run.stage.train.select
+    value = step if select == "none" else values[select]
+    if progress["best"] is None or value > progress["best"]:
+        progress |= {"best": value, "best_step": step, "stale": 0}
+        save_adapter(run.adapter, trainable, {**card, "step": step, "validation": dict(values)})
+    else:
+        progress["stale"] += 1
+    patience = run.stage.train.patience
+    progress["stopped"] = bool(patience) and progress["stale"] >= patience
+
+
+def check_finite(found: metrics.Metrics, step: int, run: Run, last_good: int) -> None:
+    """Stops the run at the first loss or gradient that is no number."""
+    values = metrics.compute({name: found[name] for name in ("loss", "grad_norm")})
+    bad = [name for name, value in values.items() if not np.isfinite(value)]
+    if bad:
+        raise MmjaxError(
+            f"{' and '.join(bad)} at step {step} of {run.stage.name} (seed {run.seed}) is not "
+            f"finite; stopped, the last good state is step {last_good} in "
+            f"{run.folder / 'checkpoints'}. Try a lower --config.optim.lr or "
+            "--config.optim.clip_norm=1.0 with a new --workdir"
+        )
+
+
+def make_card(run: Run, library: Library, assembly: Assembly) -> dict[str, Any]:
+    """What a reader needs to use the adapter: method, sizes, frozen encoders, recipe."""
+    base = None
+    if run.base is not None and assembly.base is not None:
+        base = {
+            "path": os.path.relpath(run.base.adapter, run.adapter),
+            "fingerprint": assembly.base["trainable"]["fingerprint"],
+        }
+    return {
+        "schema": 1,
+        "recipe": run.recipe.name,
+        "languages": list(run.recipe.languages),
+        "seed": run.seed,
+        "stage": dataclasses.asdict(run.stage),
+        "encoders": {r: library.identity(s) for r, s in run.stage.encoders.items()},
+        "data": {
+            "name": assembly.data.corpus.name,
+            "fingerprint": assembly.data.corpus.fingerprint,
+        },
+        "base": base,
+        "versions": {"mmjax": __version__} | versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that results depend on."""
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}

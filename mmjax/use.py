@@ -1,0 +1,198 @@
+"""Using what was trained: load an adapter, embed, search, export."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from mmjax import sharding
+from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
+from mmjax.data.prepare import Library
+from mmjax.data.tables import table_of
+from mmjax.encoders.image_preprocess import ImageLike
+from mmjax.errors import MmjaxError
+from mmjax.evals.base import View
+from mmjax.evals.functions import Published
+from mmjax.spec import EncoderSpec, Stage, build
+from mmjax.tasks import Tower, make_task
+from mmjax.train import Run
+
+
+def stage_of(card: dict[str, Any]) -> Stage:
+    """The stage that a card describes."""
+    return build(Stage, card["stage"])
+
+
+def find_adapter(path: Path, seed: int | None = None) -> Path:
+    """The adapter's folder at or below a path.
+
+    Args:
+      path: an adapter's own folder, a stage's folder, a run folder, or an export.
+      seed: which seed of a run folder; None takes the one with the best validation.
+
+    Returns:
+      The folder that holds the card.
+
+    Raises:
+      MmjaxError: there is none.
+    """
+    for folder in (path, path / "adapter"):
+        if (folder / CARD).is_file():
+            return folder
+    seeds = [path / f"seed_{seed}"] if seed is not None else sorted(path.glob("seed_*"))
+    found = [card.parent for s in seeds for card in s.glob(f"*/{CARD}")]
+    found += [card.parent for s in seeds for card in s.glob(f"*/adapter/{CARD}")]
+    cards = {folder: read_card(folder) for folder in found}
+    # Beside the main stage a run folder holds its base and baselines, under names of their own.
+    main = {f: c for f, c in cards.items() if c["stage"]["name"] == c["stage"]["task"]}
+    if not main:
+        raise MmjaxError(f"no adapter at {path}: found no {CARD} there; train one first")
+    select = {f: c["validation"].get(c["stage"]["train"]["select"], 0.0) for f, c in main.items()}
+    return max(select, key=lambda f: select[f])
+
+
+class Adapted:
+    """A trained adapter with the frozen encoders below it.
+
+    Attributes:
+      card: everything that is known of it.
+    """
+
+    def __init__(self, folder: Path, allow_other_encoder: bool) -> None:
+        """Loads the adapter and checks its encoders; see `load_adapter`."""
+        self._mesh = sharding.make_mesh(1, 1) if jax.device_count() == 1 else sharding.make_mesh()
+        params, self.card = load_adapter_params(folder)
+        stage = stage_of(self.card)
+        self._library = Library(self._mesh, tuple(self.card["languages"]))
+        self._specs = dict(stage.encoders)
+        for role, spec in self._specs.items():
+            self._check(role, spec, allow_other_encoder, folder)
+        towers = {
+            role: Tower(role, encoder.hidden_size * (2 if spec.output == "cls_mean" else 1))
+            for role, spec in self._specs.items()
+            for encoder in [self._library.encoder(spec)]
+        }
+        frozen, base = {}, None
+        if self.card["base"] is not None:
+            base_folder = folder / self.card["base"]["path"]
+            base_params, base_card = load_adapter_params(base_folder)
+            if base_card["trainable"]["fingerprint"] != self.card["base"]["fingerprint"]:
+                raise MmjaxError(
+                    f"the base at {base_folder} is not the one that {folder} was trained on; train "
+                    "the adapter again, or put its own base back"
+                )
+            frozen["base"] = sharding.place(base_params, self._mesh)
+            base = make_task(stage_of(base_card), towers)
+        task = make_task(stage, towers, base)
+        trainable = sharding.place(params, self._mesh)
+        self._functions = Published(task, self._mesh).bind(trainable, frozen)
+        self._text_role = "foreign" if stage.task == "language" else "text"
+
+    def _check(self, role: str, spec: EncoderSpec, allow_other: bool, folder: Path) -> None:
+        found, saved = self._library.identity(spec), self.card["encoders"][role]
+        for part in ("fingerprint", "preprocess_fingerprint"):
+            if found[part] != saved[part] and not allow_other:
+                raise MmjaxError(
+                    f"{folder} was trained on another {role} encoder: the {part} of "
+                    f"{spec.source} is {found[part][:12]}, the card says {saved[part][:12]}; give "
+                    "the same weights, or accept these with allow_other_encoder=True"
+                )
+
+    def _embed(self, role: str, function: str, items: Sequence[Any]) -> Float[np.ndarray, "n d"]:
+        if isinstance(items, (str, bytes)):
+            raise MmjaxError(f"expected a list of items, got the single item {items[:40]!r}")
+        if not len(items):
+            raise MmjaxError("expected at least one item to embed")
+        spec = self._specs[role]
+        table = table_of(list(self._library.encoder(spec).outputs(items, spec.output)))
+        return self._functions[function](View(table, np.arange(len(items))))
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
+        """Texts of the adapted language -> f32 unit vectors of the joint space."""
+        return self._embed(self._text_role, "embed_texts", texts)
+
+    def embed_base_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
+        """Texts of the base's own language -> f32 unit vectors of the joint space."""
+        name = "embed_base_texts" if "embed_base_texts" in self._functions else "embed_texts"
+        return self._embed("text", name, texts)
+
+    def embed_images(self, images: Sequence[ImageLike]) -> Float[np.ndarray, "n d"]:
+        """Pictures (paths, bytes, PIL, uint8 arrays) -> f32 unit vectors of the joint space."""
+        return self._embed("image", "embed_images", images)
+
+    def search(
+        self,
+        texts: Sequence[str],
+        images: Sequence[ImageLike] | Float[np.ndarray, "n d"],
+        k: int = 5,
+    ) -> list[list[tuple[int, float]]]:
+        """Finds the pictures that fit each text best.
+
+        Args:
+          texts: queries in the adapted language.
+          images: pictures, or what `embed_images` returned for them.
+          k: how many to return.
+
+        Returns:
+          For every text (index of the picture, cosine), best first.
+        """
+        embedded = isinstance(images, np.ndarray) and images.ndim == 2
+        gallery = np.asarray(images) if embedded else self.embed_images(list(images))
+        scores = self.embed_texts(texts) @ gallery.T
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return [
+            [(int(i), float(row[i])) for i in top] for row, top in zip(scores, best, strict=True)
+        ]
+
+
+def load_adapter(
+    path: str | Path, seed: int | None = None, allow_other_encoder: bool = False
+) -> Adapted:
+    """Loads a trained adapter and the frozen encoders that its card names.
+
+    Args:
+      path: a run folder, a stage's folder, an adapter's folder or an export.
+      seed: which seed of a run folder; None takes the one with the best validation.
+      allow_other_encoder: accept encoders whose fingerprints differ from the card's.
+
+    Returns:
+      Something that embeds texts and pictures, and searches.
+
+    Raises:
+      MmjaxError: no adapter there, a damaged one, or other encoders than it was trained on.
+    """
+    return Adapted(find_adapter(Path(path), seed), allow_other_encoder)
+
+
+def export(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Writes every finished adapter as safetensors and card, its base beside it.
+
+    Args:
+      runs: of a recipe.
+      folder: where to; gets one folder a seed and stage.
+
+    Returns:
+      The folders written.
+
+    Raises:
+      MmjaxError: a run is not finished.
+    """
+    written = []
+    for run in runs:
+        params, card = load_adapter_params(find_adapter(run.folder))
+        target = folder / f"seed_{run.seed}" / run.stage.name
+        temporary = target.with_name(f".{target.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        if run.base is not None:
+            base_params, base_card = load_adapter_params(run.base.adapter)
+            export_adapter(temporary / "base", base_params, base_card)
+            card = card | {"base": {**card["base"], "path": "base"}}
+        export_adapter(temporary, params, card)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        written.append(target)
+    return written

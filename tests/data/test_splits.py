@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+
+from mmjax.data.splits import split_by_family
+from mmjax.errors import MmjaxError
+
+FAMILIES = [f"f{i // 3}" for i in range(300)]
+
+
+def test_families_stay_whole_and_every_item_has_one_side():
+    split = split_by_family(FAMILIES, 0, 0.2, 0.1)
+    assert sorted(np.concatenate(list(split.values()))) == list(range(300))
+    sides = [{FAMILIES[i] for i in indices} for indices in split.values()]
+    assert sum(map(len, sides)) == len(set.union(*sides))
+    assert 60 <= len(split["test"]) < 63
+    assert 30 <= len(split["val"]) < 33
+
+
+def test_the_seed_draws_the_split_and_nothing_else_does():
+    once, again = (split_by_family(FAMILIES, 1, 0.2, 0.1) for _ in range(2))
+    other = split_by_family(FAMILIES, 2, 0.2, 0.1)
+    assert all(np.array_equal(once[side], again[side]) for side in once)
+    assert not np.array_equal(once["test"], other["test"])
+
+
+def test_one_family_cannot_be_split():
+    with pytest.raises(MmjaxError, match="leave nothing for"):
+        split_by_family(["same"] * 50, 0, 0.2, 0.1)

@@ -1,0 +1,168 @@
+"""Behaviours that every task must have, one row a task."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mmjax import trees
+from mmjax.adapters.language import LanguageAdapter, masked_mean
+from mmjax.adapters.projection import ProjectionHead
+from mmjax.spec import AdapterSpec, HeadSpec, LossSpec
+from mmjax.state import create
+from mmjax.step import make_train_step
+from mmjax.tasks import Tower
+from mmjax.tasks.contrastive import ContrastiveTask
+from mmjax.tasks.language import LanguageTask
+
+D_IMAGE, D_TEXT, D_FOREIGN, B, L = 12, 10, 8, 16, 4
+HEAD = HeadSpec(hidden=(16,), out_dim=6, dropout=0.1, noise=0.1)
+BASE = ContrastiveTask(Tower("image", D_IMAGE), Tower("text", D_TEXT), HEAD, HEAD, LossSpec())
+ADAPTER = AdapterSpec(width=8, num_heads=2, num_layers=2)
+
+
+def language(kind="distill_mse", **adapter):
+    spec = AdapterSpec(**{**vars(ADAPTER), **adapter})
+    return LanguageTask(Tower("foreign", D_FOREIGN), BASE, spec, LossSpec(kind=kind))
+
+
+LINEAR = LanguageTask(
+    Tower("foreign", D_FOREIGN), BASE, AdapterSpec(kind="linear"), LossSpec("distill_mse")
+)
+TASKS = {
+    "contrastive": (BASE, ("image", "text")),
+    "distill_mse": (language(), ("foreign", "text")),
+    "distill_cosine": (language("distill_cosine"), ("foreign", "text")),
+    "encoder space": (language(space="encoder"), ("foreign", "text")),
+    "linear": (LINEAR, ("foreign", "text")),
+    "language contrastive": (language("contrastive"), ("foreign", "image")),
+    "two_stage, first": (language("two_stage"), ("foreign", "text")),
+    "two_stage, second": (language("two_stage"), ("foreign", "image")),
+}
+
+
+def inputs(role, seed=0):
+    rng = np.random.default_rng([seed, len(role)])
+    if role == "foreign":
+        mask = np.arange(L) < rng.integers(1, L + 1, B)[:, None]
+        tokens = rng.normal(size=(B, L, D_FOREIGN)).astype(np.float32) * mask[..., None]
+        return {"features": jnp.asarray(tokens), "mask": jnp.asarray(mask)}
+    width = {"image": D_IMAGE, "text": D_TEXT}[role]
+    return {"features": jnp.asarray(rng.normal(size=(B, width)).astype(np.float32))}
+
+
+@pytest.fixture(params=TASKS)
+def setup(request):
+    task, roles = TASKS[request.param]
+    frozen = {"base": BASE.init(jax.random.key(7))}
+    return task, task.init(jax.random.key(0)), frozen, {r: inputs(r) for r in roles}
+
+
+def run(task, trainable, frozen, batch, steps, lr=3e-3):
+    tx = optax.adamw(lr)
+    state = create(jax.tree.map(jnp.copy, trainable), tx, jax.random.key(1))
+    step = make_train_step(task, tx)
+    losses = []
+    for _ in range(steps):
+        state, found = step(state, frozen, batch)
+        losses.append(float(found["loss"].total))
+    return state, losses, step
+
+
+def test_the_loss_falls_on_a_batch_it_sees_again(setup):
+    _, losses, _ = run(*setup, steps=60)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_only_trainable_leaves_change_and_all_of_them_do(setup):
+    task, trainable, frozen, batch = setup
+    before = trees.fingerprint(frozen)
+    state, _, _ = run(task, trainable, frozen, batch, steps=3)
+    assert trees.fingerprint(frozen) == before
+    still = [
+        path
+        for (path, old), new in zip(
+            trees.named_leaves(trainable), jax.tree.leaves(state.trainable), strict=True
+        )
+        if np.array_equal(old, new)
+    ]
+    # In its first stage `two_stage` has no use for the temperature of the second yet; a key's bias
+    # shifts all scores of a query alike, so softmax gives it no gradient but rounding.
+    assert [p for p in still if p != "logit_scale" and not p.endswith("key/bias")] == []
+
+
+def test_the_same_key_gives_the_same_step_and_another_key_other_noise(setup):
+    task, trainable, frozen, batch = setup
+    one, two, other = (task.loss(trainable, frozen, batch, jax.random.key(k))[0] for k in (3, 3, 4))
+    assert one == two
+    random = not (isinstance(task, LanguageTask) and task.adapter.kind == "linear")
+    assert (one != other) == random
+
+
+def test_a_step_compiles_once(setup):
+    *_, step = run(*setup, steps=3)
+    assert step._cache_size() == 1
+
+
+def test_published_functions_give_finite_unit_vectors(setup):
+    task, trainable, frozen, _ = setup
+    for name, function in task.functions().items():
+        role = "image" if name == "embed_images" else "text"
+        if isinstance(task, LanguageTask) and name == "embed_texts":
+            role = "foreign"
+        found = function(trainable, frozen, inputs(role))
+        assert found.shape == (B, HEAD.out_dim)
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_a_step_does_not_depend_on_the_mesh(setup, devices, mesh):
+    from mmjax.sharding import place, place_batch
+
+    task, trainable, frozen, batch = setup
+    _, alone, _ = run(task, trainable, frozen, batch, steps=5)
+    many = mesh(devices)
+    host = jax.tree.map(np.asarray, batch)
+    placed = place(trainable, many), place(frozen, many), place_batch(host, many)
+    _, together, _ = run(task, *placed, steps=5)
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+def test_the_adapter_does_not_see_padding():
+    adapter = LanguageAdapter(6, 8, 2, 2, 4, 0.1)
+    tokens, mask = inputs("foreign").values()
+    params = adapter.init(jax.random.key(0), tokens, mask)
+    wider = jnp.pad(tokens, ((0, 0), (0, 4), (0, 0)), constant_values=9.0)
+    found = adapter.apply(params, wider, jnp.pad(mask, ((0, 0), (0, 4))))
+    np.testing.assert_allclose(found, adapter.apply(params, tokens, mask), atol=1e-5)
+
+
+def test_a_text_without_tokens_stays_finite():
+    tokens, mask = jnp.ones((2, 3, 4)), jnp.zeros((2, 3), bool)
+    np.testing.assert_array_equal(masked_mean(tokens, mask), 0)
+
+
+def test_sizes_of_the_adapter_are_those_of_the_talk():
+    """One layer at width 768 is about 7.1 M, the two linear maps 0.6 M and 0.4 M."""
+    adapter = LanguageAdapter(512, 768, 1, 12, 4, 0.1)
+    shapes = jax.eval_shape(
+        adapter.init, jax.random.key(0), jnp.zeros((1, 2, 768)), jnp.ones((1, 2), bool)
+    )["params"]
+    assert trees.count(shapes["layer_0"]) == 7_087_872
+    assert trees.count(shapes["in"]) == 768 * 768 + 768
+    assert trees.count(shapes["out"]) == 768 * 512 + 512
+
+
+def test_a_head_without_hidden_layers_is_linear_in_the_normalised_input():
+    head = ProjectionHead((), 5)
+    x = inputs("image")["features"]
+    params = head.init(jax.random.key(0), x)
+    kernel, bias = params["params"]["out"]["kernel"], params["params"]["out"]["bias"]
+    normal = (x - x.mean(1, keepdims=True)) / jnp.sqrt(x.var(1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(head.apply(params, x), normal @ kernel + bias[None], atol=1e-5)
+
+
+def test_a_tower_without_encoder_explains_itself():
+    with pytest.raises(ValueError, match="the text tower has no encoder"):
+        Tower("text", 4)({}, {"input_ids": jnp.ones((1, 2), jnp.int32)})

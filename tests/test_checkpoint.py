@@ -1,0 +1,178 @@
+import json
+import logging
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax import checkpoint, sharding, trees
+from mmjax.data.pipeline import Choices, Phase, train_batches
+from mmjax.data.tables import table_of
+from mmjax.errors import MmjaxError
+from mmjax.optim import make_optimizer
+from mmjax.spec import OptimSpec
+from mmjax.state import create
+
+IDENTITY = {"encoders": {"text": {"source": "asset:a", "fingerprint": "1" * 64}}}
+
+
+def make_state(mesh, seed=0):
+    key = jax.random.key(seed)
+    trainable = {"adapter": {"kernel": jax.random.normal(key, (256, 256)), "bias": jnp.ones(256)}}
+    tx, _ = make_optimizer(OptimSpec(), trainable, 10)
+    state = create(trainable, tx, key)
+    _, opt_state = tx.update(jax.tree.map(jnp.sin, trainable), state.opt_state, trainable)
+    return sharding.place(state._replace(opt_state=opt_state), mesh)
+
+
+def make_batches():
+    table = table_of([np.full(2, i, np.float32) for i in range(10)])
+    return train_batches([Phase(0, {"x": Choices.of(table, [[i] for i in range(10)])})], 40, 2, 0)
+
+
+@pytest.fixture
+def saved(tmp_path, mesh):
+    """Two checkpoints, at steps 3 and 5, and the batch that follows the second."""
+    state, batches = make_state(mesh(1)), make_batches()
+    checkpoints = checkpoint.Checkpoints(tmp_path / "c", 2, IDENTITY)
+    for step in (3, 5):
+        while batches.get_state()["next_index"] < step:
+            next(batches)
+        checkpoints.save(state._replace(step=jnp.int32(step)), batches, {"best": step / 10})
+        # The save must have taken the position of now, not of when it gets round to writing.
+        following = next(batches) if step == 5 else None
+    checkpoints.close()
+    return tmp_path / "c", state, following
+
+
+def restore(folder, mesh, identity=IDENTITY, allow_other=False, seed=9):
+    checkpoints = checkpoint.Checkpoints(folder, 2, identity)
+    batches = make_batches()
+    found = checkpoints.restore(make_state(mesh, seed), batches, allow_other)
+    checkpoints.close()
+    return found, batches
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_state_iterator_and_progress_come_back_bit_equal_on_any_mesh(saved, mesh, devices):
+    folder, state, following = saved
+    found, batches = restore(folder, mesh(devices))
+    assert found is not None
+    restored, progress = found
+    assert int(restored.step) == 5
+    assert progress == {"best": 0.5}
+    assert trees.fingerprint(restored.trainable) == trees.fingerprint(state.trainable)
+    assert trees.fingerprint(restored.opt_state) == trees.fingerprint(state.opt_state)
+    assert type(restored.opt_state) is type(state.opt_state)
+    np.testing.assert_array_equal(restored.key_data, state.key_data)
+    np.testing.assert_array_equal(next(batches)["x"]["features"], following["x"]["features"])
+
+
+def test_the_folder_holds_adapter_optimizer_iterator_and_card_only(saved):
+    folder, state, _ = saved
+    size = sum(f.stat().st_size for f in (folder / "5").rglob("*") if f.is_file())
+    trainable = trees.nbytes(state.trainable)
+    # Weights and Adam's two moments, compressed a little, and a few small files.
+    assert 2.5 * trainable < size < 3.2 * trainable
+    assert {p.name for p in (folder / "5").iterdir() if p.is_dir()} == {"state", "data"}
+
+
+def damage(folder, how):
+    largest = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    if how == "cut":
+        largest.write_bytes(largest.read_bytes()[:1000])
+    elif how == "flipped":
+        content = bytearray(largest.read_bytes())
+        content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+        largest.write_bytes(content)
+    else:
+        shutil.rmtree(folder / "state")
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "state removed"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(saved, mesh, how, caplog):
+    folder, _, _ = saved
+    damage(folder / "5", how)
+    with caplog.at_level(logging.WARNING, "mmjax"):
+        found, batches = restore(folder, mesh(1))
+    assert found is not None
+    assert int(found[0].step) == 3
+    assert batches.get_state()["next_index"] == 3
+    assert f"checkpoint {folder / '5'} is damaged" in caplog.text
+
+
+def test_no_whole_checkpoint_starts_anew(saved, mesh):
+    folder, _, _ = saved
+    for step in ("3", "5"):
+        damage(folder / step, "state removed")
+    found, batches = restore(folder, mesh(1))
+    assert found is None
+    assert batches.get_state()["next_index"] == 0
+
+
+def test_other_encoders_are_refused_by_name_and_can_be_accepted(saved, mesh, caplog):
+    folder, _, _ = saved
+    other = {"encoders": {"text": {"source": "asset:b", "fingerprint": "2" * 64}}}
+    with pytest.raises(
+        MmjaxError, match=r"text encoder asset:a \(1{12}\), not on asset:b \(2{12}\)"
+    ):
+        restore(folder, mesh(1), other)
+    found, _ = restore(folder, mesh(1), other, allow_other=True)
+    assert found is not None
+
+
+def test_a_half_written_save_is_removed(saved, mesh):
+    folder, _, _ = saved
+    torn = folder / "7.orbax-checkpoint-tmp"
+    shutil.copytree(folder / "5", torn)
+    found, _ = restore(folder, mesh(1))
+    assert found is not None
+    assert int(found[0].step) == 5
+    assert not torn.exists()
+
+
+ADAPTER = {"adapter": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
+CARD = {"schema": 1, "step": 4}
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_an_adapter_comes_back_with_its_card(tmp_path, exported):
+    checkpoint.save_adapter(tmp_path, ADAPTER, CARD)
+    params, card = checkpoint.load_adapter_params(tmp_path)
+    if exported:
+        checkpoint.export_adapter(tmp_path / "out", params, card)
+        params, card = checkpoint.load_adapter_params(tmp_path / "out")
+    np.testing.assert_array_equal(params["adapter"]["kernel"], ADAPTER["adapter"]["kernel"])
+    assert card["trainable"]["count"] == 6
+
+
+def test_a_better_adapter_replaces_the_old_one_whole(tmp_path):
+    checkpoint.save_adapter(tmp_path, ADAPTER, CARD)
+    better = jax.tree.map(lambda x: x + 1, ADAPTER)
+    checkpoint.save_adapter(tmp_path, better, CARD | {"step": 8})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter_card.json", "params-000008"]
+    params, card = checkpoint.load_adapter_params(tmp_path)
+    assert card["step"] == 8
+    assert params["adapter"]["kernel"][0, 0] == 1
+
+
+def test_adapters_that_are_missing_torn_or_swapped_are_refused(tmp_path):
+    with pytest.raises(MmjaxError, match=r"no adapter at .*adapter_card.json is missing"):
+        checkpoint.load_adapter_params(tmp_path)
+    checkpoint.save_adapter(tmp_path, ADAPTER, CARD)
+    card = json.loads((tmp_path / "adapter_card.json").read_text())
+    (tmp_path / "adapter_card.json").write_text(json.dumps(card | {"schema": 2}))
+    with pytest.raises(MmjaxError, match="has schema 2"):
+        checkpoint.load_adapter_params(tmp_path)
+    card["trainable"]["fingerprint"] = "0" * 64
+    (tmp_path / "adapter_card.json").write_text(json.dumps(card))
+    with pytest.raises(MmjaxError, match="is not the one its card names"):
+        checkpoint.load_adapter_params(tmp_path)
+    shutil.rmtree(tmp_path / card["params"])
+    with pytest.raises(MmjaxError, match="is damaged"):
+        checkpoint.load_adapter_params(tmp_path)
+    (tmp_path / "adapter_card.json").write_text("{")
+    with pytest.raises(MmjaxError, match="not readable as an adapter card"):
+        checkpoint.load_adapter_params(tmp_path)
