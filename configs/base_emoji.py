@@ -21,29 +21,32 @@ def get_config(size: str = "full") -> ConfigDict:
     config.languages = ("zh", "en")
     config.evals = ("retrieval", "zeroshot")
     config.encoders = dict(
-        image=dict(source="asset:dinov2-small", output="cls_mean", image_size=112),
+        image=dict(source="asset:dinov2-small", output="cls_mean_deep", image_size=112),
         text=dict(source="asset:minilm-l6", output="pooled"),
     )
     config.pairs = dict(
         source="emoji",
         styles=("openmoji",),
-        views=("plain",) if tiny else ("plain",),
+        views=("plain",) if tiny else ("plain", "mirror", "tilt", "mirror_tilt"),
         exclude_labels=("flags", "component"),
         test_fraction=0.2,
         val_fraction=0.1,
         limit=160 if tiny else 0,
     )
-    config.image_head = dict(hidden=(512,), out_dim=256, dropout=0.3)
-    config.text_head = dict(hidden=(512,), out_dim=256, dropout=0.3)
+    config.image_head = dict(hidden=(512,), out_dim=256, dropout=0.4, hidden_dropout=0.3, members=2)
+    config.text_head = dict(hidden=(512,), out_dim=256, dropout=0.4, hidden_dropout=0.3, members=2)
     config.loss = dict(kind="contrastive", init_temperature=0.07, learn_temperature=True)
-    config.optim = dict(name="adamw", lr=1e-3, weight_decay=0.1, warmup_steps=20)
+    config.optim = dict(
+        name="adamw", lr=2e-3, weight_decay=0.05, b2=0.98, warmup_steps=20, clip_norm=0.0
+    )
     config.train = dict(
-        steps=20 if tiny else 300,
+        steps=20 if tiny else 160,
         batch_size=64 if tiny else 512,
         eval_every=10 if tiny else 25,
         patience=0,
         save_every=10 if tiny else 100,
         log_every=5 if tiny else 10,
+        cache_features=True,
     )
     config.mesh = dict(data=-1, model=1)
     config.checkpoint = dict(allow_other_encoder=False)

@@ -7,6 +7,8 @@ tokens into the frozen English text space of `base_emoji`, distilled on parallel
 the assets minilm-l6, me5-small, dinov2-small, openmoji and cedict (fetched on first use).
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs.base_emoji import get_config as get_base
@@ -15,38 +17,56 @@ from configs.base_emoji import get_config as get_base
 def get_config(size: str = "full") -> ConfigDict:
     """The recipe; `size` is `full`, or `tiny` for a try in seconds."""
     tiny = size == "tiny"
-    base = get_base(size)
+    base: Any = get_base(size)
     config = ConfigDict()
     config.name = f"language_emoji{'_tiny' if tiny else ''}"
     config.task = "language"
     config.seeds = base.seeds
     config.languages = base.languages  # (added, known)
     config.evals = base.evals
-    config.base = base  # trained first; or the folder of a finished base run
+    config.base = base  # trained first; the path of a finished base run may stand here instead
     config.encoders = dict(
         **base.encoders,
-        foreign=dict(source="asset:me5-small", output="tokens"),
+        foreign=dict(source="asset:me5-small", output="tokens", max_length=12),
     )
     config.pairs = base.pairs  # one object: what is set here holds for the base too
+    # Half dictionary, half emoji words; then emoji words alone.
     config.parallel = dict(
-        sources=("captions", "cedict"), limit=200 if tiny else 10000, repeat_captions=1
+        sources=("captions", "cedict"),
+        limit=200 if tiny else 6000,
+        repeat_captions=3,
+        captions_from=0.6,
     )
     config.adapter = dict(
-        kind="transformer", width=384, num_layers=1, num_heads=6, dropout=0.1, space="joint"
+        kind="transformer",
+        width=192,
+        num_layers=1,
+        num_heads=3,
+        dropout=0.1,
+        input_dropout=0.3,
+        skip=True,
+        space="joint",
     )
     config.loss = dict(kind="distill_mse")
-    config.optim = dict(name="adamw", lr=1e-3, weight_decay=0.05, warmup_steps=50)
+    config.optim = dict(
+        name="adamw", lr=2e-3, weight_decay=0.01, b2=0.98, warmup_steps=30, clip_norm=0.0
+    )
     config.train = dict(
-        steps=20 if tiny else 800,
-        batch_size=64 if tiny else 512,
-        eval_every=10 if tiny else 100,
+        steps=20 if tiny else 300,
+        batch_size=64 if tiny else 384,
+        eval_every=10 if tiny else 50,
         patience=0,
-        save_every=10 if tiny else 200,
+        save_every=10 if tiny else 100,
         log_every=5 if tiny else 20,
         select="t2t_mR",
+        cache_features=True,
     )
-    # The same encoder and text with a linear map instead: is the transformer worth it?
-    config.variants = dict(linear=dict(adapter=dict(kind="linear")))
+    # The same encoder and text with a linear map instead, plain and as regularised as the adapter:
+    # is the transformer worth it?
+    config.variants = dict(
+        linear=dict(adapter=dict(kind="linear", input_dropout=0.0)),
+        linear_regularised=dict(adapter=dict(kind="linear")),
+    )
     config.mesh = dict(data=-1, model=1)
     config.checkpoint = dict(allow_other_encoder=False)
     config.writer = dict(tensorboard=False)

@@ -8,11 +8,12 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flax.traverse_util
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -46,7 +47,9 @@ class Checkpoints:
         self._identity = dict(identity)
         preserve = ocp.training.preservation_policies.LatestN(keep)
         self._checkpointer = ocp.training.Checkpointer(
-            folder.absolute(), preservation_policy=preserve, cleanup_tmp_directories=True
+            str(folder.absolute()),
+            preservation_policy=preserve,  # pyright: ignore[reportArgumentType]  # Orbax's own class
+            cleanup_tmp_directories=True,
         )
 
     def save(self, state: TrainState, iterator: Any, progress: Mapping[str, Any]) -> None:
@@ -98,10 +101,10 @@ class Checkpoints:
         for found in reversed(self._checkpointer.checkpoints):
             path = self.folder / str(found.step)
             try:
-                metadata = self._checkpointer.checkpointables_metadata(found.step).custom_metadata
-                assert isinstance(metadata, Mapping)
-                identity, progress = metadata["identity"], metadata["progress"]
-                wanted = metadata["fingerprint"]
+                metadata = self._checkpointer.checkpointables_metadata(found.step)
+                custom = cast(Mapping[str, Any], metadata.custom_metadata)
+                identity, progress = custom["identity"], custom["progress"]
+                wanted = custom["fingerprint"]
             except Exception as error:  # Orbax raises many kinds for torn files
                 _report_torn(path, error)
                 continue
@@ -191,11 +194,14 @@ def save_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> No
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        ocp.save((folder / params).absolute(), trainable, overwrite=True)
-        write_atomic(folder / CARD, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
-        for old in folder.iterdir():
-            if old.name not in (params, CARD):
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        ocp.save(str((folder / params).absolute()), trainable, overwrite=True)
+        if jax.process_index() == 0:
+            write_atomic(folder / CARD, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
+            for old in folder.iterdir():
+                if old.name not in (params, CARD):
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+        if jax.process_count() > 1:  # no process may look for the adapter before it is whole
+            multihost_utils.sync_global_devices(f"adapter {params}")
     except OSError as error:
         raise _disk_error(folder, error) from error
 
@@ -237,13 +243,13 @@ def load_adapter_params(folder: Path) -> tuple[PyTree, dict[str, Any]]:
     try:
         if path.suffix == ".safetensors":
             trainable = flax.traverse_util.unflatten_dict(load_file(path), sep="/")
-            return _verified(trainable, card, path), card
-        metadata = ocp.metadata(path.absolute())
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), metadata.metadata
-        )
-        trainable = jax.tree.map(np.asarray, ocp.load(path.absolute(), abstract))
+        else:
+            metadata = ocp.metadata(path.absolute())
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            abstract = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), metadata.metadata
+            )
+            trainable = jax.tree.map(np.asarray, ocp.load(path.absolute(), abstract))
     except Exception as error:  # Orbax raises many kinds for torn files
         reason = str(error).strip().split("\n")[0][:200]
         raise MmjaxError(f"the adapter at {path} is damaged ({reason}); train it again") from error
@@ -268,7 +274,8 @@ def export_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> 
     Raises:
       MmjaxError: the disk is full.
     """
-    flat = {path: np.ascontiguousarray(leaf) for path, leaf in trees.named_leaves(trainable)}
+    # Not np.ascontiguousarray, which makes a vector of a scalar.
+    flat = {path: np.asarray(leaf, order="C") for path, leaf in trees.named_leaves(trainable)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(flat, folder / "adapter.safetensors", metadata={"format": "flax"})

@@ -40,6 +40,22 @@ DISTRIBUTED = flags.DEFINE_bool(
 )
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Reads the flags; an unknown key or a recipe that cannot be read becomes one sentence."""
+    try:
+        rest = flags.FLAGS(argv)
+        if CONFIG.value is not None:
+            CONFIG.value.keys()  # a missing file is told only now
+        return rest
+    except flags.Error as error:
+        # Of a traceback inside the message the last line says what is wrong.
+        reason = str(error).strip().splitlines()[-1].strip()
+    except (KeyError, AttributeError, ImportError, OSError, TypeError, ValueError) as error:
+        reason = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+    print(f"error: cannot read the flags: {reason}", file=sys.stderr)
+    sys.exit(1)
+
+
 def main(argv: list[str]) -> None:
     """Flags -> distributed init -> spec -> train, evaluate or export."""
     if len(argv) > 1:
@@ -68,23 +84,15 @@ def start() -> None:
 
     import jax
 
+    from mmjax import assets, sharding, study, use
+
     if DEVICES.value:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", DEVICES.value)
     if DISTRIBUTED.value:
-        # JAX reads the coordinator's address itself; launchers that it does not know (Slurm, pods
-        # and others it does) give the numbers in the environment.
-        numbers = {
-            name: int(os.environ[f"JAX_{name.upper()}"])
-            for name in ("num_processes", "process_id")
-            if f"JAX_{name.upper()}" in os.environ
-        }
-        jax.distributed.initialize(**numbers)
+        sharding.join_processes()
     # A second start compiles nothing that the first one did.
-    from mmjax import assets, study, use
-
-    cache = assets.cache_dir() / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_compilation_cache_dir", str(assets.cache_dir() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
     command = shlex.join(["python", "-m", "mmjax.main", *sys.argv[1:]])
@@ -98,4 +106,4 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmjax import trees
 from mmjax.checkpoint import load_adapter_params, read_card
-from mmjax.data.prepare import Library
+from mmjax.data.library import Library
 from mmjax.encoders.image_preprocess import open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals import Retrieval, TextRetrieval, ZeroShot, ranks
@@ -196,6 +196,7 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         "ceiling": f"ceiling: base, {target} queries",
         "floor": f"floor: base, {source} queries",
         "linear": f"{source} encoder, linear map",
+        "linear_regularised": f"{source} encoder, linear map with input dropout",
         "adapted": f"adapted, {source} queries" if "floor" in found else f"base, {target} queries",
     }
     return Results(
@@ -237,6 +238,11 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
     notes = []
     if recipe.main.pairs.source == "emoji":
         notes.append("Emoji pictures: OpenMoji (openmoji.org), CC BY-SA 4.0; names: Unicode CLDR.")
+    for role, (cut, total, kept) in library.truncated.items():
+        if cut:
+            notes.append(
+                f"{cut} of {total} {role} texts were longer than {kept} tokens and were cut."
+            )
     if "linear" in results.systems:
         mean = {s: statistics.fmean(results.systems[s]["t2i_mR"]) for s in ("linear", "adapted")}
         notes.append(

@@ -1,5 +1,6 @@
 """One mesh, rules as data: who holds what, on one CPU, eight emulated devices or a pod."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -12,6 +13,21 @@ from mmjax.trees import PyTree
 
 Rules = Sequence[tuple[str, PartitionSpec]]
 REPLICATED: Rules = ((r".*", PartitionSpec()),)
+
+
+def join_processes() -> None:
+    """Joins the processes of a run, before anything else asks JAX for a device.
+
+    JAX finds TPU pods and Slurm by itself; other launchers give JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment.
+    """
+    # On CPUs two programs at once may meet their peers' in another order; Gloo then ends the process.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    count, number = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
+    jax.distributed.initialize(
+        num_processes=None if count is None else int(count),
+        process_id=None if number is None else int(number),
+    )
 
 
 def make_mesh(data: int = -1, model: int = 1) -> Mesh:

@@ -1,7 +1,7 @@
 """The recipe as frozen dataclasses: names resolved, sizes checked, errors that name the fix.
 
-A recipe file returns an `ml_collections.ConfigDict`. `resolve` turns it into a `Recipe` once, at the
-door; nothing behind it sees a ConfigDict.
+A recipe file returns an `ml_collections.ConfigDict`. `resolve` turns it into a `Recipe` once, at
+the door; nothing behind it sees a ConfigDict.
 """
 
 import dataclasses
@@ -27,15 +27,16 @@ class EncoderSpec:
 
     Attributes:
       source: `asset:NAME`, a local folder in HF layout, or `hf:org/name[@revision]`.
-      output: `pooled` (the encoder's own embedding), `tokens` (every token), `cls`, or `cls_mean`
-        (CLS beside the mean patch token).
+      output: `pooled` (the encoder's own embedding), `tokens` (every token), `cls`, `cls_mean` (CLS
+        beside the mean patch token), or `cls_mean_deep` (beside them CLS after the five layers
+        before the last).
       dtype: of the weights and the forward pass.
       image_size: side of the square picture in pixels; None keeps the encoder's own.
       max_length: tokens kept of a text; longer ones are truncated, counted and reported.
     """
 
     source: str
-    output: Literal["pooled", "tokens", "cls", "cls_mean"] = "pooled"
+    output: Literal["pooled", "tokens", "cls", "cls_mean", "cls_mean_deep"] = "pooled"
     dtype: Literal["float32", "bfloat16"] = "float32"
     image_size: int | None = None
     max_length: int | None = None
@@ -48,7 +49,8 @@ class PairsSpec:
     Attributes:
       source: `emoji`, or the path of a .jsonl file (one picture a line).
       styles: picture styles to read; the first one is what evaluation shows.
-      views: named fixed variations of every training picture (`mmjax.data.transforms.VIEWS`).
+      views: named fixed variations of every picture (`mmjax.data.transforms.VIEWS`); training
+        draws one at each visit, evaluation averages the embeddings of all.
       exclude_labels: labels that are left out.
       test_fraction: share of items held out for the test, families kept whole.
       val_fraction: share of items held out for model selection, families kept whole.
@@ -69,32 +71,37 @@ class ParallelSpec:
     """Parallel text: what the language adapter is distilled on.
 
     Attributes:
-      sources: `captions` (the training split's own names and keywords), `cedict`, or paths of .jsonl
-        files with `source` and `target` texts.
+      sources: `captions` (the training split's own names and keywords), `cedict`, or paths of
+        .jsonl files with `source` and `target` texts.
       limit: at most so many pairs of each source other than `captions` (0: all).
       repeat_captions: how often the captions' pairs stand in one epoch beside the other sources.
+      captions_from: share of the steps after which only the captions are left; 1 never leaves the
+        other sources.
     """
 
     sources: tuple[str, ...] = ("captions", "cedict")
     limit: int = 0
     repeat_captions: int = 1
+    captions_from: float = 1.0
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A small head over frozen features: dropout, hidden layers with GELU, a linear output.
+    """A small head over frozen features; see `mmjax.adapters.projection.ProjectionHead`.
 
     Attributes:
       hidden: widths of the hidden layers; empty for a plain linear map.
-      out_dim: width of the joint space.
-      dropout: on the input features and on every hidden layer.
-      noise: standard deviation of Gaussian noise on the input, in units of the feature's own one.
+      out_dim: width of one member's output; the joint space has members x out_dim dimensions.
+      dropout: on the input features.
+      hidden_dropout: on every hidden layer.
+      members: independent copies; a pair's similarity is the mean of theirs.
     """
 
     hidden: tuple[int, ...] = ()
     out_dim: int = 256
     dropout: float = 0.0
-    noise: float = 0.0
+    hidden_dropout: float = 0.0
+    members: int = 1
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,9 @@ class AdapterSpec:
       num_layers: 1 or 2 in the talk; any number is allowed.
       num_heads: attention heads; divides `width`.
       mlp_ratio: hidden width of the feed-forward part over `width`.
-      dropout: after attention, in the feed-forward part and on the input.
+      dropout: after attention, in and after the feed-forward part, and before the output.
+      input_dropout: on the standardised tokens (for `linear`: on their mean).
+      skip: adds a linear map of the mean token to the output.
       space: `joint` maps into the joint space after the base's text head, `encoder` into the frozen
         text encoder's own embedding space (the base's text head follows, frozen).
     """
@@ -118,6 +127,8 @@ class AdapterSpec:
     num_heads: int = 6
     mlp_ratio: int = 4
     dropout: float = 0.1
+    input_dropout: float = 0.0
+    skip: bool = False
     space: Literal["joint", "encoder"] = "joint"
 
 
@@ -250,13 +261,15 @@ class Stage:
         _check(a.num_layers >= 1, "adapter.num_layers", a.num_layers, "at least 1")
         for name, head in (("image_head", self.image_head), ("text_head", self.text_head)):
             _check(0 <= head.dropout < 1, f"{name}.dropout", head.dropout, "in [0, 1)")
-        _check(
-            self.image_head.out_dim == self.text_head.out_dim,
-            "text_head.out_dim",
-            self.text_head.out_dim,
-            f"image_head.out_dim={self.image_head.out_dim}: both heads share one space",
-        )
+            _check(0 <= head.hidden_dropout < 1, name, head.hidden_dropout, "dropouts in [0, 1)")
+            _check(head.members >= 1, f"{name}.members", head.members, "at least 1")
+        for name in ("out_dim", "members"):
+            image, text = getattr(self.image_head, name), getattr(self.text_head, name)
+            _check(image == text, f"text_head.{name}", text, f"{image}: both heads share one space")
+        share = self.parallel.captions_from
+        _check(0 < share <= 1, "parallel.captions_from", share, "above 0, at most 1")
         _check(0 <= a.dropout < 1, "adapter.dropout", a.dropout, "in [0, 1)")
+        _check(0 <= a.input_dropout < 1, "adapter.input_dropout", a.input_dropout, "in [0, 1)")
         _check(self.optim.lr > 0, "optim.lr", self.optim.lr, "a positive learning rate")
         _check(loss.init_temperature > 0, "loss.init_temperature", loss.init_temperature, "above 0")
         _check(

@@ -14,11 +14,11 @@ from typing import Any
 import jax
 
 from mmjax import checkpoint, sharding
-from mmjax.data.prepare import Library
+from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.report import print_table, write_report
 from mmjax.results import Results, make_report, measure
-from mmjax.spec import Recipe, Stage
+from mmjax.spec import Recipe
 from mmjax.train import Run, train, versions
 from mmjax.writer import write_atomic
 
@@ -54,8 +54,8 @@ def _outside_base(recipe: Recipe, seed: int) -> Run:
     main = recipe.main
     if card["seed"] != seed and stage.pairs.source == main.pairs.source:
         raise MmjaxError(
-            f"{folder} was trained with seed {card['seed']}: its training items may be test items of "
-            f"seed {seed}; set --config.seeds='({card['seed']},)' or give the base of that seed"
+            f"{folder} was trained with seed {card['seed']}: its training items may be test items "
+            f"of seed {seed}; set --config.seeds='({card['seed']},)' or give the base of that seed"
         )
     return Run(recipe, stage, seed, folder.parent)
 

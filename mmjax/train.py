@@ -15,8 +15,9 @@ import numpy as np
 
 from mmjax import __version__, metrics, optim, sharding, trees
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
-from mmjax.data.pipeline import train_batches
-from mmjax.data.prepare import Library, StageData, prepare
+from mmjax.data.library import Library
+from mmjax.data.pipeline import examples, train_batches
+from mmjax.data.prepare import StageData, prepare
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.functions import Published
@@ -116,7 +117,8 @@ def train(run: Run, library: Library) -> None:
     assembly = assemble(run, library)
     task, data, frozen = assembly.task, assembly.data, assembly.frozen
     key = key_for(run.seed, stage.name)
-    trainable = jax.jit(task.init)(jax.random.fold_in(key, 0))
+    example = sharding.place_batch(examples(data.phases[0], spec.batch_size, run.seed), mesh)
+    trainable = jax.jit(task.init)(jax.random.fold_in(key, 0), frozen, example)
     tx, schedule = optim.make_optimizer(stage.optim, trainable, spec.steps)
     state = sharding.place(create(trainable, tx, jax.random.fold_in(key, 1)), mesh)
     batches = train_batches(

@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from mmjax import sharding
 from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
-from mmjax.data.prepare import Library
+from mmjax.data.library import Library
 from mmjax.data.tables import table_of
-from mmjax.encoders.image_preprocess import ImageLike
+from mmjax.data.transforms import view
+from mmjax.encoders.image_preprocess import ImageLike, open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import View
 from mmjax.evals.functions import Published
@@ -69,12 +70,12 @@ class Adapted:
         stage = stage_of(self.card)
         self._library = Library(self._mesh, tuple(self.card["languages"]))
         self._specs = dict(stage.encoders)
+        self._views = stage.pairs.views
         for role, spec in self._specs.items():
             self._check(role, spec, allow_other_encoder, folder)
         towers = {
-            role: Tower(role, encoder.hidden_size * (2 if spec.output == "cls_mean" else 1))
+            role: Tower(role, self._library.encoder(spec).width(spec.output))
             for role, spec in self._specs.items()
-            for encoder in [self._library.encoder(spec)]
         }
         frozen, base = {}, None
         if self.card["base"] is not None:
@@ -109,7 +110,8 @@ class Adapted:
             raise MmjaxError("expected at least one item to embed")
         spec = self._specs[role]
         table = table_of(list(self._library.encoder(spec).outputs(items, spec.output)))
-        return self._functions[function](View(table, np.arange(len(items))))
+        views = len(self._views) if role == "image" else 1
+        return self._functions[function](View(table, np.arange(len(items)).reshape(-1, views)))
 
     def embed_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """Texts of the adapted language -> f32 unit vectors of the joint space."""
@@ -122,7 +124,12 @@ class Adapted:
 
     def embed_images(self, images: Sequence[ImageLike]) -> Float[np.ndarray, "n d"]:
         """Pictures (paths, bytes, PIL, uint8 arrays) -> f32 unit vectors of the joint space."""
-        return self._embed("image", "embed_images", images)
+        if isinstance(images, (str, bytes, Path)):
+            raise MmjaxError("expected a list of pictures, got a single one")
+        pictures = [open_image(image, i) for i, image in enumerate(images)]
+        return self._embed(
+            "image", "embed_images", [view(n, p) for p in pictures for n in self._views]
+        )
 
     def search(
         self,

@@ -1,15 +1,28 @@
 """One strict environment for every test: 8 CPU devices, checked shapes, no silent broadcasting."""
 
+import json
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 from jaxtyping import install_import_hook
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 DEVICES = 8
+GOLDENS = Path(__file__).parent / "goldens"
+PREPROCESSOR = {
+    "size": {"shortest_edge": 20},
+    "crop_size": {"height": 20, "width": 20},
+    "resample": 3,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.25, 0.25, 0.25],
+}
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", DEVICES)
@@ -39,3 +52,74 @@ def mesh() -> Callable[..., Mesh]:
         return Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
     return make
+
+
+Golden = dict[str, np.ndarray]
+Folder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Golden]:
+    """Returns `golden(name)`: the arrays of tests/goldens/NAME.npz."""
+
+    def load(name: str) -> Golden:
+        with np.load(GOLDENS / f"{name}.npz") as file:
+            return dict(file)
+
+    return load
+
+
+def _write_tokenizer(path: Path, vocab_size: int = 50) -> None:
+    """A tokenizer of the words w4 .. wN, with BERT's frame, and padding to 128 switched on."""
+    special = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3}
+    words = {f"w{i}": i for i in range(4, vocab_size)}
+    tokenizer = Tokenizer(models.WordLevel({**special, **words}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer.enable_padding(length=128)
+    tokenizer.enable_truncation(5)
+    tokenizer.save(str(path))
+
+
+@pytest.fixture(scope="session")
+def write_tokenizer() -> Callable[..., None]:
+    """Returns `write_tokenizer(path, vocab_size=50)`."""
+    return _write_tokenizer
+
+
+@pytest.fixture(scope="session")
+def write_folder(golden: Callable[[str], Golden]) -> Folder:
+    """Returns `write_folder(path, name, ...)`: a golden as a checkpoint folder at `path`."""
+
+    def make(
+        path: Path,
+        name: str,
+        rename: Callable[[str], str] = lambda key: key,
+        config: dict[str, Any] | None = None,
+        tensors: dict[str, np.ndarray] | None = None,
+        drop: tuple[str, ...] = (),
+    ) -> Path:
+        arrays = golden(name)
+        path.mkdir(exist_ok=True)
+        full = {**json.loads(str(arrays["config"])), **(config or {})}
+        (path / "config.json").write_text(json.dumps(full))
+        weights = {
+            rename(key.removeprefix("tensor:")): value
+            for key, value in arrays.items()
+            if key.startswith("tensor:")
+        }
+        weights = {k: v for k, v in weights.items() if k not in drop} | (tensors or {})
+        save_file(weights, path / "model.safetensors")
+        _write_tokenizer(path / "tokenizer.json")
+        (path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path, write_folder: Folder) -> Folder:
+    """Returns `folder(name, ...)`: the same in a folder of this test's own."""
+    return lambda name, *args, **options: write_folder(tmp_path / name, name, *args, **options)

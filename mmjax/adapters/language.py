@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mmjax.adapters.projection import Standardize
+
 
 def masked_mean(x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[Array, "b d"]:
     """Mean over the tokens that the mask keeps; zeros where it keeps none."""
@@ -40,12 +42,12 @@ class TransformerLayer(nn.Module):
         q, k, v = (nn.Dense(d, name=n)(y).reshape(split) for n in ("query", "key", "value"))
         y = nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :]).reshape(x.shape)
         y = nn.Dense(d, name="attention_out")(y)
-        x = x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        x = x + nn.Dropout(self.dropout, broadcast_dims=(1,))(y, deterministic=deterministic)
         y = nn.LayerNorm(name="mlp_norm")(x)
         y = nn.gelu(nn.Dense(d * self.mlp_ratio, name="mlp_in")(y), approximate=False)
-        y = nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        y = nn.Dropout(self.dropout, broadcast_dims=(1,))(y, deterministic=deterministic)
         y = nn.Dense(d, name="mlp_out")(y)
-        return x + nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        return x + nn.Dropout(self.dropout, broadcast_dims=(1,))(y, deterministic=deterministic)
 
 
 class LanguageAdapter(nn.Module):
@@ -57,7 +59,10 @@ class LanguageAdapter(nn.Module):
       num_layers: transformer layers (1-2 in the talk).
       num_heads: attention heads.
       mlp_ratio: feed-forward width over `width`.
-      dropout: rate on the input and in the layers.
+      dropout: rate in the layers and before the output.
+      input_dropout: rate on the standardised tokens.
+      skip: adds a linear map of the mean standardised token, so that the layers only learn what a
+        linear map cannot.
     """
 
     out_dim: int
@@ -66,36 +71,48 @@ class LanguageAdapter(nn.Module):
     num_heads: int
     mlp_ratio: int
     dropout: float
+    input_dropout: float = 0.0
+    skip: bool = False
 
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "b l d"], mask: Bool[Array, "b l"], *, deterministic: bool = True
     ) -> Float[Array, "b e"]:
         """Returns one un-normalised vector a text."""
-        x = nn.Dropout(self.dropout)(tokens, deterministic=deterministic)
+        tokens = Standardize(name="standardize")(tokens, mask)
+        x = nn.Dropout(self.input_dropout, broadcast_dims=(1,))(tokens, deterministic=deterministic)
         x = nn.Dense(self.width, name="in")(x)
         for i in range(self.num_layers):
             layer = TransformerLayer(
                 self.num_heads, self.mlp_ratio, self.dropout, name=f"layer_{i}"
             )
             x = layer(x, mask, deterministic=deterministic)
-        x = nn.LayerNorm(name="norm")(x)
-        return nn.Dense(self.out_dim, name="out")(masked_mean(x, mask))
+        x = masked_mean(nn.LayerNorm(name="norm")(x), mask)
+        x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
+        x = nn.Dense(self.out_dim, name="out")(x)
+        if self.skip:
+            mean = masked_mean(tokens, mask)
+            mean = nn.Dropout(self.input_dropout)(mean, deterministic=deterministic)
+            x = x + nn.Dense(self.out_dim, name="skip")(mean)
+        return x
 
 
 class LinearMap(nn.Module):
-    """The baseline: masked mean of the tokens and one linear map.
+    """The baseline: the mean standardised token and one linear map.
 
     Attributes:
       out_dim: width of the target space.
+      input_dropout: rate on the mean token.
     """
 
     out_dim: int
+    input_dropout: float = 0.0
 
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "b l d"], mask: Bool[Array, "b l"], *, deterministic: bool = True
     ) -> Float[Array, "b e"]:
         """Returns one un-normalised vector a text."""
-        del deterministic  # nothing here is random
-        return nn.Dense(self.out_dim, name="out")(masked_mean(tokens, mask))
+        mean = masked_mean(Standardize(name="standardize")(tokens, mask), mask)
+        mean = nn.Dropout(self.input_dropout)(mean, deterministic=deterministic)
+        return nn.Dense(self.out_dim, name="out")(mean)

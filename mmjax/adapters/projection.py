@@ -3,42 +3,74 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+
+
+class Standardize(nn.Module):
+    """A learnt shift and scale of every feature, both starting at the data's own statistics.
+
+    Give it many examples when it is initialised: towers of any scale then meet the same initial
+    values, dropout and noise.
+
+    Source: data-dependent initialisation as of ActNorm (Glow, arXiv 1807.03039, section 3.1).
+    """
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*b d"], mask: Bool[Array, "*b"] | None = None
+    ) -> Float[Array, "*b d"]:
+        """Shifts and scales; statistics are those of the vectors that the mask keeps."""
+        keep = jnp.ones(x.shape[:-1], bool) if mask is None else mask
+        shift = self.param("shift", lambda _: -_moments(x, keep)[0])
+        scale = self.param("scale", lambda _: 1 / (_moments(x, keep)[1] + 1e-3))
+        leading = (1,) * (x.ndim - 1)
+        return (x + shift.reshape(*leading, -1)) * scale.reshape(*leading, -1)
+
+
+def _moments(
+    x: Float[Array, "*b d"], keep: Bool[Array, "*b"]
+) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """Mean and standard deviation of every feature over the vectors that are kept."""
+    rows, weights = x.reshape(-1, x.shape[-1]), keep.reshape(-1, 1).astype(x.dtype)
+    total = jnp.maximum(weights.sum(), 1)
+    mean = (rows * weights).sum(axis=0) / total
+    return mean, jnp.sqrt((jnp.square(rows - mean[None]) * weights).sum(axis=0) / total)
 
 
 class ProjectionHead(nn.Module):
-    """Hidden layers with GELU, then a linear output; linear alone when `hidden` is empty.
-
-    The input passes a LayerNorm without parameters first, so that towers of any scale meet the same
-    initial values and the same noise.
+    """Standardised input, hidden layers with GELU, a linear output; `members` times over.
 
     Attributes:
-      hidden: widths of the hidden layers.
-      out_dim: width of the output.
-      dropout: rate on the input features and after every hidden layer.
-      noise: standard deviation of Gaussian noise added to the input while training.
+      hidden: widths of the hidden layers; empty for a linear map.
+      out_dim: width of one member's output.
+      dropout: rate on the input features.
+      hidden_dropout: rate after every hidden layer.
+      members: independent copies on the same input, their outputs side by side.
     """
 
     hidden: tuple[int, ...]
     out_dim: int
     dropout: float = 0.0
-    noise: float = 0.0
+    hidden_dropout: float = 0.0
+    members: int = 1
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b d"], *, deterministic: bool = True
-    ) -> Float[Array, "b e"]:
-        """Projects features; noise and dropout only when not `deterministic` (rng `dropout`)."""
-        x = nn.LayerNorm(use_scale=False, use_bias=False)(x)
-        if self.noise and not deterministic:
-            x = x + self.noise * jax.random.normal(self.make_rng("dropout"), x.shape, x.dtype)
-        x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
-        for width in self.hidden:
-            x = nn.gelu(nn.Dense(width)(x), approximate=False)
-            x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
-        return nn.Dense(self.out_dim, name="out")(x)
+    ) -> Float[Array, "b me"]:
+        """Projects features; dropout only when not `deterministic` (rng `dropout`)."""
+        x = Standardize(name="standardize")(x)
+        outputs = []
+        for member in range(self.members):
+            y = nn.Dropout(self.dropout)(x, deterministic=deterministic)
+            for i, width in enumerate(self.hidden):
+                y = nn.Dense(width, name=f"member_{member}_hidden_{i}")(y)
+                y = nn.gelu(y, approximate=False)
+                y = nn.Dropout(self.hidden_dropout)(y, deterministic=deterministic)
+            outputs.append(nn.Dense(self.out_dim, name=f"member_{member}_out")(y))
+        return jnp.concatenate(outputs, axis=-1)
 
 
 def unit(x: Float[Array, "*b d"], epsilon: float = 1e-12) -> Float[Array, "*b d"]:
-    """Divides each vector by its Euclidean length; zero vectors stay zero, with finite gradients."""
+    """Divides vectors by their Euclidean lengths; zero vectors stay zero, with finite gradients."""
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), epsilon))

@@ -8,7 +8,7 @@ under a temporary name and renamed, so a killed run goes on where the last whole
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from mmjax.data.tables import FeatureTable, table_of
 from mmjax.encoders import Encoder
+from mmjax.encoders.batching import Items
 from mmjax.errors import MmjaxError
 from mmjax.progress import track
 
@@ -31,7 +32,7 @@ class Request:
     Attributes:
       name: for the progress bar.
       key: what the features depend on: the encoder's and preprocessing's fingerprints, the output.
-      items: texts, or zero-argument functions that return a decoded picture.
+      items: texts or pictures.
       item_keys: one text an item that identifies its content.
       output: which output of the encoder is kept.
       dtype: of the stored features.
@@ -39,7 +40,7 @@ class Request:
 
     name: str
     key: tuple[str, ...]
-    items: Sequence[Any]
+    items: Items
     item_keys: Sequence[str]
     output: str
     dtype: str = "float32"
@@ -51,6 +52,20 @@ class Request:
         for part in (VERSION, self.output, self.dtype, *self.key, "items", *self.item_keys):
             digest.update(f"{len(part)}:{part};".encode())
         return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some of the items, still read when their turn comes: decoded pictures fill a memory."""
+
+    items: Items
+    chosen: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, i: int, /) -> Any:
+        return self.items[self.chosen[i]]
 
 
 def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> FeatureTable:
@@ -73,14 +88,12 @@ def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> Featur
     shards = [_read_shard(_shard_path(folder, i, request), len(p)) for i, p in enumerate(parts)]
     missing = [i for i, shard in enumerate(shards) if shard is None]
     if missing:
-        todo = [j for i in missing for j in parts[i]]
-        results = iter(
-            track(
-                encoder().outputs([request.items[j] for j in todo], request.output),
-                f"{request.name} features",
-                total=len(todo),
-            )
+        computed = track(
+            _compute(encoder(), request, [parts[i] for i in missing]),
+            f"{request.name} features",
+            total=sum(len(parts[i]) for i in missing),
         )
+        results = iter(computed)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for i in missing:
@@ -95,31 +108,47 @@ def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> Featur
     return table_of([row for shard in shards for row in shard or []])
 
 
+def _compute(
+    encoder: Encoder, request: Request, parts: Sequence[Sequence[int]]
+) -> Iterator[np.ndarray]:
+    """Shard by shard: a batch's company shows in the last bits, so no batch spans two shards."""
+    for part in parts:
+        yield from encoder.outputs(_Chosen(request.items, part), request.output)
+
+
 def _shard_path(folder: Path, index: int, request: Request) -> Path:
     return folder / f"{request.output}-{index:05d}.array_record"
 
 
-def _write_shard(path: Path, rows: Sequence[np.ndarray]) -> None:
-    from array_record.python import array_record_module
+def _array_record() -> Any:
+    """The compiled module: heavy to import, and no type checker sees into it."""
+    from array_record.python import (
+        array_record_module,  # pyright: ignore[reportAttributeAccessIssue]
+    )
 
+    return array_record_module
+
+
+def _write_shard(path: Path, rows: Sequence[np.ndarray]) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     header = {"shapes": [r.shape for r in rows], "dtype": str(rows[0].dtype)}
-    writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
-    writer.write(json.dumps(header).encode())
-    for row in rows:
-        writer.write(row.tobytes())
-    writer.close()
-    os.replace(temporary, path)
+    try:
+        writer = _array_record().ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+        writer.write(json.dumps(header).encode())
+        for row in rows:
+            writer.write(row.tobytes())
+        writer.close()
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read_shard(path: Path, count: int) -> list[np.ndarray] | None:
     """The shard's rows, or None where there is no whole shard of that many rows."""
-    from array_record.python import array_record_module
-
     if not path.is_file():
         return None
     try:
-        reader = array_record_module.ArrayRecordReader(str(path))
+        reader = _array_record().ArrayRecordReader(str(path))
         records = reader.read_all()
         reader.close()
         header = json.loads(records[0])

@@ -50,7 +50,10 @@ class Gather(grain.transforms.RandomMap):
 
     roles: Mapping[str, Choices]
 
-    def random_map(self, element: Any, rng: np.random.Generator) -> dict[str, Any]:
+    # grain's own method has no annotations; its empty body reads as "returns None".
+    def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, element: Any, rng: np.random.Generator
+    ) -> dict[str, Any]:
         """Draws candidates role by role, in the order of their names."""
         return {
             name: self.roles[name].table.gather(self.roles[name].draw(element, rng))
@@ -112,3 +115,20 @@ def train_batches(
     dataset = grain.MapDataset.concatenate(parts)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(dataset.to_iter_dataset(options))
+
+
+def examples(phase: Phase, batch_size: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """This process's share of a batch for data-dependent initial values.
+
+    Args:
+      phase: what is trained on.
+      batch_size: global batch size.
+      seed: draws the examples.
+
+    Returns:
+      role -> inputs.
+    """
+    rng = np.random.default_rng(seed)
+    count = len(next(iter(phase.roles.values())))
+    drawn = rng.permutation(count)[:batch_size][jax.process_index() :: jax.process_count()]
+    return Gather(phase.roles).random_map(drawn, rng)

@@ -25,6 +25,9 @@ EMOJI_LABELS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+GLOSSES = 4  # of a dictionary's word that are kept
+
+
 @dataclass(frozen=True)
 class Item:
     """One thing that is shown and named.
@@ -204,7 +207,7 @@ def load_parallel(source: str, limit: int) -> list[Pair]:
 
     Args:
       source: `cedict`, or the path of a .jsonl file with `source` and `target`.
-      limit: at most so many pairs, spread evenly over the source (0: all).
+      limit: only the first so many pairs (0: all); of `cedict` the words that learners meet first.
 
     Returns:
       Pairs.
@@ -213,7 +216,7 @@ def load_parallel(source: str, limit: int) -> list[Pair]:
       MmjaxError: an unknown source, an empty one, or a row without text.
     """
     if source == "cedict":
-        pairs = _cedict_pairs()
+        pairs = _cedict_pairs(limit)
     elif source.endswith(".jsonl"):
         pairs = [
             Pair(_text(place, record, "source"), (_text(place, record, "target"),))
@@ -221,20 +224,23 @@ def load_parallel(source: str, limit: int) -> list[Pair]:
         ]
     else:
         raise MmjaxError(
-            f"config.parallel.sources names {source!r}; expected 'captions', 'cedict' or a path of a "
-            ".jsonl file"
+            f"config.parallel.sources names {source!r}; expected 'captions', 'cedict' or a path of "
+            "a .jsonl file"
         )
     if not pairs:
         raise MmjaxError(f"parallel source {source!r} has no pairs")
-    if limit and len(pairs) > limit:
-        pairs = [pairs[i * len(pairs) // limit] for i in range(limit)]
-    return pairs
+    return pairs[:limit] if limit else pairs
 
 
-def _cedict_pairs() -> list[Pair]:
+def _cedict_pairs(limit: int) -> list[Pair]:
     from mmjax.data import sources
 
     records = list(sources.load("cedict"))
-    # Words that learners meet first (HSK level 1 up) come first, so that a limit keeps common ones.
-    records.sort(key=lambda r: r["common"] or 99)
-    return [Pair(r["zh"], _split(r["glosses_en"])) for r in records]
+    # HSK levels: what learners meet first is common; words that no list has (0) come last.
+    records.sort(key=lambda record: record["common"] or 99)
+    # Glosses of one word stand together in one text: which of them is meant, the word alone does
+    # not say.
+    return [
+        Pair(record["zh"], (", ".join(_split(record["glosses_en"])[:GLOSSES]),))
+        for record in records[: limit or None]
+    ]

@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from mmjax.encoders.batching import Items
+
 Rows = Int[np.ndarray, " b"]
 
 
@@ -71,11 +73,11 @@ class RawTable:
     """Items that are preprocessed on every visit: what a step without a feature cache reads.
 
     Attributes:
-      items: texts, or functions that decode a picture.
+      items: texts or pictures.
       preprocess: items -> arrays, first axis the items, always of the same shape for one count.
     """
 
-    items: Sequence[Any]
+    items: Items
     preprocess: Callable[[Sequence[Any]], dict[str, np.ndarray]]
 
     def __len__(self) -> int:

@@ -9,18 +9,23 @@ from mmjax.errors import MmjaxError
 WHITE = (255, 255, 255)
 
 
-def _turned(degrees: float) -> Callable[[Image.Image], Image.Image]:
-    return lambda image: image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=WHITE)
+def _placed(
+    degrees: float = 0.0, scale: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
+) -> Callable[[Image.Image], Image.Image]:
+    """Turns the picture, then draws it smaller or larger about its centre, moved on white.
 
-
-def _scaled(factor: float, shift: tuple[float, float] = (0.0, 0.0)) -> Callable[..., Image.Image]:
-    """Draws the picture smaller or larger about its centre, moved by shares of its size."""
+    Args:
+      degrees: counter-clockwise.
+      scale: of both sides.
+      shift: to the right and down, in shares of width and height.
+    """
 
     def apply(image: Image.Image) -> Image.Image:
         width, height = image.size
-        dx, dy = (1 - 1 / factor) / 2 - shift[0], (1 - 1 / factor) / 2 - shift[1]
-        matrix = (1 / factor, 0, dx * width, 0, 1 / factor, dy * height)
-        return image.transform(
+        turned = image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=WHITE)
+        left, up = (0.5 - (0.5 + s) / scale for s in shift)
+        matrix = (1 / scale, 0, left * width, 0, 1 / scale, up * height)
+        return turned.transform(
             image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=WHITE
         )
 
@@ -30,12 +35,9 @@ def _scaled(factor: float, shift: tuple[float, float] = (0.0, 0.0)) -> Callable[
 VIEWS: Mapping[str, Callable[[Image.Image], Image.Image]] = {
     "plain": lambda image: image,
     "mirror": ImageOps.mirror,
-    "left": _turned(12),
-    "right": _turned(-12),
-    "small": _scaled(0.8),
-    "large": _scaled(1.15),
-    "up": _scaled(0.9, (-0.06, -0.06)),
-    "down": _scaled(0.9, (0.06, 0.06)),
+    "tilt": _placed(12, 0.9),
+    "mirror_tilt": lambda image: _placed(12, 0.8, (0.04, -0.04))(ImageOps.mirror(image)),
+    "small": _placed(-8, 0.7, (-0.08, 0.04)),
     "grey": lambda image: ImageOps.grayscale(image).convert("RGB"),
 }
 

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from mmjax.encoders.pooling import Pooling
 from mmjax.errors import MmjaxError
 
 PyTree = Any
+DEEP = 5  # layers before the last whose class tokens "cls_mean_deep" adds
 
 
 class EncoderOutput(NamedTuple):
@@ -29,6 +30,23 @@ class EncoderOutput(NamedTuple):
     tokens: Float[Array, "b l d"]  # hidden states after the last layer (and norm)
     mask: Int[Array, "b l"]  # 1 at real tokens
     pooled: Float[Array, "b d"]  # float32, as the original library pools
+    class_tokens: Float[Array, "n b d"] | None = None  # pictures: after each layer, before the norm
+
+    def select(self, want: str) -> Float[Array, "b *rest"]:
+        """One of `WANTS`: f32 [b, width], or the tokens [b, l, d] in their own dtype."""
+        if want == "tokens":
+            return self.tokens
+        if want == "pooled":
+            return self.pooled
+        first = self.tokens[:, 0].astype(jnp.float32)
+        if want == "cls":
+            return first
+        parts = [first, self.tokens[:, 1:].astype(jnp.float32).mean(axis=1)]
+        if want == "cls_mean_deep":
+            assert self.class_tokens is not None, "only picture encoders have this output"
+            inner = self.class_tokens[-1 - DEEP : -1].astype(jnp.float32)
+            parts += list(inner)
+        return jnp.concatenate(parts, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +73,10 @@ class Encoder:
     def hidden_size(self) -> int:
         """Width d of tokens and pooled vectors."""
         return self.config.hidden_size
+
+    def width(self, want: str) -> int:
+        """Size of the last axis of an output."""
+        return self.hidden_size * {"cls_mean": 2, "cls_mean_deep": 2 + DEEP}.get(want, 1)
 
     @functools.cached_property
     def outputs_fingerprint(self) -> str:
@@ -83,7 +105,7 @@ class Encoder:
 
     def outputs(
         self,
-        items: Sequence[Any],
+        items: batching.Items,
         want: str = "pooled",
         batch_size: int | None = None,
         progress: str | None = None,
@@ -98,7 +120,8 @@ class Encoder:
           items: texts (str), or pictures as `ImagePreprocess` takes them. Anything with a length
             and an index will do; items are fetched when their turn comes.
           want: "pooled" [d] as the original library pools, "tokens" [l_i, d] without padding,
-            "cls" [d], or, for pictures, "cls_mean" [2 d]: the class token and the patches' mean.
+            "cls" [d], or, for pictures, "cls_mean" [2 d]: the class token and the patches' mean;
+            "cls_mean_deep" [7 d] adds the class tokens after the five layers before the last.
           batch_size: items computed together; None takes 128 short texts or 16 pictures.
           progress: description of a progress bar; None shows none.
           prompt: texts only; as in `TextPreprocess`.
@@ -192,10 +215,11 @@ def apply(
       Tokens [b, l, d], mask [b, l], pooled [b, d].
     """
     arrays: dict[str, Any] = {name: jnp.asarray(x) for name, x in inputs.items()}
-    tokens = module.apply({"params": params}, **arrays)
-    assert isinstance(tokens, jax.Array)
+    applied = module.apply({"params": params}, **arrays, mutable="intermediates")
+    tokens, inner = cast(tuple[jax.Array, Mapping[str, Any]], applied)
     mask = arrays.get("attention_mask")
     if mask is None:
         mask = jnp.ones(tokens.shape[:2], jnp.int32)
     pooled = tokens[:, 0].astype(jnp.float32) if pooling is None else pooling(tokens, mask)
-    return EncoderOutput(tokens, mask, pooled)
+    class_tokens = inner.get("intermediates", {}).get("class_tokens", (None,))[0]
+    return EncoderOutput(tokens, mask, pooled, class_tokens)

@@ -5,10 +5,9 @@ import logging
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
@@ -22,13 +21,22 @@ from mmjax.progress import track
 if TYPE_CHECKING:
     from mmjax.encoders.base import Encoder
 
-WANTS = ("pooled", "tokens", "cls", "cls_mean")
+WANTS = ("pooled", "tokens", "cls", "cls_mean", "cls_mean_deep")
 
 _TEXTS, _PICTURES = 128, 16  # default batch sizes, measured on two CPU cores
 _WINDOW = 32  # batches of texts that are sorted together
 _SHORT = 32  # tokens; a longer text takes the room of several
 
 _log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Items(Protocol):
+    """A list, or anything else with a length and an index: pictures may be decoded on access."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Any: ...
 
 
 @functools.partial(jax.jit, static_argnames=("module", "pooling", "want", "replicated"))
@@ -43,24 +51,14 @@ def _compute(
     """One batch. Parameters are an argument: as constants they would be copied into the program."""
     from mmjax.encoders.base import apply
 
-    output = apply(module, pooling, params, inputs)
-    tokens = output.tokens
-    if want == "pooled":
-        result = output.pooled
-    elif want == "tokens":
-        result = tokens
-    elif want == "cls":
-        result = tokens[:, 0].astype(jnp.float32)
-    else:
-        tokens = tokens.astype(jnp.float32)
-        result = jnp.concatenate([tokens[:, 0], tokens[:, 1:].mean(1)], axis=-1)
+    result = apply(module, pooling, params, inputs).select(want)
     # Every process must be able to read the whole result.
     return result if replicated is None else jax.lax.with_sharding_constraint(result, replicated)
 
 
 def outputs(
     encoder: "Encoder",
-    items: Sequence[Any],
+    items: Items,
     want: str,
     batch_size: int | None,
     progress: str | None,
@@ -85,8 +83,8 @@ def outputs(
     if want not in WANTS:
         known = ", ".join(WANTS)
         raise MmjaxError(f"unknown encoder output {want!r}; known: {known}")
-    if want == "cls_mean" and encoder.modality == "text":
-        raise MmjaxError(f"encoder {encoder.name!r} reads texts: it has no 'cls_mean' output")
+    if want.startswith("cls_mean") and encoder.modality == "text":
+        raise MmjaxError(f"encoder {encoder.name!r} reads texts: it has no {want!r} output")
     if batch_size is not None and batch_size < 1:
         raise MmjaxError(f"batch_size {batch_size} must be at least 1")
     if encoder.modality == "text":
@@ -119,7 +117,7 @@ def _rows(encoder: "Encoder", n: int, batch_size: int) -> int:
 
 
 def _texts(
-    encoder: "Encoder", items: Sequence[str], want: str, batch_size: int, prompt: str | None
+    encoder: "Encoder", items: Items, want: str, batch_size: int, prompt: str | None
 ) -> Iterator[np.ndarray]:
     preprocess = encoder.preprocess
     window = batch_size * _WINDOW
@@ -179,9 +177,7 @@ def _batches(
         at += len(chosen)
 
 
-def _pictures(
-    encoder: "Encoder", items: Sequence[Any], want: str, batch_size: int
-) -> Iterator[np.ndarray]:
+def _pictures(encoder: "Encoder", items: Items, want: str, batch_size: int) -> Iterator[np.ndarray]:
     preprocess, n = encoder.preprocess, len(items)
     rows = _rows(encoder, min(n, batch_size), batch_size) if n else 0
 

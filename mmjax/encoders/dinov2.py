@@ -116,7 +116,7 @@ class Dinov2Layer(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "b l d"], mask: None = None
-    ) -> tuple[Float[Array, "b l d"], None]:
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "b d"]]:
         """Attention, then the feed-forward part.
 
         Args:
@@ -124,7 +124,7 @@ class Dinov2Layer(nn.Module):
           mask: none; every patch may be read.
 
         Returns:
-          (float [b, l, d], None): the pair that a scan wants.
+          (float [b, l, d], its class token [b, d]): the pair that a scan wants.
         """
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -143,7 +143,8 @@ class Dinov2Layer(nn.Module):
         hidden = nn.Dense(config.intermediate_size, **dtypes, name="fc1")(hidden)
         hidden = activation(config.hidden_act)(hidden)
         hidden = nn.Dense(d, **dtypes, name="fc2")(hidden)
-        return x + hidden * scale("layer_scale2"), None
+        x = x + hidden * scale("layer_scale2")
+        return x, x[:, 0]
 
 
 class Dinov2(nn.Module):
@@ -197,7 +198,9 @@ class Dinov2(nn.Module):
         )
         first = jnp.broadcast_to(cls_token.astype(self.dtype)[None, None], (b, 1, d))
         x = jnp.concatenate([first, x], axis=1) + positions.astype(self.dtype)[None]
-        x = stack(Dinov2Layer, config.num_layers)(config, **dtypes, name="layers")(x, None)[0]
+        layers = stack(Dinov2Layer, config.num_layers)(config, **dtypes, name="layers")
+        x, class_tokens = layers(x, None)
+        self.sow("intermediates", "class_tokens", class_tokens)
         return LayerNorm(config.layer_norm_eps, **dtypes, name="norm")(x)
 
 

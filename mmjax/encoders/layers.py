@@ -150,11 +150,11 @@ def stack(layer: type[nn.Module], num_layers: int) -> Callable[..., Any]:
     """Repeats a layer with `nn.scan`: one compiled body, parameters stacked on a leading axis.
 
     Args:
-      layer: module class whose call takes (x, mask) and returns (x, None).
+      layer: module class whose call takes (x, mask) and returns (x, something to stack or None).
       num_layers: how many layers.
 
     Returns:
-      The scanned module class; its call takes (x, mask) and returns (x, None).
+      The scanned module class; its call takes (x, mask) and returns (x, all layers' second value).
     """
     in_axes: Any = (nn.broadcast,)  # the mask is the same for every layer
     return nn.scan(

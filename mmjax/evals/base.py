@@ -12,10 +12,15 @@ from mmjax.data.tables import Table
 
 @dataclass(frozen=True)
 class View:
-    """Some rows of a table, in order."""
+    """Some rows of a table, in order.
+
+    Attributes:
+      table: the rows' table.
+      rows: one row an item, or several whose embeddings are averaged.
+    """
 
     table: Table
-    rows: Int[np.ndarray, " n"]
+    rows: Int[np.ndarray, " n"] | Int[np.ndarray, "n v"]
 
     def __len__(self) -> int:
         return len(self.rows)

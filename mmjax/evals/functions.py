@@ -43,6 +43,11 @@ class Published:
     def _embed(
         self, function: EmbedFn, trainable: PyTree, frozen: PyTree, view: View
     ) -> Float[np.ndarray, "n d"]:
+        if view.rows.ndim == 2:
+            flat = View(view.table, view.rows.reshape(-1))
+            each = self._embed(function, trainable, frozen, flat)
+            mean = each.reshape(*view.rows.shape, -1).mean(axis=1)
+            return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
         parts = self._mesh.shape["data"]
         size = -(-BATCH // parts) * parts
         share = size // jax.process_count()

@@ -23,8 +23,8 @@ class ZeroShot:
         """Refuses data with fewer than two classes, before anything is trained on it."""
         if classes < 2:
             raise MmjaxError(
-                f"zero-shot classification needs at least 2 classes, the test items have {classes}; "
-                "label the items or set --config.evals=\"('retrieval',)\""
+                f"zero-shot classification needs at least 2 classes, the test items have {classes};"
+                " label the items or set --config.evals=\"('retrieval',)\""
             )
 
     def run(self, functions: Functions, data: EvalSet) -> dict[str, float]:

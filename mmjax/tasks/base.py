@@ -45,8 +45,8 @@ class Tower:
 class Task(Protocol):
     """What the trainer knows of a method. Pure: no meshes, no files, no state of its own."""
 
-    def init(self, key: Key[Array, ""]) -> PyTree:
-        """The trainable tree before the first step."""
+    def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
+        """The trainable tree before the first step; may read statistics of a batch of examples."""
         ...
 
     def loss(

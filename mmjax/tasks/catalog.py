@@ -30,6 +30,6 @@ def make_task(stage: Stage, towers: Mapping[str, Tower], base: Task | None = Non
     assert isinstance(base, ContrastiveTask)
     if stage.encoders["foreign"].output != "tokens":
         raise MmjaxError(
-            "config.encoders.foreign.output must be 'tokens': the language adapter reads every token"
+            "config.encoders.foreign.output must be 'tokens': the language adapter reads each token"
         )
     return LanguageTask(towers["foreign"], base, stage.adapter, stage.loss)

@@ -40,15 +40,32 @@ class ContrastiveTask:
 
     def _head(self, role: str) -> ProjectionHead:
         spec = {"image": self.image_head, "text": self.text_head}[role]
-        return ProjectionHead(spec.hidden, spec.out_dim, spec.dropout, spec.noise)
+        return ProjectionHead(
+            spec.hidden, spec.out_dim, spec.dropout, spec.hidden_dropout, spec.members
+        )
 
-    def init(self, key: Key[Array, ""]) -> PyTree:
-        """Returns {"image", "text", ["logit_scale"]}."""
+    @property
+    def width(self) -> int:
+        """Dimensions of the joint space."""
+        return self.text_head.members * self.text_head.out_dim
+
+    def members(self, projected: Float[Array, "b me"]) -> Float[Array, "m b e"]:
+        """Every member's unit vectors."""
+        split = projected.reshape(len(projected), self.text_head.members, -1)
+        return unit(split.transpose(1, 0, 2))
+
+    def normalize(self, projected: Float[Array, "b me"]) -> Float[Array, "b me"]:
+        """Unit vectors of the joint space: a cosine in it is the mean of the members' cosines."""
+        parts = self.members(projected) / self.text_head.members**0.5
+        return jnp.concatenate(list(parts), axis=-1)
+
+    def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
+        """Returns {"image", "text", ["logit_scale"]}; see `ProjectionHead` for the batch's part."""
         trainable: dict[str, PyTree] = {}
         for tower in (self.image, self.text):
             key, sub = jax.random.split(key)
-            variables = self._head(tower.role).init(sub, jnp.zeros((1, tower.width)))
-            trainable[tower.role] = variables["params"]
+            features = self._features(tower, frozen, batch[tower.role])
+            trainable[tower.role] = self._head(tower.role).init(sub, features)["params"]
         if self.loss_spec.learn_temperature:
             trainable["logit_scale"] = self._initial_logit_scale()
         return trainable
@@ -69,7 +86,7 @@ class ContrastiveTask:
         features: Float[Array, "b d"],
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b e"]:
-        """One tower's pooled features in the joint space, un-normalised; dropout only with a key."""
+        """One tower's pooled features in the joint space, un-normalised; a key means dropout."""
         rngs = None if key is None else {"dropout": key}
         return self._head(role).apply(
             {"params": trainable[role]}, features, deterministic=key is None, rngs=rngs
@@ -84,22 +101,30 @@ class ContrastiveTask:
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to un-normalised vectors of the joint space."""
-        read = {"image": self.image, "text": self.text}[role](frozen, inputs)
+        tower = {"image": self.image, "text": self.text}[role]
+        return self.project(role, trainable, self._features(tower, frozen, inputs), key)
+
+    def _features(self, tower: Tower, frozen: PyTree, inputs: Inputs) -> Float[Array, "b d"]:
+        read = tower(frozen, inputs)
         features = read["features"]
-        if features.ndim == 3:
-            features = masked_mean(features, read["mask"])
-        return self.project(role, trainable, features, key)
+        return masked_mean(features, read["mask"]) if features.ndim == 3 else features
 
     def loss(
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
         """Symmetric InfoNCE over the global batch; see `mmjax.losses.contrastive.info_nce`."""
         image_key, text_key = jax.random.split(key)
-        image = unit(self.embed("image", trainable, frozen, batch["image"], image_key))
-        text = unit(self.embed("text", trainable, frozen, batch["text"], text_key))
+        image = self.members(self.embed("image", trainable, frozen, batch["image"], image_key))
+        text = self.members(self.embed("text", trainable, frozen, batch["text"], text_key))
         logit_scale = self.logit_scale(trainable)
-        each = info_nce(image, text, logit_scale, self.loss_spec.label_smoothing)
-        nearest = jnp.argmax(image @ text.T, axis=-1) == jnp.arange(len(image))
+        each = jnp.stack(
+            [
+                info_nce(*pair, logit_scale, self.loss_spec.label_smoothing)
+                for pair in zip(image, text, strict=True)
+            ]
+        ).mean(axis=0)
+        similarity = jnp.einsum("mid,mjd->ij", image, text)
+        nearest = jnp.argmax(similarity, axis=-1) == jnp.arange(len(each))
         metrics = {
             "contrastive": mean_of(each),
             "batch_accuracy": mean_of(nearest.astype(jnp.float32)),
@@ -110,6 +135,6 @@ class ContrastiveTask:
     def functions(self) -> Mapping[str, EmbedFn]:
         """`embed_images` and `embed_texts`, both onto the unit sphere of the joint space."""
         return {
-            "embed_images": lambda t, f, inputs: unit(self.embed("image", t, f, inputs)),
-            "embed_texts": lambda t, f, inputs: unit(self.embed("text", t, f, inputs)),
+            "embed_images": lambda t, f, inputs: self.normalize(self.embed("image", t, f, inputs)),
+            "embed_texts": lambda t, f, inputs: self.normalize(self.embed("text", t, f, inputs)),
         }

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.language import LanguageAdapter, LinearMap
-from mmjax.adapters.projection import unit
 from mmjax.losses import distill
 from mmjax.losses.contrastive import info_nce
 from mmjax.metrics import Metrics, mean_of
@@ -24,8 +23,8 @@ class LanguageTask:
     """An adapter on a frozen foreign encoder, towards the text space of a frozen base.
 
     The frozen tree holds `base` (the base's heads) and, where features are not cached, the
-    encoders' weights under their roles. A batch holds `foreign` (the new language) and either `text`
-    (the same sentence in the base's language) or `image`.
+    encoders' weights under their roles. A batch holds `foreign` (the new language) and either
+    `text` (the same sentence in the base's language) or `image`.
 
     Attributes:
       foreign: the foreign text tower, token outputs.
@@ -41,15 +40,18 @@ class LanguageTask:
 
     def _module(self) -> nn.Module:
         a = self.adapter
-        out = self.base.text_head.out_dim if a.space == "joint" else self.base.text.width
+        out = self.base.width if a.space == "joint" else self.base.text.width
         if a.kind == "linear":
-            return LinearMap(out)
-        return LanguageAdapter(out, a.width, a.num_layers, a.num_heads, a.mlp_ratio, a.dropout)
+            return LinearMap(out, a.input_dropout)
+        return LanguageAdapter(
+            out, a.width, a.num_layers, a.num_heads, a.mlp_ratio, a.dropout, a.input_dropout, a.skip
+        )
 
-    def init(self, key: Key[Array, ""]) -> PyTree:
+    def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
         """Returns {"adapter", ["logit_scale"]}."""
-        tokens = jnp.zeros((1, 2, self.foreign.width))
-        params = self._module().init(key, tokens, jnp.ones((1, 2), bool))["params"]
+        read = self.foreign(frozen, batch["foreign"])
+        mask = read["mask"].astype(bool)
+        params = self._module().init(key, read["features"], mask)["params"]
         trainable = {"adapter": params}
         contrastive = self.loss_spec.kind in ("contrastive", "two_stage")
         if contrastive and self.loss_spec.learn_temperature:
@@ -93,9 +95,11 @@ class LanguageTask:
         student = self._student(trainable, frozen, batch["foreign"], key)
         if "image" in batch:
             image = self.base.embed("image", frozen["base"], frozen, batch["image"])
-            text = unit(self._joint(frozen, student))
+            pairs = self.base.members(image), self.base.members(self._joint(frozen, student))
             scale = trainable.get("logit_scale", -jnp.log(self.loss_spec.init_temperature))
-            each = info_nce(unit(image), text, scale, self.loss_spec.label_smoothing)
+            smoothing = self.loss_spec.label_smoothing
+            members = [info_nce(*pair, scale, smoothing) for pair in zip(*pairs, strict=True)]
+            each = jnp.stack(members).mean(axis=0)
             return each.mean(), {"contrastive": mean_of(each)}
         teacher = jax.lax.stop_gradient(self._teacher(frozen, batch["text"]))
         kind = self.loss_spec.kind.removeprefix("distill_")
@@ -109,7 +113,9 @@ class LanguageTask:
         """`embed_texts` reads the new language, `embed_base_texts` the base's own."""
         base = self.base.functions()
         return {
-            "embed_texts": lambda t, f, inputs: unit(self._joint(f, self._student(t, f, inputs))),
+            "embed_texts": lambda t, f, inputs: self.base.normalize(
+                self._joint(f, self._student(t, f, inputs))
+            ),
             "embed_base_texts": lambda _, f, inputs: base["embed_texts"](f["base"], f, inputs),
             "embed_images": lambda _, f, inputs: base["embed_images"](f["base"], f, inputs),
         }

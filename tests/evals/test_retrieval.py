@@ -7,7 +7,7 @@ from mmjax.evals import EvalSet, Retrieval, View, ZeroShot, ranks, recall_metric
 
 
 def view(array):
-    return View(table_of(list(np.float32(array))), np.arange(len(array)))
+    return View(table_of(list(np.asarray(array, np.float32))), np.arange(len(array)))
 
 
 def identity(v):

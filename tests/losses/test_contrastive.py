@@ -9,7 +9,7 @@ from mmjax.losses.contrastive import MAX_LOGIT_SCALE, info_nce
 
 def reference(image, text, scale, smoothing=0.0):
     """The definition in float64."""
-    image, text = np.float64(image), np.float64(text)
+    image, text = np.asarray(image, np.float64), np.asarray(text, np.float64)
     logits = np.exp(min(scale, MAX_LOGIT_SCALE)) * image @ text.T
 
     def one_way(rows):
@@ -42,7 +42,7 @@ def test_gradients_equal_finite_differences_in_float64():
     by_image, by_scale = grad(image, jnp.float32(1.5))
     step = 1e-6
     for i, j in [(0, 0), (3, 2), (5, 3)]:
-        moved = np.float64(image), np.float64(image)
+        moved = np.array(image, np.float64), np.array(image, np.float64)
         moved[0][i, j] += step
         moved[1][i, j] -= step
         slope = (reference(moved[0], text, 1.5) - reference(moved[1], text, 1.5)).mean() / step / 2

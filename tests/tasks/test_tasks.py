@@ -1,5 +1,7 @@
 """Behaviours that every task must have, one row a task."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from mmjax import trees
 from mmjax.adapters.language import LanguageAdapter, masked_mean
 from mmjax.adapters.projection import ProjectionHead
+from mmjax.sharding import place, place_batch
 from mmjax.spec import AdapterSpec, HeadSpec, LossSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
@@ -17,12 +20,12 @@ from mmjax.tasks.contrastive import ContrastiveTask
 from mmjax.tasks.language import LanguageTask
 
 D_IMAGE, D_TEXT, D_FOREIGN, B, L = 12, 10, 8, 16, 4
-HEAD = HeadSpec(hidden=(16,), out_dim=6, dropout=0.1, noise=0.1)
+HEAD = HeadSpec(hidden=(16,), out_dim=6, dropout=0.1, hidden_dropout=0.1, members=2)
 BASE = ContrastiveTask(Tower("image", D_IMAGE), Tower("text", D_TEXT), HEAD, HEAD, LossSpec())
-ADAPTER = AdapterSpec(width=8, num_heads=2, num_layers=2)
+ADAPTER = AdapterSpec(width=8, num_heads=2, num_layers=2, input_dropout=0.1, skip=True)
 
 
-def language(kind="distill_mse", **adapter):
+def language(kind: Any = "distill_mse", **adapter):
     spec = AdapterSpec(**{**vars(ADAPTER), **adapter})
     return LanguageTask(Tower("foreign", D_FOREIGN), BASE, spec, LossSpec(kind=kind))
 
@@ -55,8 +58,9 @@ def inputs(role, seed=0):
 @pytest.fixture(params=TASKS)
 def setup(request):
     task, roles = TASKS[request.param]
-    frozen = {"base": BASE.init(jax.random.key(7))}
-    return task, task.init(jax.random.key(0)), frozen, {r: inputs(r) for r in roles}
+    frozen = {"base": BASE.init(jax.random.key(7), {}, {r: inputs(r) for r in ("image", "text")})}
+    batch = {r: inputs(r) for r in roles}
+    return task, task.init(jax.random.key(0), frozen, batch), frozen, batch
 
 
 def run(task, trainable, frozen, batch, steps, lr=3e-3):
@@ -102,7 +106,7 @@ def test_the_same_key_gives_the_same_step_and_another_key_other_noise(setup):
 
 def test_a_step_compiles_once(setup):
     *_, step = run(*setup, steps=3)
-    assert step._cache_size() == 1
+    assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]  # jax.jit's own
 
 
 def test_published_functions_give_finite_unit_vectors(setup):
@@ -112,30 +116,37 @@ def test_published_functions_give_finite_unit_vectors(setup):
         if isinstance(task, LanguageTask) and name == "embed_texts":
             role = "foreign"
         found = function(trainable, frozen, inputs(role))
-        assert found.shape == (B, HEAD.out_dim)
+        assert found.shape == (B, HEAD.members * HEAD.out_dim)
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("setup", ["contrastive", "distill_mse"], indirect=True)
 def test_a_step_does_not_depend_on_the_mesh(setup, devices, mesh):
-    from mmjax.sharding import place, place_batch
-
     task, trainable, frozen, batch = setup
-    _, alone, _ = run(task, trainable, frozen, batch, steps=5)
+    _, alone, _ = run(task, trainable, frozen, batch, steps=3)
     many = mesh(devices)
     host = jax.tree.map(np.asarray, batch)
     placed = place(trainable, many), place(frozen, many), place_batch(host, many)
-    _, together, _ = run(task, *placed, steps=5)
+    _, together, _ = run(task, *placed, steps=3)
     np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+def initial(module, *inputs) -> Any:
+    return module.init(jax.random.key(0), *inputs)
+
+
+def applied(module, params, *inputs) -> Any:
+    return module.apply(params, *inputs)
 
 
 def test_the_adapter_does_not_see_padding():
     adapter = LanguageAdapter(6, 8, 2, 2, 4, 0.1)
     tokens, mask = inputs("foreign").values()
-    params = adapter.init(jax.random.key(0), tokens, mask)
+    params = initial(adapter, tokens, mask)
     wider = jnp.pad(tokens, ((0, 0), (0, 4), (0, 0)), constant_values=9.0)
-    found = adapter.apply(params, wider, jnp.pad(mask, ((0, 0), (0, 4))))
-    np.testing.assert_allclose(found, adapter.apply(params, tokens, mask), atol=1e-5)
+    found = applied(adapter, params, wider, jnp.pad(mask, ((0, 0), (0, 4))))
+    np.testing.assert_allclose(found, applied(adapter, params, tokens, mask), atol=1e-5)
 
 
 def test_a_text_without_tokens_stays_finite():
@@ -157,10 +168,10 @@ def test_sizes_of_the_adapter_are_those_of_the_talk():
 def test_a_head_without_hidden_layers_is_linear_in_the_normalised_input():
     head = ProjectionHead((), 5)
     x = inputs("image")["features"]
-    params = head.init(jax.random.key(0), x)
-    kernel, bias = params["params"]["out"]["kernel"], params["params"]["out"]["bias"]
-    normal = (x - x.mean(1, keepdims=True)) / jnp.sqrt(x.var(1, keepdims=True) + 1e-6)
-    np.testing.assert_allclose(head.apply(params, x), normal @ kernel + bias[None], atol=1e-5)
+    params = initial(head, x)
+    kernel, bias = (params["params"]["member_0_out"][n] for n in ("kernel", "bias"))
+    normal = (x - x.mean(0, keepdims=True)) / (x.std(0, keepdims=True) + 1e-3)
+    np.testing.assert_allclose(applied(head, params, x), normal @ kernel + bias[None], atol=1e-5)
 
 
 def test_a_tower_without_encoder_explains_itself():

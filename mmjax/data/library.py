@@ -1,0 +1,279 @@
+"""The library of a run: each encoder, corpus and table of features is loaded once."""
+
+import dataclasses
+import functools
+import hashlib
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+from PIL import Image
+
+from mmjax import assets
+from mmjax.data import feature_cache, tables
+from mmjax.data.pipeline import Choices
+from mmjax.data.records import Corpus, Pair, load_corpus, load_parallel
+from mmjax.data.splits import Split, split_by_family
+from mmjax.data.tables import FeatureTable, RawTable, Table
+from mmjax.data.transforms import view
+from mmjax.encoders import Encoder, load_encoder
+from mmjax.encoders.image_preprocess import open_image
+from mmjax.errors import MmjaxError
+from mmjax.evals import View
+from mmjax.rng import seed_for
+from mmjax.spec import EncoderSpec, PairsSpec
+from mmjax.tasks import Inputs, Tower
+
+
+@dataclass(frozen=True)
+class TextBank:
+    """Texts in a table, found by what they say."""
+
+    table: Table
+    row: Mapping[str, int]
+
+    def view(self, texts: Iterable[str]) -> View:
+        """The rows of these texts."""
+        return View(self.table, np.asarray([self.row[t] for t in texts], np.int64))
+
+    def choices(self, candidates: Iterable[Sequence[str]]) -> Choices:
+        """For every example the texts that may stand for it."""
+        return Choices.of(self.table, [[self.row[t] for t in texts] for texts in candidates])
+
+
+@dataclass(frozen=True)
+class ImageBank:
+    """Pictures of items in a table: every item in every style and view."""
+
+    table: Table
+    rows: Sequence[Sequence[int]]  # of every item; the first style's views come first
+    views: int
+
+    def view(self, items: Int[np.ndarray, " k"]) -> View:
+        """The first style's pictures of these items, all views of each."""
+        return View(self.table, np.asarray([self.rows[i][: self.views] for i in items], np.int64))
+
+    def choices(self, items: Int[np.ndarray, " k"]) -> Choices:
+        """For every example (an item) all of its pictures."""
+        return Choices.of(self.table, [list(self.rows[i]) for i in items])
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures that are decoded and varied when their turn comes."""
+
+    corpus: Corpus
+    index: Sequence[tuple[int, str, str]]  # (item, style, view)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> Image.Image:
+        item, style, name = self.index[i]
+        picture = self.corpus.items[item]
+        try:
+            return view(name, open_image(picture.images[style], i))
+        except MmjaxError as error:
+            raise MmjaxError(
+                f"{self.corpus.name}, item {picture.id}, style {style}: {error}"
+            ) from error
+
+
+CAPTIONS = 4  # keyword captions of an item
+MOST_KEYWORDS = 3  # in one caption: long ones cost time and teach little
+
+
+def captions_of(captions: Sequence[str]) -> list[str]:
+    """Captions with keywords: all of them after the name, and random few with or without it.
+
+    Args:
+      captions: (name, keyword, keyword ...).
+
+    Returns:
+      Always the same for the same item; the name alone where there are no keywords.
+    """
+    name, *keywords = captions
+    keywords = [k for k in keywords if k != name]
+    if not keywords:
+        return [name]
+    rng = np.random.default_rng(zlib.crc32("|".join(captions).encode()))
+    found = []
+    for i in range(CAPTIONS):
+        few = rng.permutation(len(keywords))[: 1 + rng.integers(min(MOST_KEYWORDS, len(keywords)))]
+        found.append(", ".join([name] * (i % 2 == 0) + [keywords[k] for k in few]))
+    return found
+
+
+def names_and_captions(captions: Sequence[str]) -> list[str]:
+    """Captions to draw from, half of the draws the name alone."""
+    name, *_ = captions
+    return [name] * CAPTIONS + captions_of(captions)
+
+
+class Library:
+    """Loads each encoder, corpus and table once for all stages and seeds of a run."""
+
+    def __init__(self, mesh: Mesh, languages: tuple[str, str]) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+          mesh: where encoders live.
+          languages: (source, target).
+        """
+        self.mesh = mesh
+        self.languages = languages
+        self._encoders: dict[EncoderSpec, Encoder] = {}
+        self._tables: dict[Any, Any] = {}
+        self._corpora: dict[PairsSpec, Corpus] = {}
+        # role -> (texts cut, texts, tokens kept): for the report.
+        self.truncated: dict[str, tuple[int, int, int]] = {}
+        self._parallel: dict[tuple[str, int], list[Pair]] = {}
+
+    def encoder(self, spec: EncoderSpec) -> Encoder:
+        """The frozen encoder of a spec, loaded on first use."""
+        key = dataclasses.replace(spec, output="pooled")
+        if key not in self._encoders:
+            encoder = load_encoder(
+                spec.source,
+                jnp.dtype(spec.dtype),
+                mesh=self.mesh if self.mesh.size > 1 else None,
+                image_size=spec.image_size,
+            )
+            if spec.max_length is not None:
+                preprocess = dataclasses.replace(encoder.preprocess, max_length=spec.max_length)
+                encoder = dataclasses.replace(encoder, preprocess=preprocess)
+            self._encoders[key] = encoder
+        return self._encoders[key]
+
+    def identity(self, spec: EncoderSpec) -> dict[str, Any]:
+        """What a card says of an encoder."""
+        encoder = self.encoder(spec)
+        return {
+            **dataclasses.asdict(spec),
+            "family": encoder.family,
+            "fingerprint": encoder.fingerprint,
+            "preprocess": _constants(encoder.preprocess),
+            "preprocess_fingerprint": encoder.preprocess.fingerprint,
+        }
+
+    def corpus(self, spec: PairsSpec) -> Corpus:
+        """The items of a spec, whatever its split."""
+        key = dataclasses.replace(spec, views=("plain",), test_fraction=0.2, val_fraction=0.1)
+        if key not in self._corpora:
+            self._corpora[key] = load_corpus(spec, self.languages)
+        return self._corpora[key]
+
+    def parallel(self, source: str, limit: int) -> list[Pair]:
+        """Parallel text other than captions."""
+        if (source, limit) not in self._parallel:
+            self._parallel[source, limit] = load_parallel(source, limit)
+        return self._parallel[source, limit]
+
+    def split(self, spec: PairsSpec, seed: int) -> Split:
+        """The split that a seed draws."""
+        families = [item.family for item in self.corpus(spec).items]
+        fractions = spec.test_fraction, spec.val_fraction
+        return split_by_family(families, seed_for(seed, "split"), *fractions)
+
+    def tower(self, role: str, spec: EncoderSpec, table: Table) -> Tower:
+        """The frozen encoder as a task sees it, for the table that feeds it."""
+        if isinstance(table, FeatureTable):
+            return Tower(role, table.width)
+        encoder = self.encoder(spec)
+        encode = functools.partial(_encode, encoder, spec.output)
+        return Tower(role, encoder.width(spec.output), encode)
+
+    def images(self, spec: EncoderSpec, pairs: PairsSpec, cached: bool) -> ImageBank:
+        """Every item's pictures through an image encoder."""
+        key = ("images", spec, pairs.source, pairs.styles, pairs.views, pairs.limit)
+        key = (*key, pairs.exclude_labels, cached)
+        if key not in self._tables:
+            corpus, encoder = self.corpus(pairs), self.encoder(spec)
+            index = [
+                (i, style, name)
+                for i, item in enumerate(corpus.items)
+                for style in sorted(item.images, key=_order(pairs.styles))
+                for name in pairs.views
+            ]
+            pictures = Pictures(corpus, index)
+            if cached:
+                request = feature_cache.Request(
+                    "image",
+                    (encoder.outputs_fingerprint, corpus.fingerprint),
+                    pictures,
+                    [f"{corpus.items[i].id}/{style}/{name}" for i, style, name in index],
+                    spec.output,
+                )
+                table: Table = self._cached(request, encoder)
+            else:
+                table = RawTable(pictures, lambda xs: {"pixel_values": encoder.preprocess(xs)})
+            rows: list[list[int]] = [[] for _ in corpus.items]
+            for row, (i, _, _) in enumerate(index):
+                rows[i].append(row)
+            self._tables[key] = ImageBank(table, rows, len(pairs.views))
+        return self._tables[key]
+
+    def texts(
+        self, role: str, spec: EncoderSpec, parts: Mapping[str, Sequence[str]], cached: bool
+    ) -> TextBank:
+        """Texts through a text encoder; each part is cached on its own."""
+        unique = {name: list(dict.fromkeys(texts)) for name, texts in parts.items()}
+        seen: set[str] = set()
+        for name, texts in unique.items():
+            unique[name] = [t for t in texts if t not in seen]
+            seen.update(unique[name])
+        unique = {name: texts for name, texts in unique.items() if texts}
+        flat = [t for texts in unique.values() for t in texts]
+        row = {t: i for i, t in enumerate(flat)}
+        encoder = self.encoder(spec)
+        truncated = encoder.preprocess.tokenize(flat).num_truncated
+        self.truncated[role] = (truncated, len(flat), encoder.preprocess.max_length)
+        key = (role, spec, hashlib.sha256("\0".join(flat).encode()).hexdigest(), cached)
+        if key not in self._tables:
+            if cached:
+                requests = [
+                    feature_cache.Request(
+                        f"{role} {name}", (encoder.outputs_fingerprint,), texts, texts, spec.output
+                    )
+                    for name, texts in unique.items()
+                ]
+                table: Table = tables.concatenate([self._cached(r, encoder) for r in requests])
+            else:
+                tokens = encoder.preprocess.tokenize(flat)
+                length = max(len(ids) for ids in tokens.ids)
+                table = RawTable(flat, functools.partial(_tokenize, encoder, length))
+            self._tables[key] = TextBank(table, row)
+        return self._tables[key]
+
+    def _cached(self, request: feature_cache.Request, encoder: Encoder) -> FeatureTable:
+        return feature_cache.load(assets.cache_dir() / "features", request, lambda: encoder)
+
+
+def _order(styles: Sequence[str]) -> Callable[[str], int]:
+    """Sorts styles as a recipe names them; the first is what evaluation shows."""
+    return lambda style: styles.index(style) if style in styles else len(styles)
+
+
+def _constants(preprocess: Any) -> dict[str, Any]:
+    """A preprocessing's JSON-able constants."""
+    fields = {f.name: getattr(preprocess, f.name) for f in dataclasses.fields(preprocess)}
+    return {k: v for k, v in fields.items() if isinstance(v, (int, float, str, tuple, type(None)))}
+
+
+def _tokenize(encoder: Encoder, length: int, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    batch = encoder.preprocess(texts, pad_to=(length,))
+    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+
+
+def _encode(encoder: Encoder, output: str, params: Any, inputs: Inputs) -> Inputs:
+    """The encoder inside a step, for runs without a feature cache."""
+    found = encoder.apply(params, dict(inputs))
+    features = found.select(output).astype(jnp.float32)
+    if output == "tokens":
+        return {"features": features, "mask": found.mask.astype(bool)}
+    return {"features": features}

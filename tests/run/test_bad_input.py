@@ -1,0 +1,219 @@
+"""Bad input through the command line: one sentence, exit code 1, nothing half-written."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from mmjax import spec, study
+from mmjax.errors import MmjaxError
+
+
+def refused(done, *parts):
+    """Checks that a run ended with one sentence that says all of `parts`."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(sentences) == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == sentences[0]
+    for part in parts:
+        assert part in sentences[0]
+
+
+def test_help_answers_within_a_second_without_jax():
+    code = (
+        "import sys; sys.argv = ['mmjax.main', '--help']; from absl import app; "
+        "from mmjax import main; import atexit; "
+        "atexit.register(lambda: print('jax' in sys.modules, 'numpy' in sys.modules)); "
+        "app.run(main.main)"
+    )
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        times.append(time.monotonic() - began)
+        assert done.stdout.splitlines()[-1].split()[0] == "False"
+        assert "--config" in done.stdout
+        if times[-1] < 1:
+            return
+    pytest.fail(f"--help took {times} s")
+
+
+def test_no_config_is_a_sentence(toy):
+    done = subprocess.run(
+        [sys.executable, "-m", "mmjax.main"],
+        env=toy.environment(),
+        cwd=toy.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "--config is missing, e.g. --config configs/language_emoji.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "parts"),
+    [
+        ("--config.adapter.kind=conv", ("config.adapter.kind is 'conv'", "'linear'")),
+        ("--config.train.batch_size=0", ("config.train.batch_size is 0; expected at least 1",)),
+        ("--config.base.pairs.source=none.jsonl", ("cannot read none.jsonl", "No such file")),
+        ("--config.base.train.batch_size=64", ("batch size 64 is larger than the 22", "at most 22")),
+        ("--config.mesh.data=3", ("mesh data=3", "1 devices")),
+    ],
+)
+def test_values_that_cannot_be(flag, parts, toy, tmp_path):
+    done = toy.run(tmp_path / "run", flag)
+    refused(done, *parts)
+    assert not list(tmp_path.glob("run/seed_0/*/adapter"))
+
+
+def test_an_unknown_key_is_a_sentence(toy, tmp_path):
+    done = toy.run(tmp_path / "run", "--config.adaptor.kind=linear")
+    refused(done, "'adaptor' Did you mean \"adapter\"")
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_before_training_is_refused(toy, tmp_path):
+    refused(toy.run(tmp_path / "run", "--mode", "evaluate"), "is not finished; train it first")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_recipes_folder_is_refused_and_left_alone(toy, finished):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    refused(toy.run(finished, "--config.optim.lr=0.1"), "holds a run of another recipe", "optim.lr")
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
+
+
+def replaced(index, **changes):
+    def change(rows):
+        rows[index] = {k: v for k, v in (rows[index] | changes).items() if v is not None}
+        return rows
+
+    return change
+
+
+ROWS = {
+    "no caption": (replaced(4, zh=None), "row 5: 'zh' is None; expected a text"),
+    "empty caption": (replaced(4, en="  "), "row 5: 'en' is '  '; expected a text"),
+    "no picture": (replaced(6, image="lacking.png"), "row 7: no picture at"),
+    "unreadable picture": (replaced(6, image="torn.png"), "torn.png"),
+    "zero-size picture": (replaced(6, image="empty.png"), "empty.png"),
+    "one class": (
+        lambda rows: [r | {"label": {"en": "w18", "zh": "w38"}} for r in rows],
+        "needs at least 2 classes, the test items have 1",
+    ),
+    "twice": (replaced(6, id="item00"), "row 7: the id 'item00' stands twice"),
+    "no rows": (lambda _: [], "has no rows"),
+}
+
+
+@pytest.fixture
+def data(toy, tmp_path):
+    """A copy of the data that may be spoilt; pictures beside it."""
+    for picture in toy.folder.glob("*.png"):
+        (tmp_path / picture.name).write_bytes(picture.read_bytes())
+    (tmp_path / "torn.png").write_bytes((tmp_path / "01.png").read_bytes()[:60])
+    (tmp_path / "empty.png").write_bytes(b"")
+    return tmp_path / "pairs.jsonl"
+
+
+def changes(data):
+    return {"pairs.source": str(data), "base.pairs.source": str(data)}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_named(name, toy, data, start):
+    change, message = ROWS[name]
+    toy.write_jsonl(data, change(toy.rows()))
+    with pytest.raises(MmjaxError) as info:
+        start(toy, data.parent / "run", changes(data))
+    assert message in str(info.value)
+    assert "\n" not in str(info.value)
+    assert "pairs" in str(info.value) or name == "one class"  # names the file
+    assert not list(data.parent.glob("run/seed_0/*"))
+
+
+def test_a_broken_row_is_named_by_the_command(toy, data, tmp_path):
+    toy.write_jsonl(data, toy.rows())
+    data.write_text(data.read_text().replace('{"id": "item02"', '{"id": item02', 1))
+    flags = [f"--config.{k}={v}" for k, v in changes(data).items()]
+    refused(toy.run(tmp_path / "run", *flags), f"{data}, row 3: expected one JSON object a line")
+
+
+def test_a_long_text_is_cut_and_reported(toy, data, start, caplog):
+    rows = toy.rows()
+    rows[3]["zh"] = " ".join(["w24"] * 30)
+    toy.write_jsonl(data, rows)
+    small = {"variants": {}, "train.steps": 2, "base.train.steps": 2, "evals": ("retrieval",)}
+    start(toy, data.parent / "run", changes(data) | small)
+    assert any("longer than 16 tokens and were cut" in r.getMessage() for r in caplog.records)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(toy, start, tmp_path):
+    workdir = tmp_path / "run"
+    changes = {"base.optim.lr": 1e38, "base.optim.warmup_steps": 0}
+    with pytest.raises(MmjaxError, match=r"at step \d+ of base \(seed 0\) is not finite; stopped"):
+        start(toy, workdir, changes)
+    assert not (workdir / "seed_0" / "base" / "done.json").exists()
+
+
+# Orbax's own loops end before all of its failed reads are told of.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_corrupted_checkpoint_is_named_and_the_one_before_it_taken(
+    toy, straight, tmp_path, start, finished, caplog
+):
+    import shutil
+
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    stage = workdir / "seed_0" / "language"
+    (stage / "done.json").unlink()
+    (workdir / "results.json").unlink()
+    victims = [p for p in (stage / "checkpoints" / "12" / "state").rglob("d/*") if p.is_file()]
+    for victim in victims:
+        victim.write_bytes(b"\0" * victim.stat().st_size)
+    start(toy, workdir)
+    assert any("12 is damaged" in r.getMessage() for r in caplog.records)
+    assert toy.fingerprints(workdir) == toy.fingerprints(finished)
+    assert toy.losses(workdir, "language") == toy.losses(finished, "language")
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_last_good_state(
+    toy, start, tmp_path, monkeypatch, finished
+):
+    import errno
+    import os
+
+    from mmjax import checkpoint
+
+    save = checkpoint.write_atomic
+    workdir = tmp_path / "run"
+
+    def full(path, content):
+        if path.name == checkpoint.CARD and "/language/" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomic", full)
+    with pytest.raises(MmjaxError, match=r"cannot save to .*No space left on device.*same command"):
+        start(toy, workdir)
+    assert not (workdir / "seed_0" / "language" / "adapter" / checkpoint.CARD).exists()
+    monkeypatch.undo()
+    start(toy, workdir)
+    assert toy.fingerprints(workdir) == toy.fingerprints(finished)
+
+
+def test_a_picture_of_no_pixels(toy, data):
+    from mmjax.encoders.image_preprocess import open_image
+
+    with pytest.raises(MmjaxError, match="has no pixels"):
+        open_image(Image.new("RGB", (0, 3)))
+
+
+def test_specs_name_the_unknown_key(toy):
+    with pytest.raises(MmjaxError, match=r"config.train.epochs is 3; expected one of the keys"):
+        spec.resolve(toy.change({"train.epochs": 3}))
+    with pytest.raises(MmjaxError, match=r"config.base is empty"):
+        study.run(spec.resolve(toy.change({"base": None})), {}, toy.folder, "")
