@@ -52,9 +52,9 @@ def get_config(size: str = "full") -> ConfigDict:
         name="adamw", lr=2e-3, weight_decay=0.01, b2=0.98, warmup_steps=30, clip_norm=0.0
     )
     config.train = dict(
-        steps=20 if tiny else 300,
-        batch_size=64 if tiny else 384,
-        eval_every=10 if tiny else 50,
+        steps=20 if tiny else 200,
+        batch_size=64 if tiny else 256,
+        eval_every=10 if tiny else 40,
         patience=0,
         save_every=10 if tiny else 100,
         log_every=5 if tiny else 20,

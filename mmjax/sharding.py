@@ -21,7 +21,7 @@ def join_processes() -> None:
     JAX finds TPU pods and Slurm by itself; other launchers give JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment.
     """
-    # On CPUs two programs at once may meet their peers' in another order; Gloo then ends the process.
+    # On CPUs two programs at once may meet their peers' in another order; Gloo then gives up.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     count, number = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
     jax.distributed.initialize(

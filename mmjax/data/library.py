@@ -84,7 +84,7 @@ class Pictures:
             ) from error
 
 
-CAPTIONS = 4  # keyword captions of an item
+CAPTIONS = 7  # keyword captions of an item
 MOST_KEYWORDS = 3  # in one caption: long ones cost time and teach little
 
 
