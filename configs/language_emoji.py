@@ -39,12 +39,14 @@ def get_config(size: str = "full") -> ConfigDict:
     )
     config.adapter = dict(
         kind="transformer",
-        width=192,
+        width=128,
         num_layers=1,
-        num_heads=3,
-        dropout=0.1,
-        input_dropout=0.3,
+        num_heads=2,
+        mlp_ratio=2,
+        dropout=0.2,
+        input_dropout=0.5,
         skip=True,
+        skip_hidden=1024,
         space="joint",
     )
     config.loss = dict(kind="distill_mse")
@@ -52,20 +54,19 @@ def get_config(size: str = "full") -> ConfigDict:
         name="adamw", lr=2e-3, weight_decay=0.01, b2=0.98, warmup_steps=30, clip_norm=0.0
     )
     config.train = dict(
-        steps=20 if tiny else 200,
+        steps=20 if tiny else 500,
         batch_size=64 if tiny else 256,
-        eval_every=10 if tiny else 40,
+        eval_every=10 if tiny else 100,
         patience=0,
         save_every=10 if tiny else 100,
         log_every=5 if tiny else 20,
         select="t2t_mR",
         cache_features=True,
     )
-    # The same encoder and text with a linear map instead, plain and as regularised as the adapter:
-    # is the transformer worth it?
+    # The same encoder, text and steps without the transformer: is it worth it?
     config.variants = dict(
         linear=dict(adapter=dict(kind="linear", input_dropout=0.0)),
-        linear_regularised=dict(adapter=dict(kind="linear")),
+        mlp=dict(adapter=dict(kind="mlp")),
     )
     config.mesh = dict(data=-1, model=1)
     config.checkpoint = dict(allow_other_encoder=False)

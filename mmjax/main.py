@@ -91,8 +91,10 @@ def start() -> None:
         jax.config.update("jax_num_cpu_devices", DEVICES.value)
     if DISTRIBUTED.value:
         sharding.join_processes()
-    # A second start compiles nothing that the first one did.
-    jax.config.update("jax_compilation_cache_dir", str(assets.cache_dir() / "compiled"))
+    # A second start compiles nothing that the first one did. Programs for several CPU processes do
+    # not survive the cache: Gloo aborts with a "distributed collective mismatch".
+    if jax.process_count() == 1 or jax.default_backend() != "cpu":
+        jax.config.update("jax_compilation_cache_dir", str(assets.cache_dir() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
     command = shlex.join(["python", "-m", "mmjax.main", *sys.argv[1:]])

@@ -196,7 +196,7 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         "ceiling": f"ceiling: base, {target} queries",
         "floor": f"floor: base, {source} queries",
         "linear": f"{source} encoder, linear map",
-        "linear_regularised": f"{source} encoder, linear map with input dropout",
+        "mlp": f"{source} encoder, MLP on the mean token",
         "adapted": f"adapted, {source} queries" if "floor" in found else f"base, {target} queries",
     }
     return Results(
@@ -243,11 +243,13 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
             notes.append(
                 f"{cut} of {total} {role} texts were longer than {kept} tokens and were cut."
             )
-    if "linear" in results.systems:
-        mean = {s: statistics.fmean(results.systems[s]["t2i_mR"]) for s in ("linear", "adapted")}
+    mean = {name: statistics.fmean(s["t2i_mR"]) for name, s in results.systems.items()}
+    others = {name: value for name, value in mean.items() if name in ("linear", "mlp")}
+    if others:
+        shown = ", ".join(f"{value:.3f} for {results.labels[n]}" for n, value in others.items())
         notes.append(
-            f"Is the transformer worth it? Text-to-image mR {mean['adapted']:.3f} against "
-            f"{mean['linear']:.3f} for a linear map of the same encoder, trained on the same text."
+            f"Is the transformer worth it? Text-to-image mR {mean['adapted']:.3f} with it; without "
+            f"it, on the same text: {shown}."
         )
     return Report(
         title=recipe.name.replace("_", " "),

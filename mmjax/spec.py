@@ -109,7 +109,8 @@ class AdapterSpec:
     """The language adapter: linear, `num_layers` transformer layers, masked mean, linear.
 
     Attributes:
-      kind: `transformer`, or `linear` (masked mean and one linear map: the baseline).
+      kind: `transformer`; or the baselines without one, on the mean token: `linear` (one linear
+        map) and `mlp` (a GELU layer of width `skip_hidden` beside it).
       width: of the transformer layers.
       num_layers: 1 or 2 in the talk; any number is allowed.
       num_heads: attention heads; divides `width`.
@@ -117,11 +118,12 @@ class AdapterSpec:
       dropout: after attention, in and after the feed-forward part, and before the output.
       input_dropout: on the standardised tokens (for `linear`: on their mean).
       skip: adds a linear map of the mean token to the output.
+      skip_hidden: width of a GELU layer beside that linear map; 0 for none.
       space: `joint` maps into the joint space after the base's text head, `encoder` into the frozen
         text encoder's own embedding space (the base's text head follows, frozen).
     """
 
-    kind: Literal["transformer", "linear"] = "transformer"
+    kind: Literal["transformer", "linear", "mlp"] = "transformer"
     width: int = 384
     num_layers: int = 1
     num_heads: int = 6
@@ -129,6 +131,7 @@ class AdapterSpec:
     dropout: float = 0.1
     input_dropout: float = 0.0
     skip: bool = False
+    skip_hidden: int = 0
     space: Literal["joint", "encoder"] = "joint"
 
 

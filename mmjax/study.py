@@ -130,8 +130,9 @@ def evaluate(
             "this start in all": seconds + time.monotonic() - began,
         },
     )
+    report = make_report(results, runs, recipe, library)  # every process has its part in it
     if jax.process_index() == 0:
-        write_report(workdir, make_report(results, runs, recipe, library))
+        write_report(workdir, report)
         results.save(workdir / "results.json")
         show(results, workdir)
 

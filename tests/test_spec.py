@@ -14,8 +14,8 @@ def language() -> dict:
 
 def test_the_default_recipe_trains_base_baseline_and_adapter_in_turn():
     recipe = spec.resolve(language())
-    assert [s.name for s in recipe.stages] == ["base", "linear", "linear_regularised", "language"]
-    assert [s.adapter.kind for s in recipe.stages[1:]] == ["linear", "linear", "transformer"]
+    assert [s.name for s in recipe.stages] == ["base", "linear", "mlp", "language"]
+    assert [s.adapter.kind for s in recipe.stages[1:]] == ["linear", "mlp", "transformer"]
     for baseline in recipe.stages[1:3]:
         same = dataclasses.replace(baseline, name="language", adapter=recipe.main.adapter)
         assert same == recipe.main
@@ -45,7 +45,7 @@ def test_tiny_is_the_same_recipe_made_small(module):
         (("train", "steps"), 0, "config.train.steps is 0; expected at least 1"),
         (("train", "steps"), 1.5, "expected a value of type int"),
         (("train", "steps"), True, "expected a value of type int"),
-        (("adapter", "num_heads"), 7, "a divisor of adapter.width=256"),
+        (("adapter", "num_heads"), 7, "a divisor of adapter.width=128"),
         (("encoders",), {"image": {"source": "asset:dinov2-small"}}, "expected the roles"),
         (("evals",), ("bleu",), r"config.evals is 'bleu'; expected one of \['retrieval'"),
         (("seeds",), (), "expected different integers"),

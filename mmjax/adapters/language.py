@@ -17,6 +17,33 @@ def masked_mean(x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[Arr
     return (x * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
 
 
+class PooledMap(nn.Module):
+    """From a mean token to the target space: a linear map and, if `hidden`, a GELU layer beside it.
+
+    Attributes:
+      out_dim: width of the target space.
+      hidden: width of the GELU layer; 0 for a linear map alone.
+      input_dropout: rate on the mean token.
+      dropout: rate after the GELU layer.
+    """
+
+    out_dim: int
+    hidden: int
+    input_dropout: float
+    dropout: float
+
+    @nn.compact
+    def __call__(self, mean: Float[Array, "b d"], *, deterministic: bool) -> Float[Array, "b e"]:
+        """Returns one un-normalised vector a text."""
+        mean = nn.Dropout(self.input_dropout)(mean, deterministic=deterministic)
+        mapped = nn.Dense(self.out_dim, name="linear")(mean)
+        if self.hidden:
+            y = nn.gelu(nn.Dense(self.hidden, name="hidden")(mean), approximate=False)
+            y = nn.Dropout(self.dropout)(y, deterministic=deterministic)
+            mapped = mapped + nn.Dense(self.out_dim, name="hidden_out")(y)
+        return mapped
+
+
 class TransformerLayer(nn.Module):
     """One pre-LayerNorm transformer layer: self-attention, then a GELU feed-forward part.
 
@@ -61,8 +88,9 @@ class LanguageAdapter(nn.Module):
       mlp_ratio: feed-forward width over `width`.
       dropout: rate in the layers and before the output.
       input_dropout: rate on the standardised tokens.
-      skip: adds a linear map of the mean standardised token, so that the layers only learn what a
-        linear map cannot.
+      skip: adds a `PooledMap` of the mean standardised token, so that the layers only learn what it
+        cannot.
+      skip_hidden: width of that map's GELU layer.
     """
 
     out_dim: int
@@ -73,6 +101,7 @@ class LanguageAdapter(nn.Module):
     dropout: float
     input_dropout: float = 0.0
     skip: bool = False
+    skip_hidden: int = 0
 
     @nn.compact
     def __call__(
@@ -91,22 +120,23 @@ class LanguageAdapter(nn.Module):
         x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
         x = nn.Dense(self.out_dim, name="out")(x)
         if self.skip:
-            mean = masked_mean(tokens, mask)
-            mean = nn.Dropout(self.input_dropout)(mean, deterministic=deterministic)
-            x = x + nn.Dense(self.out_dim, name="skip")(mean)
+            skip = PooledMap(
+                self.out_dim, self.skip_hidden, self.input_dropout, self.dropout, name="skip"
+            )
+            x = x + skip(masked_mean(tokens, mask), deterministic=deterministic)
         return x
 
 
-class LinearMap(nn.Module):
-    """The baseline: the mean standardised token and one linear map.
+class PooledAdapter(nn.Module):
+    """The baseline without transformer: the mean standardised token through a `PooledMap`.
 
-    Attributes:
-      out_dim: width of the target space.
-      input_dropout: rate on the mean token.
+    Attributes: as of `PooledMap`.
     """
 
     out_dim: int
+    hidden: int = 0
     input_dropout: float = 0.0
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -114,5 +144,5 @@ class LinearMap(nn.Module):
     ) -> Float[Array, "b e"]:
         """Returns one un-normalised vector a text."""
         mean = masked_mean(Standardize(name="standardize")(tokens, mask), mask)
-        mean = nn.Dropout(self.input_dropout)(mean, deterministic=deterministic)
-        return nn.Dense(self.out_dim, name="out")(mean)
+        mapped = PooledMap(self.out_dim, self.hidden, self.input_dropout, self.dropout, name="map")
+        return mapped(mean, deterministic=deterministic)

@@ -46,7 +46,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Gather(grain.transforms.RandomMap):
-    """Examples' numbers -> a batch: role -> inputs."""
+    """Numbers of a global batch's examples -> this process's rows of it: role -> inputs."""
 
     roles: Mapping[str, Choices]
 
@@ -54,9 +54,14 @@ class Gather(grain.transforms.RandomMap):
     def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, element: Any, rng: np.random.Generator
     ) -> dict[str, Any]:
-        """Draws candidates role by role, in the order of their names."""
+        """Draws candidates role by role, in the order of their names.
+
+        Every process draws for the whole batch, so that their number changes nothing.
+        """
+        share = len(element) // jax.process_count()
+        mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         return {
-            name: self.roles[name].table.gather(self.roles[name].draw(element, rng))
+            name: self.roles[name].table.gather(self.roles[name].draw(element, rng)[mine])
             for name in sorted(self.roles)
         }
 
@@ -106,8 +111,8 @@ def train_batches(
         dataset = (
             grain.MapDataset.range(count)
             .seed(seed + number)
-            .shuffle()[jax.process_index() :: jax.process_count()]
-            .batch(batch_size // jax.process_count(), drop_remainder=True)
+            .shuffle()
+            .batch(batch_size, drop_remainder=True)
             .repeat()
             .random_map(Gather(phase.roles))
         )
@@ -130,5 +135,5 @@ def examples(phase: Phase, batch_size: int, seed: int) -> dict[str, dict[str, np
     """
     rng = np.random.default_rng(seed)
     count = len(next(iter(phase.roles.values())))
-    drawn = rng.permutation(count)[:batch_size][jax.process_index() :: jax.process_count()]
+    drawn = rng.permutation(count)[:batch_size]
     return Gather(phase.roles).random_map(drawn, rng)

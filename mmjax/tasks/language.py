@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mmjax.adapters.language import LanguageAdapter, LinearMap
+from mmjax.adapters.language import LanguageAdapter, PooledAdapter
 from mmjax.losses import distill
 from mmjax.losses.contrastive import info_nce
 from mmjax.metrics import Metrics, mean_of
@@ -41,10 +41,19 @@ class LanguageTask:
     def _module(self) -> nn.Module:
         a = self.adapter
         out = self.base.width if a.space == "joint" else self.base.text.width
-        if a.kind == "linear":
-            return LinearMap(out, a.input_dropout)
+        if a.kind != "transformer":
+            hidden = a.skip_hidden if a.kind == "mlp" else 0
+            return PooledAdapter(out, hidden, a.input_dropout, a.dropout)
         return LanguageAdapter(
-            out, a.width, a.num_layers, a.num_heads, a.mlp_ratio, a.dropout, a.input_dropout, a.skip
+            out_dim=out,
+            width=a.width,
+            num_layers=a.num_layers,
+            num_heads=a.num_heads,
+            mlp_ratio=a.mlp_ratio,
+            dropout=a.dropout,
+            input_dropout=a.input_dropout,
+            skip=a.skip,
+            skip_hidden=a.skip_hidden,
         )
 
     def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:

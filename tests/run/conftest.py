@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,10 @@ def make_config(folder: Path) -> dict[str, Any]:
         "seeds": (0,),
         "languages": ("zh", "en"),
         "evals": ("retrieval", "zeroshot"),
-        "encoders": {**encoders, "foreign": {"source": str(folder / "foreign"), "output": "tokens"}},
+        "encoders": {
+            **encoders,
+            "foreign": {"source": str(folder / "foreign"), "output": "tokens"},
+        },
         "base": {
             **shared,
             "task": "contrastive",
@@ -270,8 +273,6 @@ def straight(toy: Toy) -> Path:
 
 
 @pytest.fixture
-def cached(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def cached(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes this process use the toy's cache."""
     monkeypatch.setenv("MMJAX_CACHE", str(toy.cache))
-    yield
-

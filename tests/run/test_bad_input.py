@@ -60,7 +60,10 @@ def test_no_config_is_a_sentence(toy):
         ("--config.adapter.kind=conv", ("config.adapter.kind is 'conv'", "'linear'")),
         ("--config.train.batch_size=0", ("config.train.batch_size is 0; expected at least 1",)),
         ("--config.base.pairs.source=none.jsonl", ("cannot read none.jsonl", "No such file")),
-        ("--config.base.train.batch_size=64", ("batch size 64 is larger than the 22", "at most 22")),
+        (
+            "--config.base.train.batch_size=64",
+            ("batch size 64 is larger than the 22", "at most 22"),
+        ),
         ("--config.mesh.data=3", ("mesh data=3", "1 devices")),
     ],
 )

@@ -76,5 +76,7 @@ def test_a_second_start_trains_and_loads_nothing(finished, toy, start, monkeypat
 
 def test_mesh_and_switches_may_change_but_nothing_else(finished, toy, start):
     start(toy, finished, {"mesh.data": 8, "checkpoint.allow_other_encoder": True})
-    with pytest.raises(checkpoint.MmjaxError, match=r"another recipe \(optim.lr: 0.003 there, 0.1 h"):
+    with pytest.raises(
+        checkpoint.MmjaxError, match=r"another recipe \(optim.lr: 0.003 there, 0.1 h"
+    ):
         start(toy, finished, {"optim.lr": 0.1})

@@ -22,7 +22,9 @@ from mmjax.tasks.language import LanguageTask
 D_IMAGE, D_TEXT, D_FOREIGN, B, L = 12, 10, 8, 16, 4
 HEAD = HeadSpec(hidden=(16,), out_dim=6, dropout=0.1, hidden_dropout=0.1, members=2)
 BASE = ContrastiveTask(Tower("image", D_IMAGE), Tower("text", D_TEXT), HEAD, HEAD, LossSpec())
-ADAPTER = AdapterSpec(width=8, num_heads=2, num_layers=2, input_dropout=0.1, skip=True)
+ADAPTER = AdapterSpec(
+    width=8, num_heads=2, num_layers=2, input_dropout=0.1, skip=True, skip_hidden=8
+)
 
 
 def language(kind: Any = "distill_mse", **adapter):
