@@ -4,6 +4,9 @@
 
 Stands in for CLIP where no CLIP weights can be had. Needs the assets minilm-l6, dinov2-small and
 openmoji (fetched on first use).
+
+Measured (3 seeds, 329 held-out emoji): name to picture R@1/5/10 .178/.405/.545, mR .376 +- .014;
+picture to name mR .373 +- .021. About 20 s a seed on 2 CPU cores once features are cached.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,11 @@
 A frozen multilingual BERT (mE5-small) reads Chinese; linear, one transformer layer, linear map its
 tokens into the frozen English text space of `base_emoji`, distilled on parallel text alone. Needs
 the assets minilm-l6, me5-small, dinov2-small, openmoji and cedict (fetched on first use).
+
+Measured (3 seeds, 329 held-out emoji): Chinese name to picture R@1/5/10 .122/.351/.474, mR
+.315 +- .010 (linear map .315, floor .053, ceiling .376: recovery 81 %); picture to name mR
+.339 +- .015 (linear map .310, floor .061, ceiling .373: recovery 89 %). Nine minutes from nothing
+on 2 CPU cores.
 """
 
 from typing import Any

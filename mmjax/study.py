@@ -83,6 +83,10 @@ def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) 
     library = Library(mesh, recipe.languages)
     _write_json(workdir / "env.json", environment(recipe))
     runs = plan(recipe, workdir)
+    # All data is read before anything is trained on some of it: a mistake in the last stage's must
+    # not cost the first stage's time.
+    for stage in recipe.stages:
+        library.check(stage)
     for one in runs:
         train(one, library)
     evaluate(recipe, workdir, command, library, time.monotonic() - began)

@@ -26,7 +26,7 @@ from mmjax.encoders.image_preprocess import open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals import View
 from mmjax.rng import seed_for
-from mmjax.spec import EncoderSpec, PairsSpec
+from mmjax.spec import EncoderSpec, PairsSpec, Stage
 from mmjax.tasks import Inputs, Tower
 
 
@@ -173,6 +173,18 @@ class Library:
         if (source, limit) not in self._parallel:
             self._parallel[source, limit] = load_parallel(source, limit)
         return self._parallel[source, limit]
+
+    def check(self, stage: Stage) -> None:
+        """Reads a stage's own records, without any encoder.
+
+        Raises:
+          MmjaxError: what `load_corpus` and `load_parallel` say.
+        """
+        self.corpus(stage.pairs)
+        if stage.task == "language":
+            for source in stage.parallel.sources:
+                if source != "captions":
+                    self.parallel(source, stage.parallel.limit)
 
     def split(self, spec: PairsSpec, seed: int) -> Split:
         """The split that a seed draws."""
