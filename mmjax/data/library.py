@@ -182,9 +182,21 @@ class Library:
         """
         self.corpus(stage.pairs)
         if stage.task == "language":
-            for source in stage.parallel.sources:
-                if source != "captions":
-                    self.parallel(source, stage.parallel.limit)
+            self.pairs(stage)
+
+    def pairs(self, stage: Stage) -> list[Pair]:
+        """All parallel text of a stage other than captions.
+
+        Raises:
+          MmjaxError: the stage names no source at all.
+        """
+        spec = stage.parallel
+        if not spec.sources:
+            raise MmjaxError(
+                "config.parallel.sources is empty; expected 'captions', 'cedict' or .jsonl paths"
+            )
+        sources = [source for source in spec.sources if source != "captions"]
+        return [pair for source in sources for pair in self.parallel(source, spec.limit)]
 
     def split(self, spec: PairsSpec, seed: int) -> Split:
         """The split that a seed draws."""

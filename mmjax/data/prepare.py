@@ -16,7 +16,6 @@ from mmjax.data.library import (
 from mmjax.data.pipeline import Choices, Phase
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
-from mmjax.errors import MmjaxError
 from mmjax.evals import EvalSet, ZeroShot
 from mmjax.spec import Recipe, Stage
 from mmjax.tasks import Tower
@@ -68,7 +67,7 @@ def prepare(stage: Stage, recipe: Recipe, seed: int, library: Library) -> StageD
     corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
     cached = stage.train.cache_features
     language = stage.task == "language"
-    pairs = _parallel(stage, library) if language else []
+    pairs = library.pairs(stage) if language else []
     images = library.images(stage.encoders["image"], stage.pairs, cached)
     texts = library.texts(
         "text",
@@ -176,16 +175,6 @@ def _language_phases(
         second = round(stage.train.steps * stage.loss.second_stage_from)
         return [phase for phase in distill if phase.start < second] + [Phase(second, contrast)]
     return distill
-
-
-def _parallel(stage: Stage, library: Library) -> list[Pair]:
-    sources = [s for s in stage.parallel.sources if s != "captions"]
-    pairs = [pair for s in sources for pair in library.parallel(s, stage.parallel.limit)]
-    if not pairs and "captions" not in stage.parallel.sources:
-        raise MmjaxError(
-            "config.parallel.sources is empty; expected 'captions', 'cedict' or .jsonl paths"
-        )
-    return pairs
 
 
 def _caption_examples(

@@ -117,12 +117,7 @@ class ContrastiveTask:
         image = self.members(self.embed("image", trainable, frozen, batch["image"], image_key))
         text = self.members(self.embed("text", trainable, frozen, batch["text"], text_key))
         logit_scale = self.logit_scale(trainable)
-        each = jnp.stack(
-            [
-                info_nce(*pair, logit_scale, self.loss_spec.label_smoothing)
-                for pair in zip(image, text, strict=True)
-            ]
-        ).mean(axis=0)
+        each = member_info_nce(image, text, logit_scale, self.loss_spec.label_smoothing)
         similarity = jnp.einsum("mid,mjd->ij", image, text)
         nearest = jnp.argmax(similarity, axis=-1) == jnp.arange(len(each))
         metrics = {
@@ -138,3 +133,14 @@ class ContrastiveTask:
             "embed_images": lambda t, f, inputs: self.normalize(self.embed("image", t, f, inputs)),
             "embed_texts": lambda t, f, inputs: self.normalize(self.embed("text", t, f, inputs)),
         }
+
+
+def member_info_nce(
+    image: Float[Array, "m b e"],
+    text: Float[Array, "m b e"],
+    logit_scale: Float[Array, ""],
+    label_smoothing: float,
+) -> Float[Array, " b"]:
+    """Symmetric InfoNCE of every member on its own, averaged over members, for every pair."""
+    pairs = zip(image, text, strict=True)
+    return jnp.stack([info_nce(*pair, logit_scale, label_smoothing) for pair in pairs]).mean(axis=0)

@@ -10,11 +10,10 @@ from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.language import LanguageAdapter, PooledAdapter
 from mmjax.losses import distill
-from mmjax.losses.contrastive import info_nce
 from mmjax.metrics import Metrics, mean_of
 from mmjax.spec import AdapterSpec, LossSpec
 from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
-from mmjax.tasks.contrastive import ContrastiveTask
+from mmjax.tasks.contrastive import ContrastiveTask, member_info_nce
 from mmjax.trees import PyTree
 
 
@@ -107,8 +106,7 @@ class LanguageTask:
             pairs = self.base.members(image), self.base.members(self._joint(frozen, student))
             scale = trainable.get("logit_scale", -jnp.log(self.loss_spec.init_temperature))
             smoothing = self.loss_spec.label_smoothing
-            members = [info_nce(*pair, scale, smoothing) for pair in zip(*pairs, strict=True)]
-            each = jnp.stack(members).mean(axis=0)
+            each = member_info_nce(*pairs, scale, smoothing)
             return each.mean(), {"contrastive": mean_of(each)}
         teacher = jax.lax.stop_gradient(self._teacher(frozen, batch["text"]))
         kind = self.loss_spec.kind.removeprefix("distill_")
