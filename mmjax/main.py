@@ -76,27 +76,15 @@ def main(argv: list[str]) -> None:
 
 def start() -> None:
     """Everything that imports jax."""
-    from mmjax import spec
+    from mmjax.recipe import as_dict, resolve
 
-    config = spec.as_dict(CONFIG.value)
-    recipe = spec.resolve(config)
+    config = as_dict(CONFIG.value)
+    recipe = resolve(config)
     workdir = Path(WORKDIR.value or f"runs/{recipe.name}")
-
-    import jax
 
     from mmjax import assets, sharding, study, use
 
-    if DEVICES.value:
-        jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_num_cpu_devices", DEVICES.value)
-    if DISTRIBUTED.value:
-        sharding.join_processes()
-    # A second start compiles nothing that the first one did. Programs for several CPU processes do
-    # not survive the cache: Gloo aborts with a "distributed collective mismatch".
-    if jax.process_count() == 1 or jax.default_backend() != "cpu":
-        jax.config.update("jax_compilation_cache_dir", str(assets.cache_dir() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
+    sharding.set_up(DEVICES.value, DISTRIBUTED.value, assets.cache_dir() / "compiled")
     command = shlex.join(["python", "-m", "mmjax.main", *sys.argv[1:]])
     if MODE.value == "train":
         study.run(recipe, config, workdir, command)

@@ -19,9 +19,9 @@ from mmjax.encoders.image_preprocess import open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals import Retrieval, TextRetrieval, ZeroShot, ranks
 from mmjax.evals.functions import Published
+from mmjax.recipe import Recipe
 from mmjax.report import Component, Curve, Gallery, GalleryImage, GalleryRow, Report, Table
 from mmjax.sharding import place
-from mmjax.spec import Recipe
 from mmjax.train import DONE, Assembly, Run, assemble
 from mmjax.writer import METRICS_FILE, read_metrics, series, write_atomic
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,26 @@ from mmjax.trees import PyTree
 
 Rules = Sequence[tuple[str, PartitionSpec]]
 REPLICATED: Rules = ((r".*", PartitionSpec()),)
+
+
+def set_up(cpu_devices: int, distributed: bool, compiled: Path) -> None:
+    """Settles JAX's devices, processes and compile cache, before anything else asks for a device.
+
+    Args:
+      cpu_devices: emulate so many devices on the CPU; 0 takes what there is.
+      distributed: join the other processes of this run.
+      compiled: folder of compiled programs; a second start compiles nothing that the first one did.
+    """
+    if cpu_devices:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", cpu_devices)
+    if distributed:
+        join_processes()
+    # Programs for several CPU processes do not survive the cache: Gloo aborts with a "distributed
+    # collective mismatch".
+    if jax.process_count() == 1 or jax.default_backend() != "cpu":
+        jax.config.update("jax_compilation_cache_dir", str(compiled))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def join_processes() -> None:

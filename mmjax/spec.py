@@ -1,22 +1,20 @@
-"""The recipe as frozen dataclasses: names resolved, sizes checked, errors that name the fix.
+"""One training run as frozen dataclasses: names, choices, defaults, and sizes that fit together."""
 
-A recipe file returns an `ml_collections.ConfigDict`. `resolve` turns it into a `Recipe` once, at
-the door; nothing behind it sees a ConfigDict.
-"""
-
-import dataclasses
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from mmjax.errors import MmjaxError
 
-T = TypeVar("T")
 
+def check(condition: bool, where: str, value: object, expected: str) -> None:
+    """Raises an `MmjaxError` that names the setting, its value and what was expected.
 
-def _check(condition: bool, where: str, value: object, expected: str) -> None:
+    Args:
+      condition: whether the value is good.
+      where: the setting's path below `config`.
+      value: what stands there.
+      expected: what should.
+    """
     if not condition:
         raise MmjaxError(f"config.{where} is {value!r}; expected {expected}")
 
@@ -234,7 +232,7 @@ class Stage:
         roles = {"contrastive": {"image", "text"}, "language": {"image", "text", "foreign"}}[
             self.task
         ]
-        _check(
+        check(
             set(self.encoders) == roles,
             "encoders",
             sorted(self.encoders),
@@ -242,213 +240,44 @@ class Stage:
         )
         t, p, a, loss = self.train, self.pairs, self.adapter, self.loss
         for name in ("steps", "batch_size", "eval_every", "save_every", "keep", "log_every"):
-            _check(getattr(t, name) >= 1, f"train.{name}", getattr(t, name), "at least 1")
-        _check(t.batch_size >= 2, "train.batch_size", t.batch_size, "at least 2")
-        _check(0 < p.test_fraction < 1, "pairs.test_fraction", p.test_fraction, "between 0 and 1")
-        _check(0 < p.val_fraction < 1, "pairs.val_fraction", p.val_fraction, "between 0 and 1")
-        _check(
+            check(getattr(t, name) >= 1, f"train.{name}", getattr(t, name), "at least 1")
+        check(t.batch_size >= 2, "train.batch_size", t.batch_size, "at least 2")
+        check(0 < p.test_fraction < 1, "pairs.test_fraction", p.test_fraction, "between 0 and 1")
+        check(0 < p.val_fraction < 1, "pairs.val_fraction", p.val_fraction, "between 0 and 1")
+        check(
             p.test_fraction + p.val_fraction < 0.9,
             "pairs.val_fraction",
             p.val_fraction,
             "test and validation together under 0.9 of the items",
         )
-        _check(
+        check(
             bool(p.styles) and bool(p.views), "pairs.views", p.views, "at least one style and view"
         )
-        _check(
+        check(
             a.width % a.num_heads == 0,
             "adapter.num_heads",
             a.num_heads,
             f"a divisor of adapter.width={a.width}",
         )
-        _check(a.num_layers >= 1, "adapter.num_layers", a.num_layers, "at least 1")
+        check(a.num_layers >= 1, "adapter.num_layers", a.num_layers, "at least 1")
         for name, head in (("image_head", self.image_head), ("text_head", self.text_head)):
-            _check(0 <= head.dropout < 1, f"{name}.dropout", head.dropout, "in [0, 1)")
-            _check(0 <= head.hidden_dropout < 1, name, head.hidden_dropout, "dropouts in [0, 1)")
-            _check(head.members >= 1, f"{name}.members", head.members, "at least 1")
+            check(0 <= head.dropout < 1, f"{name}.dropout", head.dropout, "in [0, 1)")
+            check(0 <= head.hidden_dropout < 1, name, head.hidden_dropout, "dropouts in [0, 1)")
+            check(head.members >= 1, f"{name}.members", head.members, "at least 1")
         for name in ("out_dim", "members"):
             image, text = getattr(self.image_head, name), getattr(self.text_head, name)
-            _check(image == text, f"text_head.{name}", text, f"{image}: both heads share one space")
+            check(image == text, f"text_head.{name}", text, f"{image}: both heads share one space")
         share = self.parallel.captions_from
-        _check(0 < share <= 1, "parallel.captions_from", share, "above 0, at most 1")
-        _check(0 <= a.dropout < 1, "adapter.dropout", a.dropout, "in [0, 1)")
-        _check(0 <= a.input_dropout < 1, "adapter.input_dropout", a.input_dropout, "in [0, 1)")
-        _check(self.optim.lr > 0, "optim.lr", self.optim.lr, "a positive learning rate")
-        _check(loss.init_temperature > 0, "loss.init_temperature", loss.init_temperature, "above 0")
-        _check(
+        check(0 < share <= 1, "parallel.captions_from", share, "above 0, at most 1")
+        check(0 <= a.dropout < 1, "adapter.dropout", a.dropout, "in [0, 1)")
+        check(0 <= a.input_dropout < 1, "adapter.input_dropout", a.input_dropout, "in [0, 1)")
+        check(self.optim.lr > 0, "optim.lr", self.optim.lr, "a positive learning rate")
+        check(loss.init_temperature > 0, "loss.init_temperature", loss.init_temperature, "above 0")
+        check(
             0 < loss.second_stage_from < 1,
             "loss.second_stage_from",
             loss.second_stage_from,
             "between 0 and 1",
         )
         if self.task == "contrastive":
-            _check(
-                loss.kind == "contrastive", "loss.kind", loss.kind, "'contrastive' for this task"
-            )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A whole recipe: stages in the order they are trained, once a seed.
-
-    Attributes:
-      name: of the recipe, for titles and the card.
-      stages: the base first, then baselines, the main one last.
-      seeds: every stage is run once with each; a seed draws the split, the initial values and the
-        order of the data.
-      languages: (source, target): the language that is added and the one the base knows.
-      evals: evaluators to run on the test split.
-      base: path of a finished base run to build on, instead of a stage that trains one.
-      mesh: sizes of the mesh axes.
-      allow_other_encoder: accept checkpoints of other encoders.
-      tensorboard: also write TensorBoard events.
-    """
-
-    name: str
-    stages: tuple[Stage, ...]
-    seeds: tuple[int, ...]
-    languages: tuple[str, str]
-    evals: tuple[str, ...]
-    mesh: MeshSpec
-    base: str | None
-    allow_other_encoder: bool
-    tensorboard: bool
-
-    @property
-    def main(self) -> Stage:
-        """The stage that the recipe is about."""
-        return self.stages[-1]
-
-
-def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """Builds a spec dataclass from a mapping, checking names and types.
-
-    Args:
-      cls: a dataclass of this module.
-      values: field name -> value; nested mappings for nested dataclasses.
-      where: the mapping's place in the recipe, for messages.
-
-    Returns:
-      The dataclass.
-
-    Raises:
-      MmjaxError: an unknown name, a missing one, or a value of another type or outside its choices.
-    """
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    prefix = f"{where}." if where else ""
-    for name in values:
-        _check(name in fields, f"{prefix}{name}", values[name], f"one of the keys {sorted(fields)}")
-    missing = [
-        n
-        for n, f in fields.items()
-        if n not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise MmjaxError(f"config.{where or cls.__name__} lacks {missing}")
-    return cls(**{n: _convert(hints[n], v, f"{prefix}{n}") for n, v in values.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Checks one value against its type annotation; lists become tuples, ints floats."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where)
-    if origin is Literal:
-        _check(value in args, where, value, f"one of {list(args)}")
-        return value
-    if origin is types.UnionType:
-        if value is None:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
-    if origin is tuple:
-        _check(isinstance(value, (tuple, list)), where, value, "a list")
-        return tuple(_convert(args[0], v, where) for v in value)
-    if origin is dict:
-        _check(isinstance(value, Mapping), where, value, "a mapping")
-        return {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    _check(
-        isinstance(value, hint) and (hint is bool or not isinstance(value, bool)),
-        where,
-        value,
-        f"a value of type {hint.__name__}",
-    )
-    return value
-
-
-_TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "checkpoint", "writer"}
-
-
-def resolve(config: Mapping[str, Any]) -> Recipe:
-    """Turns a recipe's configuration into checked, frozen dataclasses.
-
-    Args:
-      config: the recipe's ConfigDict or a plain nested dict. `base` may be None, the path of a
-        finished base run, or the configuration of one (trained first). `variants` maps names to
-        changes of the main stage; each becomes a baseline stage of its own.
-
-    Returns:
-      The recipe.
-
-    Raises:
-      MmjaxError: anything unknown, missing or impossible, with the choices.
-    """
-    config = as_dict(config)
-    where = {k: v for k, v in config.items() if k not in _TOP}
-    main = build(Stage, {"name": where.get("task", "main"), **where})
-    stages: list[Stage] = []
-    base = config.get("base")
-    if isinstance(base, Mapping):
-        nested = {k: v for k, v in base.items() if k not in _TOP}
-        stages.append(build(Stage, {**nested, "name": "base"}, "base"))
-        base = None
-    if main.task == "language" and base is None and not stages:
-        raise MmjaxError(
-            "config.base is empty; the language task needs a base recipe or run folder"
-        )
-    for name, changes in (config.get("variants") or {}).items():
-        stages.append(build(Stage, {**_merged(where, changes), "name": name}, f"variants.{name}"))
-    stages.append(main)
-    names = [s.name for s in stages]
-    _check(len(set(names)) == len(names), "variants", names, "names that differ from each other")
-    seeds = tuple(config.get("seeds", (0,)))
-    _check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
-    languages = tuple(config.get("languages", ("zh", "en")))
-    _check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
-    evals = tuple(config.get("evals", ("retrieval", "zeroshot")))
-    for name in evals:
-        _check(name in ("retrieval", "zeroshot"), "evals", name, "one of ['retrieval', 'zeroshot']")
-    return Recipe(
-        name=config.get("name", main.name),
-        stages=tuple(stages),
-        seeds=seeds,
-        languages=(languages[0], languages[1]),
-        evals=evals,
-        mesh=build(MeshSpec, config.get("mesh", {}), "mesh"),
-        base=base,
-        allow_other_encoder=bool(config.get("checkpoint", {}).get("allow_other_encoder", False)),
-        tensorboard=bool(config.get("writer", {}).get("tensorboard", False)),
-    )
-
-
-def as_dict(config: Any) -> dict[str, Any]:
-    """A plain nested dict of a ConfigDict or mapping."""
-    items: Any = config.items()  # ConfigDict is no Mapping, but has items
-    return {k: as_dict(v) if hasattr(v, "items") else v for k, v in items}
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with nested `changes` laid over them."""
-    result = dict(values)
-    for name, change in changes.items():
-        old = result.get(name)
-        result[name] = (
-            _merged(old, change)
-            if isinstance(old, Mapping) and isinstance(change, Mapping)
-            else change
-        )
-    return result
+            check(loss.kind == "contrastive", "loss.kind", loss.kind, "'contrastive' for this task")

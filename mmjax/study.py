@@ -16,9 +16,9 @@ import jax
 from mmjax import checkpoint, sharding
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
+from mmjax.recipe import Recipe
 from mmjax.report import print_table, write_report
 from mmjax.results import Results, make_report, measure
-from mmjax.spec import Recipe
 from mmjax.train import Run, train, versions
 from mmjax.writer import write_atomic
 

@@ -22,8 +22,9 @@ from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.functions import Published
 from mmjax.progress import track
+from mmjax.recipe import Recipe
 from mmjax.rng import key_for, seed_for
-from mmjax.spec import Recipe, Stage
+from mmjax.spec import Stage
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks import Task, make_task

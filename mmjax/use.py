@@ -18,7 +18,8 @@ from mmjax.encoders.image_preprocess import ImageLike, open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import View
 from mmjax.evals.functions import Published
-from mmjax.spec import EncoderSpec, Stage, build
+from mmjax.recipe import build
+from mmjax.spec import EncoderSpec, Stage
 from mmjax.tasks import Tower, make_task
 from mmjax.train import Run
 

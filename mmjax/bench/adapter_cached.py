@@ -15,9 +15,10 @@ from pathlib import Path
 
 import jax
 
-from mmjax import optim, sharding, spec
+from mmjax import optim, sharding
 from mmjax.data.library import Library
 from mmjax.data.pipeline import examples, train_batches
+from mmjax.recipe import Recipe, as_dict, resolve
 from mmjax.report import Table, print_table
 from mmjax.rng import key_for
 from mmjax.state import create
@@ -28,7 +29,7 @@ from mmjax.train import Run, assemble
 class Side:
     """One way to train: with or without the cache."""
 
-    def __init__(self, recipe: spec.Recipe, library: Library, cached: bool, steps: int) -> None:
+    def __init__(self, recipe: Recipe, library: Library, cached: bool, steps: int) -> None:
         """Builds, compiles and warms up.
 
         Args:
@@ -70,7 +71,7 @@ def main() -> None:
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    recipe = spec.resolve(spec.as_dict(module.get_config()))
+    recipe = resolve(as_dict(module.get_config()))
     library = Library(sharding.make_mesh(), recipe.languages)
     sides = {cached: Side(recipe, library, cached, args.rounds + 1) for cached in (True, False)}
     seconds: dict[bool, list[float]] = {True: [], False: []}

@@ -17,7 +17,8 @@ from mmjax.data.pipeline import Choices, Phase
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
 from mmjax.evals import EvalSet, ZeroShot
-from mmjax.spec import Recipe, Stage
+from mmjax.recipe import Recipe
+from mmjax.spec import Stage
 from mmjax.tasks import Tower
 
 

@@ -243,7 +243,8 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 @pytest.fixture(scope="session")
 def start() -> Callable[..., Path]:
     """Returns `start(toy, workdir, **changes)`: a run in this process, names with dots as keys."""
-    from mmjax import spec, study
+    from mmjax import study
+    from mmjax.recipe import resolve
 
     def run(
         toy: Toy, workdir: Path, changes: Mapping[str, Any] | None = None, command: str = "test"
@@ -251,7 +252,7 @@ def start() -> Callable[..., Path]:
         config = changed(toy.config, changes or {})
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MMJAX_CACHE", str(toy.cache))
-            study.run(spec.resolve(config), config, workdir, command)
+            study.run(resolve(config), config, workdir, command)
         return workdir
 
     return run

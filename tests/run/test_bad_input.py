@@ -7,8 +7,9 @@ import time
 import pytest
 from PIL import Image
 
-from mmjax import spec, study
+from mmjax import study
 from mmjax.errors import MmjaxError
+from mmjax.recipe import resolve
 
 
 def refused(done, *parts):
@@ -217,6 +218,6 @@ def test_a_picture_of_no_pixels(toy, data):
 
 def test_specs_name_the_unknown_key(toy):
     with pytest.raises(MmjaxError, match=r"config.train.epochs is 3; expected one of the keys"):
-        spec.resolve(toy.change({"train.epochs": 3}))
+        resolve(toy.change({"train.epochs": 3}))
     with pytest.raises(MmjaxError, match=r"config.base is empty"):
-        study.run(spec.resolve(toy.change({"base": None})), {}, toy.folder, "")
+        study.run(resolve(toy.change({"base": None})), {}, toy.folder, "")

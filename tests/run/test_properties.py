@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mmjax import optim, sharding, spec, study
+from mmjax import optim, sharding, study
 from mmjax.data.library import Library
 from mmjax.data.pipeline import examples
+from mmjax.recipe import resolve
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.train import assemble
@@ -31,7 +32,7 @@ def test_eight_devices_and_one_give_the_same_curve(stage, finished, straight, to
 
 def lowered(toy, workdir, changes):
     """(text of the base's train step, paths and shapes of the frozen tree)."""
-    recipe = spec.resolve(toy.change(changes))
+    recipe = resolve(toy.change(changes))
     mesh = sharding.make_mesh()
     run = study.plan(recipe, workdir)[0]
     assembly = assemble(run, Library(mesh, recipe.languages))

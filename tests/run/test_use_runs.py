@@ -8,8 +8,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import mmjax
-from mmjax import spec, study, use
+from mmjax import study, use
 from mmjax.errors import MmjaxError
+from mmjax.recipe import resolve
 
 TEXTS = ["w24 w34", "w30 w35", "w29 w37"]
 
@@ -18,7 +19,7 @@ TEXTS = ["w24 w34", "w30 w35", "w29 w37"]
 def exported(finished, toy, tmp_path_factory):
     """The run exported as safetensors."""
     folder = tmp_path_factory.mktemp("export")
-    use.export(study.plan(spec.resolve(toy.config), finished), folder)
+    use.export(study.plan(resolve(toy.config), finished), folder)
     return folder
 
 
@@ -111,11 +112,11 @@ def test_evaluate_again_gives_the_same_figures(finished, toy, tmp_path, cached):
     folder = shutil.copytree(finished, tmp_path / "run")
     before = json.loads((folder / "results.json").read_text())["systems"]
     (folder / "results.json").unlink()
-    study.evaluate(spec.resolve(toy.config), folder, "test")
+    study.evaluate(resolve(toy.config), folder, "test")
     assert json.loads((folder / "results.json").read_text())["systems"] == before
 
 
 def test_evaluate_before_training_is_refused(toy, tmp_path):
     with pytest.raises(MmjaxError, match="is not finished; train it first"):
-        study.evaluate(spec.resolve(toy.config), tmp_path, "test")
+        study.evaluate(resolve(toy.config), tmp_path, "test")
     assert list(tmp_path.iterdir()) == []

@@ -4,16 +4,16 @@ import dataclasses
 import pytest
 
 from configs import base_emoji, language_emoji
-from mmjax import spec
 from mmjax.errors import MmjaxError
+from mmjax.recipe import as_dict, resolve
 
 
 def language() -> dict:
-    return spec.as_dict(language_emoji.get_config())
+    return as_dict(language_emoji.get_config())
 
 
 def test_the_default_recipe_trains_base_baseline_and_adapter_in_turn():
-    recipe = spec.resolve(language())
+    recipe = resolve(language())
     assert [s.name for s in recipe.stages] == ["base", "linear", "mlp", "language"]
     assert [s.adapter.kind for s in recipe.stages[1:]] == ["linear", "mlp", "transformer"]
     for baseline in recipe.stages[1:3]:
@@ -24,7 +24,7 @@ def test_the_default_recipe_trains_base_baseline_and_adapter_in_turn():
 
 @pytest.mark.parametrize("module", [base_emoji, language_emoji])
 def test_tiny_is_the_same_recipe_made_small(module):
-    full, tiny = (spec.resolve(spec.as_dict(module.get_config(s))) for s in ("full", "tiny"))
+    full, tiny = (resolve(as_dict(module.get_config(s))) for s in ("full", "tiny"))
     assert [s.name for s in full.stages] == [s.name for s in tiny.stages]
     assert tiny.main.train.steps < full.main.train.steps
 
@@ -65,11 +65,11 @@ def test_every_mistake_has_its_own_sentence(path, value, message):
         place = place[name]
     place[path[-1]] = value
     with pytest.raises(MmjaxError, match=message):
-        spec.resolve(config)
+        resolve(config)
 
 
 def test_resolving_changes_nothing():
     config = language()
     before = copy.deepcopy(config)
-    spec.resolve(config)
+    resolve(config)
     assert config == before

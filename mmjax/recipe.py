@@ -1,0 +1,184 @@
+"""A whole recipe, read from its configuration.
+
+A recipe file returns an `ml_collections.ConfigDict`. `resolve` turns it into a `Recipe` once, at
+the door; nothing behind it sees a ConfigDict.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from mmjax.errors import MmjaxError
+from mmjax.spec import MeshSpec, Stage, check
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe: stages in the order they are trained, once a seed.
+
+    Attributes:
+      name: of the recipe, for titles and the card.
+      stages: the base first, then baselines, the main one last.
+      seeds: every stage is run once with each; a seed draws the split, the initial values and the
+        order of the data.
+      languages: (source, target): the language that is added and the one the base knows.
+      evals: evaluators to run on the test split.
+      base: path of a finished base run to build on, instead of a stage that trains one.
+      mesh: sizes of the mesh axes.
+      allow_other_encoder: accept checkpoints of other encoders.
+      tensorboard: also write TensorBoard events.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    seeds: tuple[int, ...]
+    languages: tuple[str, str]
+    evals: tuple[str, ...]
+    mesh: MeshSpec
+    base: str | None
+    allow_other_encoder: bool
+    tensorboard: bool
+
+    @property
+    def main(self) -> Stage:
+        """The stage that the recipe is about."""
+        return self.stages[-1]
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Builds a spec dataclass from a mapping, checking names and types.
+
+    Args:
+      cls: a dataclass of `mmjax.spec`.
+      values: field name -> value; nested mappings for nested dataclasses.
+      where: the mapping's place in the recipe, for messages.
+
+    Returns:
+      The dataclass.
+
+    Raises:
+      MmjaxError: an unknown name, a missing one, or a value of another type or outside its choices.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    prefix = f"{where}." if where else ""
+    for name in values:
+        check(name in fields, f"{prefix}{name}", values[name], f"one of the keys {sorted(fields)}")
+    missing = [
+        n
+        for n, f in fields.items()
+        if n not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise MmjaxError(f"config.{where or cls.__name__} lacks {missing}")
+    return cls(**{n: _convert(hints[n], v, f"{prefix}{n}") for n, v in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Checks one value against its type annotation; lists become tuples, ints floats."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where)
+    if origin is Literal:
+        check(value in args, where, value, f"one of {list(args)}")
+        return value
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple:
+        check(isinstance(value, (tuple, list)), where, value, "a list")
+        return tuple(_convert(args[0], v, where) for v in value)
+    if origin is dict:
+        check(isinstance(value, Mapping), where, value, "a mapping")
+        return {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    check(
+        isinstance(value, hint) and (hint is bool or not isinstance(value, bool)),
+        where,
+        value,
+        f"a value of type {hint.__name__}",
+    )
+    return value
+
+
+_TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "checkpoint", "writer"}
+
+
+def resolve(config: Mapping[str, Any]) -> Recipe:
+    """Turns a recipe's configuration into checked, frozen dataclasses.
+
+    Args:
+      config: the recipe's ConfigDict or a plain nested dict. `base` may be None, the path of a
+        finished base run, or the configuration of one (trained first). `variants` maps names to
+        changes of the main stage; each becomes a baseline stage of its own.
+
+    Returns:
+      The recipe.
+
+    Raises:
+      MmjaxError: anything unknown, missing or impossible, with the choices.
+    """
+    config = as_dict(config)
+    where = {k: v for k, v in config.items() if k not in _TOP}
+    main = build(Stage, {"name": where.get("task", "main"), **where})
+    stages: list[Stage] = []
+    base = config.get("base")
+    if isinstance(base, Mapping):
+        nested = {k: v for k, v in base.items() if k not in _TOP}
+        stages.append(build(Stage, {**nested, "name": "base"}, "base"))
+        base = None
+    if main.task == "language" and base is None and not stages:
+        raise MmjaxError(
+            "config.base is empty; the language task needs a base recipe or run folder"
+        )
+    for name, changes in (config.get("variants") or {}).items():
+        stages.append(build(Stage, {**_merged(where, changes), "name": name}, f"variants.{name}"))
+    stages.append(main)
+    names = [s.name for s in stages]
+    check(len(set(names)) == len(names), "variants", names, "names that differ from each other")
+    seeds = tuple(config.get("seeds", (0,)))
+    check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
+    languages = tuple(config.get("languages", ("zh", "en")))
+    check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
+    evals = tuple(config.get("evals", ("retrieval", "zeroshot")))
+    for name in evals:
+        check(name in ("retrieval", "zeroshot"), "evals", name, "one of ['retrieval', 'zeroshot']")
+    return Recipe(
+        name=config.get("name", main.name),
+        stages=tuple(stages),
+        seeds=seeds,
+        languages=(languages[0], languages[1]),
+        evals=evals,
+        mesh=build(MeshSpec, config.get("mesh", {}), "mesh"),
+        base=base,
+        allow_other_encoder=bool(config.get("checkpoint", {}).get("allow_other_encoder", False)),
+        tensorboard=bool(config.get("writer", {}).get("tensorboard", False)),
+    )
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A plain nested dict of a ConfigDict or mapping."""
+    items: Any = config.items()  # ConfigDict is no Mapping, but has items
+    return {k: as_dict(v) if hasattr(v, "items") else v for k, v in items}
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with nested `changes` laid over them."""
+    result = dict(values)
+    for name, change in changes.items():
+        old = result.get(name)
+        result[name] = (
+            _merged(old, change)
+            if isinstance(old, Mapping) and isinstance(change, Mapping)
+            else change
+        )
+    return result
