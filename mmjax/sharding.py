@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax import trees
 from mmjax.errors import MmjaxError
@@ -85,6 +85,35 @@ def shardings(tree: PyTree, mesh: Mesh, rules: Rules = REPLICATED) -> PyTree:
         specs,
         is_leaf=lambda x: isinstance(x, PartitionSpec),
     )
+
+
+def shard_shapes(
+    tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules = REPLICATED
+) -> dict[str, tuple[int, ...]]:
+    """What one device holds of every leaf.
+
+    Args:
+      tree: leaves with a shape; nothing is computed.
+      mesh: a mesh, or an abstract one of devices that are not at hand.
+      rules: (pattern, PartitionSpec) pairs.
+
+    Returns:
+      path -> shape of one shard.
+
+    Raises:
+      MmjaxError: a leaf that does not divide over the mesh.
+    """
+    specs = dict(trees.named_leaves(trees.match_rules(tree, rules)))
+    shapes = {}
+    for path, leaf in trees.named_leaves(tree):
+        try:
+            shapes[path] = NamedSharding(mesh, specs[path]).shard_shape(leaf.shape)
+        except ValueError as error:
+            raise MmjaxError(
+                f"{path} of shape {tuple(leaf.shape)} cannot be split by {specs[path]} over the "
+                f"mesh {dict(mesh.shape)}; give other sharding rules, or another mesh"
+            ) from error
+    return shapes
 
 
 def place(tree: PyTree, mesh: Mesh, rules: Rules = REPLICATED) -> PyTree:

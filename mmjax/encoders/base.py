@@ -29,7 +29,7 @@ class EncoderOutput(NamedTuple):
 
     tokens: Float[Array, "b l d"]  # hidden states after the last layer (and norm)
     mask: Int[Array, "b l"]  # 1 at real tokens
-    pooled: Float[Array, "b d"]  # float32, as the original library pools
+    pooled: Float[Array, "b e"]  # float32, as the original library pools
     class_tokens: Float[Array, "n b d"] | None = None  # pictures: after each layer, before the norm
 
     def select(self, want: str) -> Float[Array, "b *rest"]:
@@ -65,17 +65,25 @@ class Encoder:
     config: Any
     preprocess: Any  # TextPreprocess or ImagePreprocess
     fingerprint: str  # sha256 over the weights as they were published
-    pooling: Pooling | None = None  # None: the class token
+    pooling: Pooling | None = None  # None: the module's own embedding, or the class token
     dtype: Any = jnp.float32
     mesh: Mesh | None = None
+    logit_scale: float | None = None  # ln(1 / temperature) of a model with two towers
 
     @property
     def hidden_size(self) -> int:
-        """Width d of tokens and pooled vectors."""
+        """Width of the tokens."""
         return self.config.hidden_size
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of pooled vectors: of the joint space where the encoder projects into one."""
+        return getattr(self.config, "projection_dim", None) or self.hidden_size
 
     def width(self, want: str) -> int:
         """Size of the last axis of an output."""
+        if want == "pooled":
+            return self.embed_dim
         return self.hidden_size * {"cls_mean": 2, "cls_mean_deep": 2 + DEEP}.get(want, 1)
 
     @functools.cached_property
@@ -99,7 +107,7 @@ class Encoder:
             [b, h, w, 3].
 
         Returns:
-          Tokens [b, l, d], mask [b, l], pooled [b, d].
+          Tokens [b, l, d], mask [b, l], pooled [b, embed_dim].
         """
         return apply(self.module, self.pooling, params, inputs)
 
@@ -143,6 +151,8 @@ class Encoder:
     ) -> Float[np.ndarray, "n d"]:
         """Embeds texts as the original library does: its prompt, pooling and normalisation.
 
+        CLIP's are those of get_text_features: projected, not brought to length 1.
+
         Args:
           texts: n texts (str).
           batch_size: texts computed together; None takes 128.
@@ -164,7 +174,10 @@ class Encoder:
         batch_size: int | None = None,
         progress: bool = False,
     ) -> Float[np.ndarray, "n d"]:
-        """Embeds pictures as the original library does (DINOv2: class token after the last norm).
+        """Embeds pictures as the original library does.
+
+        DINOv2, ViT: the class token after the last norm. CLIP: as get_image_features, projected and
+        not brought to length 1.
 
         Args:
           images: n paths, encoded bytes, PIL images or uint8 arrays [h, w, 3].
@@ -190,7 +203,7 @@ class Encoder:
         if isinstance(items, str | bytes):
             raise MmjaxError("expected a list of items, got a single one; put it into a list")
         rows = list(self.outputs(items, "pooled", batch_size, progress, prompt))
-        return np.stack(rows) if rows else np.zeros((0, self.hidden_size), np.float32)
+        return np.stack(rows) if rows else np.zeros((0, self.embed_dim), np.float32)
 
     def _require(self, modality: str, function: str) -> None:
         if self.modality != modality:
@@ -207,7 +220,7 @@ def apply(
 
     Args:
       module: a family's linen module.
-      pooling: None takes the first (class) token.
+      pooling: None takes what the module sows as its embedding, or else the class token.
       params: its parameters.
       inputs: the module's arguments by name.
 
@@ -220,6 +233,6 @@ def apply(
     mask = arrays.get("attention_mask")
     if mask is None:
         mask = jnp.ones(tokens.shape[:2], jnp.int32)
-    pooled = tokens[:, 0].astype(jnp.float32) if pooling is None else pooling(tokens, mask)
-    class_tokens = inner.get("intermediates", {}).get("class_tokens", (None,))[0]
-    return EncoderOutput(tokens, mask, pooled, class_tokens)
+    sown = {name: value[0] for name, value in inner.get("intermediates", {}).items()}
+    pooled = sown.get("pooled", tokens[:, 0]) if pooling is None else pooling(tokens, mask)
+    return EncoderOutput(tokens, mask, pooled.astype(jnp.float32), sown.get("class_tokens"))

@@ -7,13 +7,10 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from mmjax.encoders.convert import (
-    COPY,
-    TRANSPOSE,
-    KeyRule,
-)
+from mmjax.encoders.convert import COPY, KeyRule, dense_rules, norm_rules
 from mmjax.encoders.layers import Attention, Dtype, LayerNorm, activation, check_sizes, stack
 from mmjax.errors import MmjaxError
 
@@ -153,54 +150,54 @@ class Bert(nn.Module):
         return layers(x, attention_mask.astype(bool))[0]
 
 
-_PREFIX = r"(?:bert\.|roberta\.|xlm_roberta\.|transformer\.)?"
-_LAYER = _PREFIX + r"encoder\.layer\.(?P<layer>\d+)\."
-# Old TensorFlow conversions call a norm's scale and bias gamma and beta.
-_SCALE, _BIAS = r"LayerNorm\.(?:weight|gamma)", r"LayerNorm\.(?:bias|beta)"
+PREFIX = r"(?:bert\.|roberta\.|xlm_roberta\.|transformer\.)?"
 
 
-def _norm(source: str, target: str) -> list[KeyRule]:
-    return [
-        KeyRule(source + _SCALE, f"{target}/scale", COPY),
-        KeyRule(source + _BIAS, f"{target}/bias", COPY),
-    ]
-
-
-def _dense(source: str, target: str) -> list[KeyRule]:
-    return [
-        KeyRule(source + r"\.weight", f"{target}/kernel", TRANSPOSE),
-        KeyRule(source + r"\.bias", f"{target}/bias", COPY),
-    ]
-
-
-def key_table(config: BertConfig) -> tuple[KeyRule, ...]:
+def rules(source: str, target: str) -> tuple[KeyRule, ...]:
     """How Hugging Face's tensors map onto the parameters of `Bert`.
 
     Args:
-      config: unused; the names do not depend on sizes.
+      source: pattern of what stands before their names.
+      target: what stands before the parameters' paths.
 
     Returns:
       The rules.
     """
-    del config
-    embeddings = _PREFIX + r"embeddings\."
+    embeddings, layer = source + r"embeddings\.", source + r"encoder\.layers?\.(?P<layer>\d+)\."
+    layers = f"{target}layers/"
     return (
         KeyRule(
             embeddings + r"(?P<table>word|position|token_type)_embeddings\.weight",
-            "{table}_embeddings/embedding",
+            target + "{table}_embeddings/embedding",
             COPY,
         ),
-        *_norm(embeddings, "embeddings_norm"),
-        *_dense(_LAYER + r"attention\.self\.(?P<part>query|key|value)", "layers/attention/{part}"),
-        *_dense(_LAYER + r"attention\.output\.dense", "layers/attention/out"),
-        *_norm(_LAYER + r"attention\.output\.", "layers/attention_norm"),
-        *_dense(_LAYER + r"intermediate\.dense", "layers/intermediate"),
-        *_dense(_LAYER + r"output\.dense", "layers/output"),
-        *_norm(_LAYER + r"output\.", "layers/output_norm"),
+        *norm_rules(embeddings + "LayerNorm", f"{target}embeddings_norm"),
+        *dense_rules(
+            layer + r"attention\.self\.(?P<part>query|key|value)", layers + "attention/{part}"
+        ),
+        *dense_rules(layer + r"attention\.output\.dense", f"{layers}attention/out"),
+        *norm_rules(layer + r"attention\.output\.LayerNorm", f"{layers}attention_norm"),
+        *dense_rules(layer + r"intermediate\.dense", f"{layers}intermediate"),
+        *dense_rules(layer + r"output\.dense", f"{layers}output"),
+        *norm_rules(layer + r"output\.LayerNorm", f"{layers}output_norm"),
     )
+
+
+def key_table(config: BertConfig) -> tuple[KeyRule, ...]:
+    """The rules for a BERT by itself; its config is not needed."""
+    del config
+    return rules(PREFIX, "")
 
 
 # Heads of pre-training and classification, the tanh pooler, and buffers that are no weights.
 IGNORED = re.compile(
     r"cls\..*|lm_head\..*|classifier\..*|(.*\.)?pooler\..*|(.*\.)?embeddings\.(position|token_type)_ids"
+)
+
+SHARDING = (
+    (r"(bert/)?word_embeddings/embedding", P(None, "model")),
+    (r"(bert/)?layers/(intermediate|attention/(query|key|value))/kernel", P(None, None, "model")),
+    (r"(bert/)?layers/(intermediate|attention/(query|key|value))/bias", P(None, "model")),
+    (r"(bert/)?layers/(output|attention/out)/kernel", P(None, "model", None)),
+    (r".*", P()),
 )

@@ -7,9 +7,12 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
-from mmjax.encoders import bert, dinov2
+from mmjax.encoders import bert, bert_heads, clip, dinov2, vision, vit
 from mmjax.encoders.convert import KeyRule
 from mmjax.errors import MmjaxError
+from mmjax.sharding import Rules
+
+Modality = Literal["text", "image"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,47 +20,124 @@ class Family:
     """All that loading needs to know about a kind of model."""
 
     name: str
-    modality: Literal["text", "image"]
+    modality: Modality
     config: Callable[[Mapping[str, Any]], Any]  # config.json -> the family's own config
     module: Callable[..., nn.Module]  # (config, dtype, param_dtype)
     key_table: Callable[[Any], Sequence[KeyRule]]
-    ignored: re.Pattern[str]
+    ignored: re.Pattern[str]  # names without a rule that are passed over
+    sharding: Rules  # for a mesh with an axis "model"
+    pools: bool = False  # whether the module says itself what one item's embedding is
+    any_size: bool = False  # whether positions are interpolated without being asked
 
 
-_BERT = Family("bert", "text", bert.BertConfig.from_hf, bert.Bert, bert.key_table, bert.IGNORED)
+_BERT = Family(
+    "bert",
+    "text",
+    bert.BertConfig.from_hf,
+    bert.Bert,
+    bert.key_table,
+    bert.IGNORED,
+    bert.SHARDING,
+)
 _DINOV2 = Family(
     "dinov2",
     "image",
-    dinov2.Dinov2Config.from_hf,
-    dinov2.Dinov2,
+    dinov2.config_from_hf,
+    vision.VisionTransformer,
     dinov2.key_table,
     dinov2.IGNORED,
+    vision.SHARDING,
+    any_size=True,
 )
+_VIT = dataclasses.replace(
+    _DINOV2,
+    name="vit",
+    config=vit.config_from_hf,
+    key_table=vit.key_table,
+    ignored=vit.IGNORED,
+    any_size=False,
+)
+_CLIP_TEXT = Family(
+    "clip",
+    "text",
+    clip.ClipTextConfig.from_hf,
+    clip.ClipText,
+    clip.text_key_table,
+    clip.TEXT_IGNORED,
+    clip.TEXT_SHARDING,
+    pools=True,
+)
+_CLIP_IMAGE = Family(
+    "clip",
+    "image",
+    clip.vision_config,
+    vision.VisionTransformer,
+    clip.vision_key_table,
+    clip.VISION_IGNORED,
+    vision.SHARDING,
+    pools=True,
+)
+BERT_WITH_HEAD = Family(
+    "bert",
+    "text",
+    bert_heads.chinese_clip_config,
+    bert_heads.BertWithHead,
+    bert_heads.key_table,
+    bert_heads.IGNORED,
+    bert.SHARDING,
+    pools=True,
+)
+_ALTCLIP_TEXT = dataclasses.replace(
+    BERT_WITH_HEAD, name="altclip", config=bert_heads.altclip_config
+)
+_ALTCLIP_IMAGE = dataclasses.replace(_CLIP_IMAGE, name="altclip", config=clip.altclip_vision_config)
+_CHINESE_CLIP_TEXT = dataclasses.replace(BERT_WITH_HEAD, name="chinese_clip")
+_CHINESE_CLIP_IMAGE = dataclasses.replace(_CLIP_IMAGE, name="chinese_clip")
+_M_CLIP = dataclasses.replace(BERT_WITH_HEAD, name="m-clip", config=bert_heads.m_clip_config)
 
-FAMILIES: Mapping[str, Family] = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "dinov2": _DINOV2,
+FAMILIES: Mapping[str, tuple[Family, ...]] = {
+    "bert": (_BERT,),
+    "roberta": (_BERT,),
+    "xlm-roberta": (_BERT,),
+    "dinov2": (_DINOV2,),
+    "vit": (_VIT,),
+    "clip": (_CLIP_TEXT, _CLIP_IMAGE),
+    "clip_text_model": (_CLIP_TEXT,),
+    "clip_vision_model": (_CLIP_IMAGE,),
+    "chinese_clip": (_CHINESE_CLIP_TEXT, _CHINESE_CLIP_IMAGE),
+    "chinese_clip_text_model": (_CHINESE_CLIP_TEXT,),
+    "chinese_clip_vision_model": (_CHINESE_CLIP_IMAGE,),
+    "altclip": (_ALTCLIP_TEXT, _ALTCLIP_IMAGE),
+    "altclip_text_model": (_ALTCLIP_TEXT,),
+    "altclip_vision_model": (_ALTCLIP_IMAGE,),
+    "M-CLIP": (_M_CLIP,),
 }
 
 
-def find(config: Mapping[str, Any], where: str) -> Family:
+def find(config: Mapping[str, Any], where: str, tower: str | None = None) -> Family:
     """The family of a model.
 
     Args:
       config: content of config.json.
       where: the file, for the error message.
+      tower: "text" or "image"; None takes the only one.
 
     Returns:
       The family.
 
     Raises:
-      MmjaxError: no or an unknown model_type.
+      MmjaxError: no or an unknown model_type, a model with two towers of which none was chosen, or
+        one without the tower that was.
     """
     kind = config.get("model_type", "")
     if kind not in FAMILIES:
         raise MmjaxError(
             f"{where}: model_type {kind!r} is not supported; known: {', '.join(FAMILIES)}"
         )
-    return FAMILIES[kind]
+    families = {family.modality: family for family in FAMILIES[kind]}
+    if tower is None and len(families) > 1:
+        raise MmjaxError(f"{where}: {kind!r} has two towers; say tower='text' or tower='image'")
+    chosen = families.get(tower) if tower else next(iter(families.values()))
+    if chosen is None:
+        raise MmjaxError(f"{where}: {kind!r} has no {tower!r} tower, only {', '.join(families)}")
+    return chosen

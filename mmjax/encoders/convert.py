@@ -1,22 +1,22 @@
-"""Reads safetensors into a tree of parameters, one tensor at a time, straight into its sharding."""
+"""Reads weights into a tree of parameters, one tensor at a time, straight into its sharding."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from safetensors import SafetensorError, safe_open
 
 from mmjax import sharding as shardings_lib
 from mmjax import trees
-from mmjax.errors import MmjaxError
+from mmjax.encoders.readers.safetensors import SafetensorsFile
+from mmjax.encoders.readers.torch_file import TorchFile
+from mmjax.errors import MmjaxError, WeightsError
 
 PyTree = Any
 Shape = tuple[int, ...]
@@ -37,6 +37,9 @@ TRANSPOSE = Transform(lambda s: s[::-1], lambda x: x.T)
 # torch: out, in, height, width.  Flax: height, width, in, out.
 CONV = Transform(lambda s: (s[3], s[2], s[0], s[1]), lambda x: x.transpose(2, 3, 1, 0))
 
+# Class tokens come with axes for the batch and the sequence.
+VECTOR = Transform(lambda s: (1, 1, *s), lambda x: x[0, 0])
+
 
 @dataclasses.dataclass(frozen=True)
 class KeyRule:
@@ -51,6 +54,22 @@ class KeyRule:
     transform: Transform
 
 
+def dense_rules(source: str, target: str) -> list[KeyRule]:
+    """Rules for a torch linear layer: `source` is a pattern, `target` a path of parameters."""
+    return [
+        KeyRule(source + r"\.weight", f"{target}/kernel", TRANSPOSE),
+        KeyRule(source + r"\.bias", f"{target}/bias", COPY),
+    ]
+
+
+def norm_rules(source: str, target: str) -> list[KeyRule]:
+    """Rules for a torch layer norm. Old TensorFlow conversions say gamma and beta."""
+    return [
+        KeyRule(source + r"\.(?:weight|gamma)", f"{target}/scale", COPY),
+        KeyRule(source + r"\.(?:bias|beta)", f"{target}/bias", COPY),
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Piece:
     key: str
@@ -58,38 +77,45 @@ class _Piece:
     transform: Transform
 
 
-class Checkpoint:
-    """Tensors by name, over one safetensors file or the shards of an index."""
+@runtime_checkable
+class WeightsFile(Protocol):
+    """What every reader of a file of weights offers."""
 
-    def __init__(self, folder: Path) -> None:
+    def keys(self) -> Iterable[str]:
+        """All tensor names."""
+        ...
+
+    def header(self, key: str) -> tuple[str, Shape]:
+        """(safetensors' dtype name, shape) of a tensor, without reading it."""
+        ...
+
+    def read(self, key: str) -> np.ndarray:
+        """The tensor, as it is in the file."""
+        ...
+
+
+class Checkpoint:
+    """Tensors by name, over one file of weights or the shards of an index."""
+
+    def __init__(self, source: Path, extra: Mapping[str, Path] | None = None) -> None:
         """Opens every file and reads its header; no tensor is read yet.
 
         Args:
-          folder: holds `model.safetensors`, or `model.safetensors.index.json` and its shards.
+          source: a file of weights, or a folder that holds one or an index with its shards.
+          extra: further such folders; prefix of their tensors' names -> folder.
 
         Raises:
-          MmjaxError: nothing to open, a shard that lacks, or a damaged file.
+          MmjaxError: nothing to open, a shard that lacks, a damaged file, or a tensor twice.
         """
-        self.folder = folder
-        self._stack = contextlib.ExitStack()
-        self._file_of: dict[str, Any] = {}
-        for path in _weight_files(folder):
-            try:
-                file = self._stack.enter_context(safe_open(path, framework="np"))
-            except (SafetensorError, OSError) as error:
-                raise MmjaxError(
-                    f"{path} is damaged or cut short ({error}); fetch it again"
-                ) from error
-            for key in file.keys():  # noqa: SIM118  (a safe_open is not a mapping)
-                self._file_of[key] = file
-
-    def __enter__(self) -> "Checkpoint":
-        """Returns itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Closes the files."""
-        self._stack.close()
+        self.source = source
+        self._file_of: dict[str, tuple[WeightsFile, str]] = {}
+        for prefix, place in {"": source, **(extra or {})}.items():
+            for path in _weight_files(place):
+                file = _open(path)
+                for key in file.keys():  # noqa: SIM118  (a file is not a mapping)
+                    if prefix + key in self._file_of:
+                        raise WeightsError(f"{path} has a tensor of another file too: {key}")
+                    self._file_of[prefix + key] = file, key
 
     def keys(self) -> list[str]:
         """All tensor names, sorted."""
@@ -97,35 +123,61 @@ class Checkpoint:
 
     def header(self, key: str) -> tuple[str, Shape]:
         """(safetensors' dtype name, shape) of a tensor, without reading it."""
-        view = self._file_of[key].get_slice(key)
-        return view.get_dtype(), tuple(view.get_shape())
+        file, name = self._file_of[key]
+        return file.header(name)
 
     def read(self, key: str) -> np.ndarray:
-        """The tensor, as it is in the file."""
-        try:
-            return self._file_of[key].get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise MmjaxError(f"{self.folder}: cannot read tensor {key!r}: {error}") from error
+        """The tensor, as it is in the file.
+
+        Raises:
+          WeightsError: it cannot be read, or has numbers that are not finite.
+        """
+        file, name = self._file_of[key]
+        tensor = file.read(name)
+        if not np.isfinite(tensor).all():
+            raise WeightsError(f"{self.source}: tensor {key!r} holds NaN or infinite numbers")
+        return tensor
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        single = folder / "model.safetensors"
-        if not single.is_file():
-            raise MmjaxError(
-                f"{folder} has neither model.safetensors nor model.safetensors.index.json; "
-                "convert the weights to safetensors first"
-            )
-        return [single]
+# What a folder may hold, the best first: a name alone, or an index beside its shards.
+_NAMES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
+_NAMES = (*_NAMES, "open_clip_pytorch_model.bin")
+
+
+def _open(path: Path) -> WeightsFile:
+    if path.suffix == ".safetensors":
+        return SafetensorsFile(path)
+    return TorchFile(path)
+
+
+def _weight_files(source: Path) -> list[Path]:
+    if not source.is_dir():
+        return [source]
+    for name in _NAMES:
+        if (index := source / f"{name}.index.json").exists():
+            return _shards(index)
+        if (single := source / name).is_file():
+            return [single]
+    raise MmjaxError(f"{source} has neither {' nor '.join(_NAMES)}, nor an index of shards")
+
+
+def _shards(index: Path) -> list[Path]:
+    folder, (suffix, _, _) = index.parent, index.suffixes[-3:]
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise MmjaxError(f"{index} is not an index of safetensors files ({error})") from error
-    # A plain file name only: an index must not lead out of its folder.
-    lacking = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
-    if lacking:
-        raise MmjaxError(f"{index} names files that are not in the folder: {', '.join(lacking)}")
+        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+        # Plain names of the same kind: an index must not lead out of its folder, or to itself.
+        lacking = [
+            name
+            for name in names
+            if Path(name).name != name or not name.endswith(suffix) or not (folder / name).is_file()
+        ]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{index} is not an index of files of weights ({error})") from error
+    if lacking or not names:
+        raise WeightsError(
+            f"{index} names files that are not in the folder: {', '.join(lacking) or 'none at all'}"
+        )
     return [folder / name for name in names]
 
 
@@ -137,16 +189,13 @@ def _plan(
     pieces: dict[str, list[_Piece]] = {}
     unexpected = []
     for key in keys:
-        if ignored.fullmatch(key):
-            continue
-        for pattern, rule in compiled:
-            if match := pattern.fullmatch(key):
-                groups = match.groupdict()
-                layer = groups.pop("layer", None)
-                piece = _Piece(key, None if layer is None else int(layer), rule.transform)
-                pieces.setdefault(rule.target.format(**groups), []).append(piece)
-                break
-        else:
+        matches = [(m, rule) for pattern, rule in compiled if (m := pattern.fullmatch(key))]
+        for match, rule in matches:  # several where a tensor is a fused one
+            groups = match.groupdict()
+            layer = groups.pop("layer", None)
+            piece = _Piece(key, None if layer is None else int(layer), rule.transform)
+            pieces.setdefault(rule.target.format(**groups), []).append(piece)
+        if not matches and not ignored.fullmatch(key):
             unexpected.append(key)
     return pieces, unexpected
 
@@ -182,7 +231,7 @@ def _problems(
 
 
 def load_params(
-    folder: Path,
+    checkpoint: Checkpoint,
     target: PyTree,
     rules: Sequence[KeyRule],
     ignored: re.Pattern[str],
@@ -195,7 +244,7 @@ def load_params(
     At most one parameter (a stack of layers is one) is held on the host at a time.
 
     Args:
-      folder: where the safetensors file or its index is.
+      checkpoint: the opened files.
       target: tree of ShapeDtypeStruct, as `jax.eval_shape` gives it.
       rules: which tensor feeds which parameter.
       ignored: names that are passed over.
@@ -216,28 +265,37 @@ def load_params(
         p: None for p, _ in trees.named_leaves(target)
     }
     if mesh is not None:
-        tree = shardings_lib.shardings(target, mesh, sharding_rules or shardings_lib.REPLICATED)
+        sharding_rules = sharding_rules or shardings_lib.REPLICATED
+        shardings_lib.shard_shapes(target, mesh, sharding_rules)  # says what does not divide
+        tree = shardings_lib.shardings(target, mesh, sharding_rules)
         placements = dict(trees.named_leaves(tree))
     targets = {path: tuple(leaf.shape) for path, leaf in trees.named_leaves(target)}
 
-    with Checkpoint(folder) as checkpoint:
-        pieces, unexpected = _plan(checkpoint.keys(), rules, ignored)
-        problems = [f"unexpected {key}" for key in unexpected]
-        problems += _problems(checkpoint, pieces, targets)
-        if problems:
-            raise MmjaxError(
-                f"the weights in {folder} do not fit the model that config.json describes "
-                f"({len(problems)} problems): " + "; ".join(problems)
-            )
-        digests: dict[str, str] = {}
-        leaves = {
-            path: _load_leaf(
-                checkpoint, path, pieces[path], shape, dtype, placements[path], digests
-            )
-            for path, shape in targets.items()
-        }
+    pieces, unexpected = _plan(checkpoint.keys(), rules, ignored)
+    problems = [f"unexpected {key}" for key in unexpected]
+    problems += _problems(checkpoint, pieces, targets)
+    if problems:
+        raise MmjaxError(
+            f"the weights in {checkpoint.source} do not fit the model that config.json describes "
+            f"({len(problems)} problems): " + "; ".join(problems)
+        )
+    digests: dict[str, str] = {}
+    leaves = {
+        path: _load_leaf(checkpoint, path, pieces[path], shape, dtype, placements[path], digests)
+        for path, shape in targets.items()
+    }
     params = jax.tree_util.tree_map_with_path(lambda p, _: leaves[trees.path_of(p)], target)
     return params, _combine(digests)
+
+
+def read_scalar(checkpoint: Checkpoint, name: str) -> float | None:
+    """One number of a checkpoint, in full precision; None where it has none of that name."""
+    if name not in checkpoint.keys():  # noqa: SIM118  (a checkpoint is not a mapping)
+        return None
+    value = checkpoint.read(name)
+    if value.size != 1:
+        raise MmjaxError(f"misshapen {name}: {list(value.shape)}, expected one number")
+    return float(value.reshape(()))
 
 
 def _load_leaf(

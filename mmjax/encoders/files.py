@@ -37,13 +37,13 @@ def read_optional_json(path: Path) -> dict[str, Any]:
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
-    """Turns "asset:NAME", "hf:ORG/NAME[@REVISION]" or a folder into a folder on this machine.
+    """Turns "asset:NAME", "hf:ORG/NAME[@REVISION]" or a path into what is on this machine.
 
     Args:
       source: what to find.
 
     Returns:
-      The folder.
+      The folder, or a file of weights.
 
     Raises:
       MmjaxError: says which forms are possible, or why the download failed.
@@ -55,13 +55,13 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         return assets.path(text.removeprefix("asset:"))
     if text.startswith("hf:"):
         return _snapshot(text.removeprefix("hf:"))
-    folder = Path(text).expanduser()
-    if not folder.is_dir():
+    place = Path(text).expanduser()
+    if not place.exists():
         raise MmjaxError(
             f"encoder {text!r} is not a folder; give a folder with config.json and "
             'model.safetensors, "asset:NAME" (python -m mmjax.assets list) or "hf:ORG/NAME"'
         )
-    return folder
+    return place
 
 
 def _snapshot(name: str) -> Path:
@@ -71,14 +71,21 @@ def _snapshot(name: str) -> Path:
 
     repo, _, revision = name.partition("@")
     offline = os.environ.get("MMJAX_OFFLINE") == "1"
-    try:
+
+    def download(*patterns: str) -> Path:
         folder = snapshot_download(
             repo,
             revision=revision or None,
             local_files_only=offline,
-            allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"],
-            ignore_patterns=["onnx/*", "openvino/*"],
+            allow_patterns=list(patterns),
+            ignore_patterns=["onnx/*", "openvino/*", "training_args.bin"],
         )
+        return Path(folder)
+
+    try:
+        folder = download("*.json", "*.safetensors", "*.txt", "*.model")
+        if not any(folder.glob("*.safetensors")):
+            folder = download("*.bin")  # many repositories have both
     except (
         HfHubHTTPError,
         HFValidationError,
@@ -92,4 +99,4 @@ def _snapshot(name: str) -> Path:
             f"{' (MMJAX_OFFLINE=1 is set)' if offline else ''}: {why[0] if why else error!r}; "
             "check the name and the network, or give a local folder instead"
         ) from error
-    return Path(folder)
+    return folder

@@ -6,9 +6,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -23,7 +23,7 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarra
 
 @dataclasses.dataclass(frozen=True)
 class ImagePreprocess:
-    """Resize the short side, cut out the centre, scale, normalise: with an encoder's constants."""
+    """Resize, cut out the centre, scale, normalise: with an encoder's constants."""
 
     shortest_edge: int  # pixels
     crop: int  # pixels
@@ -32,6 +32,7 @@ class ImagePreprocess:
     resample: int = 3  # PIL's number of the filter; 3 is bicubic
     rescale: float = 1 / 255
     background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels
+    squash: bool = False  # resize to a square, whatever the proportions (ViT, Chinese-CLIP)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -66,6 +67,8 @@ class ImagePreprocess:
         short, long = min(width, height), max(width, height)
         # Truncated, not rounded, as in transformers.
         other = int(self.shortest_edge * long / short)
+        if self.squash:
+            other = self.shortest_edge
         size = (self.shortest_edge, other) if width <= height else (other, self.shortest_edge)
         if size != image.size:
             image = image.resize(size, Image.Resampling(self.resample))
@@ -137,13 +140,16 @@ def _to_rgb(picture: Image.Image, background: tuple[int, int, int]) -> Image.Ima
     return picture.convert("RGB")
 
 
-def load_image_preprocess(folder: Path, image_size: int | None) -> ImagePreprocess:
+def load_image_preprocess(
+    folder: Path, image_size: int | None, config: Mapping[str, Any] | None = None
+) -> ImagePreprocess:
     """Reads preprocessor_config.json of a Hugging Face folder.
 
     Args:
       folder: where the file is.
       image_size: None takes the file's sizes; else the short side is made this long and the whole
         centre square is kept.
+      config: what the file would say, where another one said it; empty or None reads the file.
 
     Returns:
       The preprocessing.
@@ -152,17 +158,21 @@ def load_image_preprocess(folder: Path, image_size: int | None) -> ImagePreproce
       MmjaxError: no such file, or steps other than resize, centre crop, rescale, normalise.
     """
     path = folder / "preprocessor_config.json"
-    config = read_json(path)
-    for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
+    config = config or read_json(path)
+    for step in ("do_resize", "do_rescale", "do_normalize"):
         if not config.get(step, True):
             raise MmjaxError(f"{path}: {step} is false, which is not supported")
-    size, crop = config.get("size", 224), config.get("crop_size", 224)
-    shortest = size.get("shortest_edge") if isinstance(size, dict) else size
-    if isinstance(crop, dict):
-        crop = crop["height"] if crop.get("height") == crop.get("width") else None
-    if not isinstance(shortest, int) or not isinstance(crop, int):
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    is_vit = kind.startswith("ViT")  # its processor knows no crop and resizes to a square
+    size, cuts = config.get("size", 224), config.get("do_center_crop", not is_vit)
+    squash = is_vit or (isinstance(size, Mapping) and "height" in size)
+    if not cuts and not squash:
+        raise MmjaxError(f"{path}: do_center_crop is false, which needs a square size")
+    shortest = _side(size)
+    crop = _side(config.get("crop_size", 224)) if cuts else shortest
+    if shortest is None or crop is None:
         raise MmjaxError(
-            f"{path}: expected a size with shortest_edge and a square crop_size, "
+            f"{path}: expected a size with shortest_edge and a square crop_size, or a square size, "
             f"got {size} and {config.get('crop_size')}"
         )
     if image_size is not None:
@@ -173,8 +183,18 @@ def load_image_preprocess(folder: Path, image_size: int | None) -> ImagePreproce
             crop=crop,
             mean=tuple(config["image_mean"]),
             std=tuple(config["image_std"]),
-            resample=config.get("resample", 3),
+            resample=config.get("resample", 2 if is_vit else 3),
             rescale=config.get("rescale_factor", 1 / 255),
+            squash=squash,
         )
     except KeyError as error:
         raise MmjaxError(f"{path} lacks {error}") from error
+
+
+def _side(size: Any) -> int | None:
+    """The one number in a processor's size, if there is one."""
+    if isinstance(size, Mapping):
+        if "shortest_edge" in size:
+            return _side(size["shortest_edge"])
+        size = size.get("height") if size.get("height") == size.get("width") else None
+    return size if isinstance(size, int) else None

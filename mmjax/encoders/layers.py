@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import MmjaxError
@@ -109,6 +110,7 @@ class Attention(nn.Module):
 
     num_heads: int
     use_bias: bool = True
+    causal: bool = False
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -138,12 +140,72 @@ class Attention(nn.Module):
         value = dense("value", self.use_bias)(x)
         query, key, value = (t.reshape(b, l, self.num_heads, head) for t in (query, key, value))
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-        if mask is not None:
+        readable = None if mask is None else mask[:, None, None, :]
+        if self.causal:
+            before = jnp.tril(jnp.ones((1, 1, l, l), bool))
+            readable = before if readable is None else readable & before
+        if readable is not None:
             # The least finite number, not -inf: a row with no readable key must not become NaN.
-            scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+            scores = jnp.where(readable, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
         return dense("out")(mixed.reshape(b, l, d))
+
+
+class PreNormLayer(nn.Module):
+    """One pre-norm transformer layer: CLIP's, ViT's and, with layer scale, DINOv2's."""
+
+    num_heads: int
+    intermediate_size: int
+    hidden_act: str
+    layer_norm_eps: float
+    qkv_bias: bool = True
+    layer_scale: bool = False
+    causal: bool = False
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"] | None = None
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "b d"]]:
+        """Attention, then the feed-forward part, each on normalised input and then added.
+
+        Args:
+          x: float [b, l, d].
+          mask: bool [b, l], true at the tokens that may be read; None reads all.
+
+        Returns:
+          (float [b, l, d], its first token [b, d]): the pair that a scan wants.
+        """
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        d = x.shape[-1]
+
+        def scaled(branch: Array, name: str) -> Array:
+            if not self.layer_scale:
+                return branch
+            vector = self.param(name, nn.initializers.ones, (d,), self.param_dtype)
+            return branch * vector.astype(self.dtype)[None, None]
+
+        hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm1")(x)
+        attention = Attention(
+            self.num_heads, self.qkv_bias, self.causal, **dtypes, name="attention"
+        )
+        x = x + scaled(attention(hidden, mask), "layer_scale1")
+        hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm2")(x)
+        hidden = nn.Dense(self.intermediate_size, **dtypes, name="fc1")(hidden)
+        hidden = activation(self.hidden_act)(hidden)
+        hidden = nn.Dense(d, **dtypes, name="fc2")(hidden)
+        x = x + scaled(hidden, "layer_scale2")
+        return x, x[:, 0]
+
+
+# Megatron's split: heads and hidden units over `model`, one sum after each of the two parts.
+PRE_NORM_RULES = (
+    (r"layers/(attention/(query|key|value)|fc1)/kernel", P(None, None, "model")),
+    (r"layers/(attention/(query|key|value)|fc1)/bias", P(None, "model")),
+    (r"layers/(attention/out|fc2)/kernel", P(None, "model", None)),
+)
 
 
 def stack(layer: type[nn.Module], num_layers: int) -> Callable[..., Any]:

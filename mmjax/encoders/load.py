@@ -1,21 +1,25 @@
-"""`load_encoder`: a folder of weights becomes an Encoder."""
+"""`load_encoder`: a folder or file of weights becomes an Encoder."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mmjax.encoders import catalog, convert
+from mmjax.encoders import bert_heads, catalog, convert, layouts
 from mmjax.encoders.base import Encoder
-from mmjax.encoders.dinov2 import Dinov2Config
-from mmjax.encoders.files import read_json, resolve
-from mmjax.encoders.image_preprocess import load_image_preprocess
-from mmjax.encoders.pooling import load_pooling
+from mmjax.encoders.catalog import Family
+from mmjax.encoders.files import resolve
+from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
+from mmjax.encoders.pooling import Pooling, load_dense, load_pooling
 from mmjax.encoders.text_preprocess import load_text_preprocess
+from mmjax.encoders.vision import VisionConfig
 from mmjax.errors import MmjaxError
-from mmjax.sharding import Rules
+from mmjax.sharding import REPLICATED, Rules
+
+_HEADS = ("pooler", "classifier")  # poolings that have weights
 
 
 def load_encoder(
@@ -25,18 +29,33 @@ def load_encoder(
     rules: Rules | None = None,
     image_size: int | None = None,
     pooling: str | None = None,
+    tower: str | None = None,
 ) -> Encoder:
     """Loads a frozen encoder with its tokenizer or picture constants.
 
+    A model with two towers, such as CLIP, is two encoders of one source:
+
+        images = load_encoder("hf:openai/clip-vit-large-patch14", tower="image")
+        texts = load_encoder("hf:openai/clip-vit-large-patch14", tower="text")
+
+    Their `embed_images` and `embed_texts` return what Hugging Face's get_image_features and
+    get_text_features do: projected into the joint space, not brought to length 1. Both know the
+    model's `logit_scale`.
+
     Args:
-      source: "asset:NAME" (`python -m mmjax.assets list`), a folder in the layout of Hugging Face
-        or sentence-transformers, or "hf:ORG/NAME[@REVISION]".
+      source: "asset:NAME" (`python -m mmjax.assets list`), a folder in the layout of Hugging Face,
+        sentence-transformers or open_clip, "hf:ORG/NAME[@REVISION]", or a file of weights beside
+        its config.json or open_clip_config.json. OpenAI's own .pt archives need no config.
       dtype: float dtype of parameters and computation: jnp.float32 or jnp.bfloat16.
       mesh: None puts the parameters on the default device.
-      rules: (anchored pattern, PartitionSpec) pairs over parameter paths; None replicates.
+      rules: (anchored pattern, PartitionSpec) pairs over parameter paths; None takes the family's,
+        which split large weights over the mesh's axis "model" where it has one.
       image_size: pictures only; side in pixels to resize and crop to, a multiple of the patch size.
-        None takes the size that the folder's preprocessor_config.json says.
-      pooling: texts only; "mean", "cls" or "max" instead of what the folder says.
+        Positions are interpolated where the model was trained for another. None takes the size
+        that the folder's preprocessor_config.json says.
+      pooling: BERTs only; "mean", "cls" or "max" instead of what the folder says, "pooler" for the
+        tanh pooler's output, "classifier" for the classifier's (Taiyi's embeddings).
+      tower: "text" or "image" of a model that has both; for one with a single tower it may be said.
 
     Returns:
       The encoder; its parameters lie in their shardings.
@@ -47,21 +66,23 @@ def load_encoder(
     """
     if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         raise MmjaxError(f"dtype {jnp.dtype(dtype).name} is not supported; float32 or bfloat16")
-    folder = resolve(source)
-    text = os.fspath(source)
-    path = folder / "config.json"
-    raw = read_json(path)
-    family = catalog.find(raw, str(path))
+    place, text = resolve(source), os.fspath(source)
+    folder = place if place.is_dir() else place.parent
+    description = layouts.describe(place)
+    family = catalog.find(description.config, description.where, tower)
     try:
-        config = family.config(raw)
+        config = family.config(description.config)
     except KeyError as error:
-        raise MmjaxError(f"{path} lacks {error}") from error
+        raise MmjaxError(f"{description.where} lacks {error}") from error
 
-    pool = None
+    pool, extra = None, {}
     if family.modality == "text":
         if image_size is not None:
             raise MmjaxError(f"image_size is given, but {text} is a text encoder")
-        pool = load_pooling(folder, pooling)
+        if family.pools and pooling is not None:
+            raise MmjaxError(f"pooling is given, but {text} has an embedding of its own")
+        if not family.pools:
+            family, config, pool, extra = _pooled(family, config, description, folder, pooling)
         preprocess = load_text_preprocess(
             folder, config.max_length, config.vocab_size, config.pad_token_id
         )
@@ -70,16 +91,18 @@ def load_encoder(
     else:
         if pooling is not None:
             raise MmjaxError(f"pooling is given, but {text} is a picture encoder")
-        preprocess = load_image_preprocess(folder, image_size)
-        assert isinstance(config, Dinov2Config)
-        config = config.for_image_size(preprocess.crop)
+        preprocess = load_image_preprocess(folder, image_size, description.preprocessor)
+        config = _sized(family, config, preprocess, asked=image_size is not None, text=text)
         shape = (1, preprocess.crop, preprocess.crop, config.num_channels)
         example = {"pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
     module = family.module(config, dtype=dtype, param_dtype=dtype)
     target = jax.eval_shape(lambda inputs: module.init(jax.random.key(0), **inputs), example)
+    checkpoint = convert.Checkpoint(place, extra)
+    if rules is None and mesh is not None:
+        rules = family.sharding if "model" in mesh.axis_names else REPLICATED
     params, fingerprint = convert.load_params(
-        folder, target["params"], family.key_table(config), family.ignored, dtype, mesh, rules
+        checkpoint, target["params"], family.key_table(config), family.ignored, dtype, mesh, rules
     )
     return Encoder(
         name=text.rstrip("/").rsplit("/", 1)[-1].removeprefix("asset:"),
@@ -93,4 +116,36 @@ def load_encoder(
         pooling=pool,
         dtype=jnp.dtype(dtype),
         mesh=mesh,
+        logit_scale=convert.read_scalar(checkpoint, "logit_scale"),
     )
+
+
+def _pooled(
+    family: Family,
+    config: Any,
+    description: layouts.Description,
+    folder: Path,
+    name: str | None,
+) -> tuple[Family, Any, Pooling | None, dict[str, Path]]:
+    """How a BERT's tokens become one vector: without weights, or by a head that has some."""
+    if name in _HEADS:
+        head = bert_heads.pooler_config(description.config, config, classify=name == "classifier")
+        return catalog.BERT_WITH_HEAD, head, None, {}
+    pool = load_pooling(folder, name)
+    dense = load_dense(folder) if name is None else None
+    if dense is None:
+        return family, config, pool, {}
+    head = bert_heads.dense_config(config, pool, dense)
+    return catalog.BERT_WITH_HEAD, head, None, {"dense.": dense.folder}
+
+
+def _sized(
+    family: Family, config: VisionConfig, preprocess: ImagePreprocess, asked: bool, text: str
+) -> VisionConfig:
+    """The config for the size of the prepared pictures."""
+    if preprocess.crop != config.image_size and not (asked or family.any_size):
+        raise MmjaxError(
+            f"{text}: pictures are cut to {preprocess.crop} pixels, but the model was trained for "
+            f"{config.image_size}; say image_size= to interpolate its positions"
+        )
+    return config.for_image_size(preprocess.crop)

@@ -41,10 +41,23 @@ class Pooling:
             pooled = jnp.where(weights > 0, tokens, -1e9).max(1)
         else:
             pooled = (tokens * weights).sum(1) / jnp.maximum(weights.sum(1), 1e-9)
-        if self.normalize:
-            norm = jnp.linalg.norm(pooled, axis=-1, keepdims=True)
-            pooled = pooled / jnp.maximum(norm, 1e-12)
-        return pooled
+        return self.unit(pooled) if self.normalize else pooled
+
+    @staticmethod
+    def unit(pooled: Float[Array, "b d"]) -> Float[Array, "b d"]:
+        """Brings every vector to length 1."""
+        norm = jnp.linalg.norm(pooled, axis=-1, keepdims=True)
+        return pooled / jnp.maximum(norm, 1e-12)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """A dense layer of sentence-transformers on the pooled vector."""
+
+    folder: Path  # holds its weights
+    out_features: int
+    bias: bool
+    activation: Literal["identity", "tanh"]
 
 
 def load_pooling(folder: Path, name: str | None = None) -> Pooling:
@@ -70,23 +83,61 @@ def load_pooling(folder: Path, name: str | None = None) -> Pooling:
     return pooling
 
 
-def _read_modules(path: Path) -> Pooling:
+def load_dense(folder: Path) -> Dense | None:
+    """Reads the dense layer of a sentence-transformers folder, where it has one.
+
+    Args:
+      folder: may hold `modules.json`.
+
+    Returns:
+      The layer's description.
+
+    Raises:
+      MmjaxError: an activation that is not supported.
+    """
+    path = folder / "modules.json"
+    found = [place for kind, place in _modules(path) if kind == "Dense"] if path.is_file() else []
+    if not found:
+        return None
+    config = read_json(found[0] / "config.json")
+    act = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1].lower()
+    if act not in ("tanh", "identity"):
+        raise MmjaxError(f"{found[0] / 'config.json'}: activation {act!r}; use Tanh or Identity")
+    bias = bool(config.get("bias", True))
+    return Dense(found[0], config["out_features"], bias, act)  # pyright: ignore[reportArgumentType]
+
+
+def _modules(path: Path) -> list[tuple[str, Path]]:
+    """(kind, folder) of each module."""
     try:
         modules: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-        kinds = [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path", ""))) for m in modules]
+        found = [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path", ""))) for m in modules]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MmjaxError(f"{path} is not a list of modules ({error})") from error
-    pooling = Pooling()
-    for kind, subfolder in kinds:
-        if kind == "Pooling":
-            config_path = path.parent / subfolder / "config.json"
-            pooling = dataclasses.replace(pooling, name=_pooling_name(config_path))
-        elif kind == "Normalize":
-            pooling = dataclasses.replace(pooling, normalize=True)
-        elif kind != "Transformer":
+    for _, place in found:
+        if place not in ("", ".") and Path(place).name != place:
+            raise MmjaxError(f"{path} leads out of its folder: {place}")
+    return [(kind, path.parent / place) for kind, place in found]
+
+
+_SUPPORTED = ("Transformer", "Pooling", "Dense", "Normalize")
+
+
+def _read_modules(path: Path) -> Pooling:
+    modules = _modules(path)
+    kinds = [kind for kind, _ in modules]
+    pooling = Pooling(normalize="Normalize" in kinds)
+    for kind, folder in modules:
+        if kind not in _SUPPORTED:
             raise MmjaxError(
-                f"{path}: module {kind!r} is not supported; only Transformer, Pooling, Normalize"
+                f"{path}: module {kind!r} is not supported; only {', '.join(_SUPPORTED)}"
             )
+        if kind == "Pooling":
+            pooling = dataclasses.replace(pooling, name=_pooling_name(folder / "config.json"))
+    if kinds.count("Dense") > 1:
+        raise MmjaxError(f"{path}: {kinds.count('Dense')} Dense modules, but only one is supported")
+    if kinds != sorted(kinds, key=_SUPPORTED.index):
+        raise MmjaxError(f"{path}: modules in the order {kinds}; expected {list(_SUPPORTED)}")
     return pooling
 
 

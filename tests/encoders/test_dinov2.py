@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mmjax.encoders import load_encoder
-from mmjax.encoders.dinov2 import resize_positions
+from mmjax.encoders.vision import resize_positions
 from mmjax.errors import MmjaxError
 
 SIDES = [20, 32, 12]  # the trained size, larger, smaller

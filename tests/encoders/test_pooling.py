@@ -63,7 +63,9 @@ def test_a_plain_folder_is_pooled_by_mean_unless_told(folder):
 @pytest.mark.parametrize(
     ("kinds", "config", "message"),
     [
-        (["Transformer", "Dense"], {}, "module 'Dense' is not supported"),
+        (["Transformer", "LSTM"], {}, "module 'LSTM' is not supported"),
+        (["Normalize", "Pooling"], {"pooling_mode": "mean"}, "modules in the order"),
+        (["Pooling", "Dense", "Dense"], {"pooling_mode": "mean"}, "2 Dense modules"),
         (["Pooling"], {"pooling_mode_weightedmean_tokens": True}, "weightedmean"),
         (["Pooling"], {}, "exactly one .* got none"),
         (["Pooling"], {"pooling_mode": "lasttoken"}, "unknown pooling 'lasttoken'"),

@@ -1,0 +1,316 @@
+"""CLIP: its text tower, and the variant of the vision transformer that is its image tower."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from mmjax.encoders.convert import (
+    CONV,
+    COPY,
+    TRANSPOSE,
+    KeyRule,
+    Transform,
+    dense_rules,
+    norm_rules,
+)
+from mmjax.encoders.layers import (
+    PRE_NORM_RULES,
+    Dtype,
+    LayerNorm,
+    PreNormLayer,
+    check_sizes,
+    stack,
+)
+from mmjax.encoders.vision import VisionConfig, position_transform
+
+_LEGACY_EOS = 2
+
+# What Hugging Face leaves out of config.json is at its default.
+_SHARED_DEFAULTS: dict[str, Any] = {
+    "num_hidden_layers": 12,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+_TEXT_DEFAULTS = _SHARED_DEFAULTS | {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "pad_token_id": 1,
+    "eos_token_id": 49407,
+}
+_VISION_DEFAULTS = _SHARED_DEFAULTS | {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+}
+
+
+def tower_config(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
+    """One tower's part of a config.json.
+
+    Args:
+      config: of a model with two towers, or of a tower that stands alone.
+      tower: "text" or "vision".
+
+    Returns:
+      Its sizes as far as the file has them; `projection_dim` is None where nothing is projected.
+    """
+    if f"{tower}_config" not in config:
+        projects = any("WithProjection" in name for name in config.get("architectures") or ())
+        width = config.get("projection_dim", 512) if projects else None
+        return {**config, "projection_dim": width}
+    # Older files hold what the user asked for in a second entry, which wins.
+    parts = (config[f"{tower}_config"], config.get(f"{tower}_config_dict"))
+    merged = {key: value for part in parts for key, value in (part or {}).items()}
+    return merged | {"projection_dim": config.get("projection_dim", 512)}
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipTextConfig:
+    """Sizes of CLIP's text tower, and how it finds the end of a text."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    max_length: int  # rows of the position table
+    layer_norm_eps: float
+    hidden_act: str
+    pad_token_id: int
+    eos_token_id: int | None  # None: the largest id of a text is its end
+    projection_dim: int | None  # width of the joint space; None where the tower has no projection
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> "ClipTextConfig":
+        """Reads Hugging Face's config.json of a CLIPModel or CLIPTextModel.
+
+        Args:
+          config: its content.
+
+        Returns:
+          The config.
+
+        Raises:
+          MmjaxError: a size that attention cannot have, or an unknown activation.
+        """
+        part = _TEXT_DEFAULTS | tower_config(config, "text")
+        check_sizes(part["hidden_size"], part["num_attention_heads"], part["hidden_act"])
+        eos = part["eos_token_id"]
+        return cls(
+            vocab_size=part["vocab_size"],
+            hidden_size=part["hidden_size"],
+            num_layers=part["num_hidden_layers"],
+            num_heads=part["num_attention_heads"],
+            intermediate_size=part["intermediate_size"],
+            max_length=part["max_position_embeddings"],
+            layer_norm_eps=part["layer_norm_eps"],
+            hidden_act=part["hidden_act"],
+            pad_token_id=part["pad_token_id"],
+            # Published configs said 2 by mistake for years; their models pool at the largest id.
+            eos_token_id=None if eos == _LEGACY_EOS else eos,
+            projection_dim=part["projection_dim"],
+        )
+
+
+def vision_config(config: Mapping[str, Any]) -> VisionConfig:
+    """Reads Hugging Face's config.json of a CLIPModel, ChineseCLIPModel or CLIPVisionModel.
+
+    Args:
+      config: its content.
+
+    Returns:
+      The config of the image tower, for pictures of the trained size.
+
+    Raises:
+      MmjaxError: oblong patches, or a size that attention cannot have.
+    """
+    part = _VISION_DEFAULTS | tower_config(config, "vision")
+    projection = part["projection_dim"]
+    return VisionConfig.from_hf(part, patch_bias=False, pre_norm=True, projection_dim=projection)
+
+
+def altclip_vision_config(config: Mapping[str, Any]) -> VisionConfig:
+    """The same of an AltCLIPModel, whose joint space is 768 wide by default."""
+    return vision_config({"projection_dim": 768, **config})
+
+
+class ClipText(nn.Module):
+    """Token ids to hidden states, with causal attention; sows the embedding at the text's end."""
+
+    config: ClipTextConfig
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]
+    ) -> Float[Array, "b l d"]:
+        """Encodes.
+
+        Args:
+          input_ids: int [b, l], padded on the right.
+          attention_mask: int [b, l], 1 at real tokens, 0 at padding.
+
+        Returns:
+          Float [b, l, d]: hidden states after the last norm.
+
+        Source:
+          Radford et al. 2021 (CLIP).
+        """
+        config = self.config
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        length, d = input_ids.shape[1], config.hidden_size
+        x = nn.Embed(config.vocab_size, d, **dtypes, name="token_embeddings")(input_ids)
+        positions = self.param(
+            "position_embeddings",
+            nn.initializers.normal(0.02),
+            (config.max_length, d),
+            self.param_dtype,
+        )
+        x = x + positions[None, :length].astype(self.dtype)
+        layers = stack(PreNormLayer, config.num_layers)(
+            config.num_heads,
+            config.intermediate_size,
+            config.hidden_act,
+            config.layer_norm_eps,
+            causal=True,
+            **dtypes,
+            name="layers",
+        )
+        x, _ = layers(x, attention_mask.astype(bool))
+        x = LayerNorm(config.layer_norm_eps, **dtypes, name="norm")(x)
+        # The padding may be the end's own token, so the first one counts.
+        ends = input_ids if config.eos_token_id is None else input_ids == config.eos_token_id
+        pooled = x[jnp.arange(len(x)), jnp.argmax(ends, axis=-1)]
+        if config.projection_dim is not None:
+            project = nn.Dense(config.projection_dim, use_bias=False, **dtypes, name="projection")
+            pooled = project(pooled)
+        self.sow("intermediates", "pooled", pooled)
+        return x
+
+
+TEXT_SHARDING = (
+    (r"token_embeddings/embedding", P(None, "model")),
+    *PRE_NORM_RULES,
+    (r".*", P()),
+)
+
+
+def _third(part: int) -> Transform:
+    """Query, key or value out of torch's fused projection."""
+
+    def kernel(x: np.ndarray) -> np.ndarray:
+        return np.split(x, 3)[part].T
+
+    return Transform(lambda target: (3 * target[-1], *target[:-1]), kernel)
+
+
+def _openai_layers(prefix: str) -> list[KeyRule]:
+    layer = prefix + r"transformer\.resblocks\.(?P<layer>\d+)\."
+    fused = [
+        KeyRule(layer + rf"attn\.in_proj_{theirs}", f"layers/attention/{part}/{ours}", _third(i))
+        for theirs, ours in (("weight", "kernel"), ("bias", "bias"))
+        for i, part in enumerate(("query", "key", "value"))
+    ]
+    return [
+        *fused,
+        *dense_rules(layer + r"attn\.out_proj", "layers/attention/out"),
+        *norm_rules(layer + "ln_1", "layers/norm1"),
+        *norm_rules(layer + "ln_2", "layers/norm2"),
+        *dense_rules(layer + r"mlp\.c_fc", "layers/fc1"),
+        *dense_rules(layer + r"mlp\.c_proj", "layers/fc2"),
+    ]
+
+
+def _hf_layers(prefix: str) -> list[KeyRule]:
+    layer = prefix + r"encoder\.layers?\.(?P<layer>\d+)\."
+    parts = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
+    attention = [
+        rule
+        for theirs, ours in parts.items()
+        for rule in dense_rules(layer + rf"self_attn\.{theirs}", f"layers/attention/{ours}")
+    ]
+    return [
+        *attention,
+        *norm_rules(layer + "layer_norm1", "layers/norm1"),
+        *norm_rules(layer + "layer_norm2", "layers/norm2"),
+        *dense_rules(layer + r"mlp\.(?P<fc>fc1|fc2)", "layers/{fc}"),
+    ]
+
+
+def text_key_table(config: ClipTextConfig) -> tuple[KeyRule, ...]:
+    """How tensors map onto the parameters of `ClipText`.
+
+    Args:
+      config: unused; the names do not depend on sizes.
+
+    Returns:
+      The rules: Hugging Face's names (transformers 5 writes a tower that stands alone without a
+      prefix), then OpenAI's, which open_clip shares.
+    """
+    del config
+    hf, openai = r"(?:text_model\.)?", r"(?:text\.)?"
+    token, position = "token_embeddings/embedding", "position_embeddings"
+    return (
+        KeyRule(hf + r"embeddings\.token_embedding\.weight", token, COPY),
+        KeyRule(hf + r"embeddings\.position_embedding\.weight", position, COPY),
+        *_hf_layers(hf),
+        *norm_rules(hf + "final_layer_norm", "norm"),
+        KeyRule(r"text_projection\.weight", "projection/kernel", TRANSPOSE),
+        KeyRule(openai + r"token_embedding\.weight", token, COPY),
+        KeyRule(openai + "positional_embedding", position, COPY),
+        *_openai_layers(openai),
+        *norm_rules(openai + "ln_final", "norm"),
+        # Used as x @ W there: not transposed.
+        KeyRule(openai + "text_projection", "projection/kernel", COPY),
+    )
+
+
+def vision_key_table(config: VisionConfig) -> tuple[KeyRule, ...]:
+    """How tensors of CLIP's image tower map onto the parameters of `VisionTransformer`.
+
+    Args:
+      config: says which position table is wanted.
+
+    Returns:
+      The rules: Hugging Face's names, then those that OpenAI, open_clip and cn_clip share.
+    """
+    hf, openai = r"(?:vision_model\.)?", r"visual\."
+    positions = position_transform(config)
+    return (
+        KeyRule(hf + r"embeddings\.class_embedding", "cls_token", COPY),
+        KeyRule(hf + r"embeddings\.patch_embedding\.weight", "patch_kernel", CONV),
+        KeyRule(hf + r"embeddings\.position_embedding\.weight", "position_embeddings", positions),
+        *norm_rules(hf + "pre_layrnorm", "pre_norm"),  # the misspelling is in every file
+        *_hf_layers(hf),
+        *norm_rules(hf + "post_layernorm", "norm"),
+        KeyRule(r"visual_projection\.weight", "projection/kernel", TRANSPOSE),
+        KeyRule(openai + "class_embedding", "cls_token", COPY),
+        KeyRule(openai + r"conv1\.weight", "patch_kernel", CONV),
+        KeyRule(openai + "positional_embedding", "position_embeddings", positions),
+        *norm_rules(openai + "ln_pre", "pre_norm"),
+        *_openai_layers(openai),
+        *norm_rules(openai + "ln_post", "norm"),
+        KeyRule(openai + "proj", "projection/kernel", COPY),
+    )
+
+
+# Buffers and what both towers share; then the other tower.
+_SHARED = r"logit_scale|(.*\.)?(position_ids|attn_mask)|input_resolution|context_length|vocab_size"
+TEXT_IGNORED = re.compile(rf"{_SHARED}|vision_model\..*|visual_projection\..*|visual\..*")
+VISION_IGNORED = re.compile(
+    rf"{_SHARED}|(text_model|text|transformer|token_embedding|ln_final|bert)\..*"
+    r"|positional_embedding|text_projection(\.weight)?"
+)

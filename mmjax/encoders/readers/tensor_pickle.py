@@ -1,0 +1,259 @@
+"""Reads the pickle inside a torch file without pickle: a stack machine that can only make tensors.
+
+Nothing is imported and nothing is called. Names of classes are compared with a short list, and any
+other one is refused, so a file has no way to run code.
+"""
+
+import pickletools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.errors import WeightsError
+
+_STORAGES = {
+    "DoubleStorage": np.float64,
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": jnp.bfloat16,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+_TENSOR = "torch._utils _rebuild_tensor_v2"
+_PARAMETER = "torch._utils _rebuild_parameter"
+_ORDERED_DICT = "collections OrderedDict"
+_KNOWN = {_TENSOR, _PARAMETER, _ORDERED_DICT, *(f"torch {name}" for name in _STORAGES)}
+_CONSTANTS = {
+    "NONE": None,
+    "NEWTRUE": True,
+    "NEWFALSE": False,
+    "EMPTY_TUPLE": (),
+}
+_LITERALS = {
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+}
+_MOST_NAMES, _DEEPEST = 200_000, 40
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where a tensor's numbers lie."""
+
+    key: str
+    dtype: np.dtype
+    size: int  # numbers, as the pickle says
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A view of a storage; offset and strides count numbers."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass
+class Module:
+    """An object of a TorchScript archive: its attributes, and nothing that could be run."""
+
+    attributes: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A class or function that the pickle names."""
+
+    text: str
+
+
+_MARK = object()
+
+
+def load(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+    """Reads one pickle.
+
+    Args:
+      file: positioned at its start; afterwards behind its end.
+
+    Returns:
+      Its content (dicts, lists, tuples, numbers, strings, `Tensor`s and `Module`s), and by key
+      every storage that it mentions.
+
+    Raises:
+      WeightsError: damaged, or it holds anything else; names what.
+    """
+    try:
+        machine = _Machine()
+        return machine.run(file), machine.storages
+    except WeightsError:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"its pickle is cut short or damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
+class _Machine:
+    """The opcodes that torch's own writers use."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
+
+    def run(self, file: BinaryIO) -> Any:
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            self._step(opcode.name, argument)
+        raise WeightsError("its pickle has no end")
+
+    def _step(self, name: str, argument: Any) -> None:
+        stack = self.stack
+        if name in _LITERALS:
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in ("PROTO", "FRAME"):
+            pass
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name in ("EMPTY_DICT", "EMPTY_LIST"):
+            stack.append({} if name == "EMPTY_DICT" else [])
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument])
+        elif name == "TUPLE":
+            stack.append(tuple(self._marked()))
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            count = int(name[-1])
+            stack[-count:] = [tuple(stack[-count:])]
+        elif name in ("APPEND", "APPENDS"):
+            items = [stack.pop()] if name == "APPEND" else self._marked()
+            _expect(stack[-1], list).extend(items)
+        elif name in ("SETITEM", "SETITEMS"):
+            flat = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._marked()
+            for key, value in zip(flat[::2], flat[1::2], strict=True):
+                # The hash of nested tuples can take for ever.
+                _expect(stack[-1], dict)[_expect(key, (str, int))] = value
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            if name == "STACK_GLOBAL":
+                argument = " ".join(_expect(part, str) for part in (stack.pop(-2), stack.pop()))
+            stack.append(_named(argument))
+        elif name == "BINPERSID":
+            storage = _storage(stack.pop())
+            if self.storages.setdefault(storage.key, storage) != storage:
+                raise WeightsError(f"its pickle gives storage {storage.key!r} two types")
+            stack.append(storage)
+        elif name in ("REDUCE", "NEWOBJ"):
+            arguments, function = stack.pop(), stack.pop()
+            stack.append(_made(_expect(function, _Name).text, _expect(arguments, tuple)))
+        elif name == "BUILD":
+            state = stack.pop()
+            if isinstance(stack[-1], Module):
+                stack[-1].attributes.update(_expect(state, dict))
+            else:  # the version numbers that torch hangs on to an OrderedDict
+                _expect(stack[-1], dict)
+        else:
+            raise WeightsError(f"its pickle has the opcode {name}, which no file of tensors needs")
+
+    def _marked(self) -> list[Any]:
+        """What lies above the last mark."""
+        at = len(self.stack) - 1 - self.stack[::-1].index(_MARK)
+        items = self.stack[at + 1 :]
+        del self.stack[at:]
+        return items
+
+
+def _expect(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise WeightsError(f"its pickle is damaged: an unexpected {type(value).__name__}")
+    return value
+
+
+def _named(text: str) -> _Name:
+    if text not in _KNOWN and not text.startswith("__torch__"):
+        raise WeightsError(
+            f"its pickle names {text.replace(' ', '.')!r}, and only tensors are read; where you "
+            "trust the file, open it with torch and save its state_dict as safetensors"
+        )
+    return _Name(text)
+
+
+def _storage(identity: Any) -> Storage:
+    _expect(identity, tuple)
+    kind, name, key, _, size = identity[:5]
+    dtype = _STORAGES.get(_expect(name, _Name).text.removeprefix("torch "))
+    if kind != "storage" or dtype is None:
+        raise WeightsError("its pickle refers to something that is no storage of tensors")
+    return Storage(_expect(key, str), np.dtype(dtype), _expect(size, int))
+
+
+def _made(name: str, arguments: tuple[Any, ...]) -> Any:
+    if name == _TENSOR:
+        storage, offset, shape, strides = arguments[:4]
+        return Tensor(
+            _expect(storage, Storage),
+            _expect(offset, int),
+            tuple(_expect(n, int) for n in shape),
+            tuple(_expect(n, int) for n in strides),
+        )
+    if name == _PARAMETER:
+        return _expect(arguments[0], Tensor)
+    if name == _ORDERED_DICT and not arguments:
+        return {}
+    if name.startswith("__torch__") and not arguments:
+        return Module()
+    raise WeightsError(f"its pickle calls {name.replace(' ', '.')!r} in a way that is not known")
+
+
+def tensors_of(root: Any) -> dict[str, Tensor]:
+    """Finds the tensors of a state dict, of a training checkpoint around one, or of a module.
+
+    Args:
+      root: what `load` returned.
+
+    Returns:
+      name -> tensor; names of nested parts are joined by dots, DDP's "module." is taken off.
+
+    Raises:
+      WeightsError: no tensor at all, or too many or too deeply nested parts.
+    """
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(root, dict) and isinstance(root.get(wrapper), dict):
+            root = root[wrapper]
+            break
+    found: dict[str, Tensor] = {}
+    for count, (name, value) in enumerate(_walk(root, "", 0)):
+        if count > _MOST_NAMES:
+            raise WeightsError(f"its pickle has over {_MOST_NAMES} entries")
+        if isinstance(value, Tensor):
+            found[name] = value
+    if not found:
+        raise WeightsError("its pickle holds no tensor")
+    if all(name.startswith("module.") for name in found):
+        found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    return found
+
+
+def _walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
+    if depth > _DEEPEST:
+        raise WeightsError("its pickle is nested too deeply")
+    yield name, value
+    parts = value.attributes if isinstance(value, Module) else value
+    if isinstance(parts, dict):
+        for key, part in parts.items():
+            yield from _walk(part, f"{name}.{key}" if name else str(key), depth + 1)

@@ -1,0 +1,157 @@
+"""Reads torch's files (.bin, .pt, TorchScript archives): tensors only, and no pickle executed."""
+
+import io
+import itertools
+import os
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from mmjax.encoders.readers import tensor_pickle
+from mmjax.encoders.readers.tensor_pickle import Storage, Tensor
+from mmjax.errors import WeightsError
+
+_MAGIC = 0x1950A86A20F9469CFC6C  # of files that torch before 1.6 wrote
+_DTYPE_NAMES = {
+    **{"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"},
+    **{"int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"},
+}
+_LOCAL_HEADER = 30  # bytes of a zip entry's own header, before its name
+
+
+class TorchFile:
+    """The tensors of a torch file by name; each is read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the names, shapes and places of all tensors.
+
+        Args:
+          path: the file.
+
+        Raises:
+          WeightsError: damaged, compressed, or not tensors alone.
+        """
+        self._path = path
+        try:
+            self._bytes = np.memmap(path, np.uint8, mode="r")
+            zipped = zipfile.is_zipfile(path)
+            places, self._tensors = _read_zip(path) if zipped else _read_legacy(path)
+            self._numbers = {key: self._storage(*place) for key, place in places.items()}
+            for name, tensor in self._tensors.items():
+                self._check(name, tensor)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from error
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise WeightsError(f"{path} is damaged or cut short ({error})") from error
+
+    def keys(self) -> Iterable[str]:
+        """All tensor names."""
+        return self._tensors.keys()
+
+    def header(self, key: str) -> tuple[str, tuple[int, ...]]:
+        """(safetensors' dtype name, shape) of a tensor."""
+        tensor = self._tensors[key]
+        return _DTYPE_NAMES[tensor.storage.dtype.name], tensor.shape
+
+    def read(self, key: str) -> np.ndarray:
+        """The tensor, as a read-only view of the file."""
+        tensor = self._tensors[key]
+        numbers = self._numbers[tensor.storage.key][tensor.offset :]
+        strides = [stride * numbers.itemsize for stride in tensor.strides]
+        return np.lib.stride_tricks.as_strided(numbers, tensor.shape, strides, writeable=False)
+
+    def _storage(self, storage: Storage, start: int, nbytes: int) -> np.ndarray:
+        """The numbers of a storage, of `nbytes` from `start` on."""
+        if start + nbytes > self._bytes.size or nbytes % storage.dtype.itemsize:
+            raise WeightsError(f"storage {storage.key!r} ends past the end of the file")
+        return np.asarray(self._bytes)[start : start + nbytes].view(storage.dtype)
+
+    def _check(self, name: str, tensor: Tensor) -> None:
+        """A view outside its storage would read other memory; a repeated one may fill it."""
+        numbers = self._numbers[tensor.storage.key]
+        shape, strides = tensor.shape, tensor.strides
+        wrong = len(shape) != len(strides) or min((tensor.offset, *shape, *strides)) < 0
+        if not wrong and 0 not in shape:
+            last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+            total = 1
+            for n in shape:
+                total *= n
+            wrong = tensor.offset + last >= numbers.size or total > numbers.size
+        if wrong:
+            raise WeightsError(
+                f"tensor {name!r} of shape {list(shape)} does not fit into its storage"
+            )
+
+
+_Places = dict[str, tuple[Storage, int, int]]  # key -> what, first byte, number of bytes
+
+
+def _read_zip(path: Path) -> tuple[_Places, dict[str, Tensor]]:
+    with zipfile.ZipFile(path) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+        if len(entries) != len(archive.infolist()):
+            raise WeightsError("two of its entries have the same name")
+        roots = [name for name in entries if name.endswith("data.pkl") and name.count("/") == 1]
+        if len(roots) != 1:
+            raise WeightsError("it is a zip archive without data.pkl: no torch file")
+        prefix = roots[0].removesuffix("data.pkl")
+        _stored(entries[roots[0]])
+        if (order := entries.get(f"{prefix}byteorder")) is not None:
+            _stored(order)
+            if order.file_size > 8 or archive.read(order) != b"little":
+                raise WeightsError("its byte order is not little-endian")
+        # As a whole, since single bytes of a zip entry are slow to read.
+        root, _ = tensor_pickle.load(io.BytesIO(archive.read(roots[0])))
+        tensors = tensor_pickle.tensors_of(root)
+        places: _Places = {}
+        for key, storage in {t.storage.key: t.storage for t in tensors.values()}.items():
+            info = entries.get(f"{prefix}data/{key}")
+            if info is None:
+                raise WeightsError(f"storage {key!r} is not in the archive")
+            _stored(info)
+            places[key] = (storage, _start(path, info), info.file_size)
+    ends = sorted((start, start + size) for _, start, size in places.values())
+    if any(end > start for (_, end), (start, _) in itertools.pairwise(ends)):
+        raise WeightsError("two of its storages overlap")
+    return places, tensors
+
+
+def _stored(info: zipfile.ZipInfo) -> None:
+    # torch stores all of this; a compressed entry may be a bomb.
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        raise WeightsError(f"entry {info.filename!r} is compressed, which torch never does")
+
+
+def _start(path: Path, info: zipfile.ZipInfo) -> int:
+    """First byte of an entry's content: its own header has a length of its own."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        header = file.read(_LOCAL_HEADER)
+    if len(header) < _LOCAL_HEADER or header[:4] != b"PK\3\4":
+        raise WeightsError(f"entry {info.filename!r} is not where the archive says")
+    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    return info.header_offset + _LOCAL_HEADER + lengths
+
+
+def _read_legacy(path: Path) -> tuple[_Places, dict[str, Tensor]]:
+    """Files of torch before 1.6: five pickles, then each storage behind its length."""
+    with path.open("rb") as file:
+        if file.read(1) != b"\x80":
+            raise WeightsError("it is neither a zip archive nor an older torch file")
+        file.seek(0)
+        if tensor_pickle.load(file)[0] != _MAGIC:
+            raise WeightsError("it is a pickle, but not one that torch wrote")
+        tensor_pickle.load(file)  # version
+        tensor_pickle.load(file)  # sizes of the writer's integers
+        root, storages = tensor_pickle.load(file)
+        keys, _ = tensor_pickle.load(file)
+        if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+            raise WeightsError("its list of storages is damaged")
+        places: _Places = {}
+        for key in keys:
+            size = int.from_bytes(file.read(8), "little") * storages[key].dtype.itemsize
+            places[key] = (storages[key], file.tell(), size)
+            file.seek(size, os.SEEK_CUR)
+    return places, tensor_pickle.tensors_of(root)

@@ -1,0 +1,253 @@
+"""The vision transformer that DINOv2, ViT and CLIP's image tower share."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from mmjax.encoders.convert import Shape, Transform
+from mmjax.encoders.layers import (
+    PRE_NORM_RULES,
+    Dtype,
+    LayerNorm,
+    PreNormLayer,
+    check_sizes,
+    stack,
+)
+from mmjax.errors import MmjaxError
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """Sizes of a vision transformer, the picture size that it is loaded for, and its variant."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    patch_size: int
+    image_size: int  # side in pixels of the pictures that it reads
+    trained_image_size: int  # side that the checkpoint's position table was made for
+    num_channels: int = 3
+    layer_norm_eps: float = 1e-6
+    hidden_act: str = "gelu"
+    qkv_bias: bool = True
+    patch_bias: bool = True
+    layer_scale: bool = False  # DINOv2
+    pre_norm: bool = False  # CLIP: a norm of the embeddings, and the last norm on the class token
+    projection_dim: int | None = None  # CLIP: width of the joint space
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of one picture."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any], **variant: Any) -> "VisionConfig":
+        """Reads the sizes that Hugging Face's picture models have in common.
+
+        Args:
+          config: content of config.json.
+          **variant: fields that the family sets.
+
+        Returns:
+          The config, for pictures of the trained size.
+
+        Raises:
+          MmjaxError: oblong patches or pictures, or a size that attention cannot have.
+        """
+        sides: dict[str, int] = {}
+        for name in ("image_size", "patch_size"):
+            value = config[name]
+            value = tuple(value) if isinstance(value, list) else (value, value)
+            if value[0] != value[1]:
+                raise MmjaxError(f"config.json: {name} {value} is not square")
+            sides[name] = value[0]
+        act = config.get("hidden_act", "gelu")
+        check_sizes(config["hidden_size"], config["num_attention_heads"], act)
+        sizes: dict[str, Any] = {"intermediate_size": config.get("intermediate_size")}
+        return cls(
+            hidden_size=config["hidden_size"],
+            num_layers=config["num_hidden_layers"],
+            num_heads=config["num_attention_heads"],
+            patch_size=sides["patch_size"],
+            image_size=sides["image_size"],
+            trained_image_size=sides["image_size"],
+            num_channels=config.get("num_channels", 3),
+            layer_norm_eps=config["layer_norm_eps"],
+            hidden_act=act,
+            qkv_bias=config.get("qkv_bias", True),
+            **(sizes | variant),
+        )
+
+    def for_image_size(self, image_size: int) -> "VisionConfig":
+        """The same model for pictures of another size.
+
+        Args:
+          image_size: side in pixels; a multiple of the patch size.
+
+        Returns:
+          The config.
+
+        Raises:
+          MmjaxError: the side is not a positive multiple of the patch size.
+        """
+        if image_size < self.patch_size or image_size % self.patch_size:
+            nearest = max(1, round(image_size / self.patch_size)) * self.patch_size
+            raise MmjaxError(
+                f"image_size {image_size} is not a multiple of the patch size {self.patch_size}; "
+                f"the nearest is {nearest}"
+            )
+        return dataclasses.replace(self, image_size=image_size)
+
+
+class VisionTransformer(nn.Module):
+    """Pictures to tokens: the class token first, then the patches row by row."""
+
+    config: VisionConfig
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pixel_values: Float[Array, "b h w c"]) -> Float[Array, "b l d"]:
+        """Encodes; sows every layer's class token and, for CLIP, the projected embedding.
+
+        Args:
+          pixel_values: float [b, image_size, image_size, 3], normalised.
+
+        Returns:
+          Float [b, 1 + num_patches, d]: hidden states after the last norm; for CLIP after the last
+          layer, as its norm is for the class token alone.
+
+        Source:
+          Dosovitskiy et al. 2021 (ViT), Radford et al. 2021 (CLIP), Oquab et al. 2023 (DINOv2).
+        """
+        config = self.config
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        b, h, w, c = pixel_values.shape
+        d, p = config.hidden_size, config.patch_size
+        expected = (config.image_size, config.image_size, config.num_channels)
+        if (h, w, c) != expected:
+            raise MmjaxError(
+                f"pixel_values have shape {(h, w, c)}, but this encoder was loaded for {expected}; "
+                "pass image_size= to load_encoder"
+            )
+        kernel = self.param(
+            "patch_kernel", nn.initializers.lecun_normal(), (p, p, c, d), self.param_dtype
+        )
+        cls_token = self.param("cls_token", nn.initializers.zeros, (d,), self.param_dtype)
+        positions = self.param(
+            "position_embeddings",
+            nn.initializers.normal(0.02),
+            (1 + config.num_patches, d),
+            self.param_dtype,
+        )
+        # A convolution whose stride is its size is one matrix product over cut-out patches, which
+        # is several times quicker on CPU.
+        patches = pixel_values.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
+        patches = patches.reshape(b, -1, p * p * c).astype(self.dtype)
+        x = patches @ kernel.reshape(p * p * c, d).astype(self.dtype)
+        if config.patch_bias:
+            bias = self.param("patch_bias", nn.initializers.zeros, (d,), self.param_dtype)
+            x = x + bias.astype(self.dtype)[None, None]
+        first = jnp.broadcast_to(cls_token.astype(self.dtype)[None, None], (b, 1, d))
+        x = jnp.concatenate([first, x], axis=1) + positions.astype(self.dtype)[None]
+
+        def norm(name: str) -> LayerNorm:
+            return LayerNorm(config.layer_norm_eps, **dtypes, name=name)
+
+        if config.pre_norm:
+            x = norm("pre_norm")(x)
+        layers = stack(PreNormLayer, config.num_layers)(
+            config.num_heads,
+            config.intermediate_size,
+            config.hidden_act,
+            config.layer_norm_eps,
+            config.qkv_bias,
+            config.layer_scale,
+            **dtypes,
+            name="layers",
+        )
+        x, class_tokens = layers(x, None)
+        self.sow("intermediates", "class_tokens", class_tokens)
+        if not config.pre_norm:
+            return norm("norm")(x)
+        pooled = norm("norm")(x[:, 0])
+        if config.projection_dim is not None:
+            project = nn.Dense(config.projection_dim, use_bias=False, **dtypes, name="projection")
+            pooled = project(pooled)
+        self.sow("intermediates", "pooled", pooled)
+        return x
+
+
+SHARDING = (*PRE_NORM_RULES, (r".*", P()))
+
+
+def _cubic_weights(size_in: int, size_out: int) -> Float[np.ndarray, "o i"]:
+    """Weights of bicubic resizing along one axis, as torch's interpolate has them.
+
+    `jax.image.resize` differs: its kernel has a = -0.5 and is widened when shrinking.
+    """
+    a = -0.75
+    centre = (np.arange(size_out) + 0.5) * (size_in / size_out) - 0.5
+    left = np.floor(centre)
+    weights = np.zeros((size_out, size_in))
+    for offset in (-1, 0, 1, 2):
+        x = np.abs(centre - (left + offset))
+        near = ((a + 2) * x - (a + 3)) * x * x + 1
+        far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+        # Beyond the border the outermost value is repeated.
+        column = np.clip(left + offset, 0, size_in - 1).astype(int)
+        np.add.at(weights, (np.arange(size_out), column), np.where(x <= 1, near, far))
+    return weights
+
+
+def resize_positions(positions: Float[np.ndarray, "m d"], grid: int) -> Float[np.ndarray, "n d"]:
+    """Interpolates a table of positions to another grid of patches.
+
+    Args:
+      positions: float [1 + g * g, d]: the class token's, then the grid's rows.
+      grid: patches a side that are wanted.
+
+    Returns:
+      Float32 [1 + grid * grid, d]; the table itself where the grid is the same.
+
+    Source:
+      Dinov2Embeddings.interpolate_pos_encoding in transformers: bicubic with a = -0.75, pixel
+      centres at one half, no widening when shrinking.
+    """
+    trained = round((positions.shape[0] - 1) ** 0.5)
+    if trained == grid:
+        return positions.astype(np.float32)
+    weights = _cubic_weights(trained, grid)
+    table = positions[1:].astype(np.float64).reshape(trained, trained, -1)
+    resized = np.einsum("ai,bj,ijd->abd", weights, weights, table, optimize=True)
+    resized = resized.reshape(grid * grid, -1)
+    return np.concatenate([positions[:1].astype(np.float64), resized]).astype(np.float32)
+
+
+def position_transform(config: VisionConfig, leading: Shape = ()) -> Transform:
+    """How a checkpoint's table of positions becomes the one that is wanted.
+
+    Args:
+      config: says which size was trained and which is wanted.
+      leading: axes of size 1 that the checkpoint has in front.
+
+    Returns:
+      The transform.
+    """
+    trained = config.trained_image_size // config.patch_size
+    grid = config.image_size // config.patch_size
+
+    def source_shape(target: Shape) -> Shape:
+        return (*leading, 1 + trained * trained, target[-1])
+
+    def resize(x: np.ndarray) -> np.ndarray:
+        return resize_positions(x.reshape(x.shape[-2:]), grid)
+
+    return Transform(source_shape, resize)
