@@ -38,7 +38,7 @@ _SHARED_DEFAULTS: dict[str, Any] = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
-_TEXT_DEFAULTS = _SHARED_DEFAULTS | {
+_TEXT_DEFAULTS: dict[str, Any] = _SHARED_DEFAULTS | {
     "vocab_size": 49408,
     "hidden_size": 512,
     "intermediate_size": 2048,
@@ -47,7 +47,7 @@ _TEXT_DEFAULTS = _SHARED_DEFAULTS | {
     "pad_token_id": 1,
     "eos_token_id": 49407,
 }
-_VISION_DEFAULTS = _SHARED_DEFAULTS | {
+_VISION_DEFAULTS: dict[str, Any] = _SHARED_DEFAULTS | {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_attention_heads": 12,

@@ -1,58 +1,25 @@
-"""CLIP, Chinese-CLIP, AltCLIP and towers that stand alone, beside Hugging Face's torch classes.
-
-Weights are drawn as small as real embeddings are (std 0.02): only then does a wrong epsilon show.
-"""
+"""CLIP, Chinese-CLIP, AltCLIP and towers that stand alone, beside Hugging Face's torch classes."""
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
-from mmjax.encoders import Encoder, base, load_encoder
+from mmjax.encoders import load_encoder
+from tests.parity.small import (
+    PIXELS,
+    TEXT,
+    TOLERANCE,
+    VISION,
+    differences,
+    padded_ids,
+    randomize,
+    save,
+    torch_outputs,
+)
 
 pytestmark = pytest.mark.parity
-
-TOLERANCE = 1e-5
-TEXT: dict[str, Any] = {
-    **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "vocab_size": 50},
-    **{"num_attention_heads": 4, "max_position_embeddings": 16},
-}
-VISION: dict[str, Any] = {
-    **{"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "image_size": 20},
-    **{"num_attention_heads": 4, "patch_size": 4},
-}
-PIXELS = np.random.default_rng(0).standard_normal((3, 20, 20, 3), np.float32)
-
-
-def randomize(model: Any, seed: int = 0) -> Any:
-    """Draws every tensor: tables at std 0.02, norms around 1, kernels so that they keep size."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in model.named_parameters():
-        noise = torch.randn(tensor.shape, generator=generator)
-        is_norm = any(part in name for part in ("norm", "LayerNorm", "pre_LN", "ln_"))
-        if is_norm and name.endswith("weight"):
-            tensor.data = 0.75 + 0.25 * noise
-        elif tensor.ndim >= 2 and "embedding" not in name:
-            tensor.data = noise * tensor[0].numel() ** -0.5
-        elif tensor.ndim:
-            tensor.data = noise * 0.02
-    return model.eval()
-
-
-def save(model: Any, folder: Path, write_tokenizer: Any, side: int = 20) -> Path:
-    """A whole folder: weights, config, tokenizer, picture constants."""
-    model.save_pretrained(folder)
-    constants = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
-    constants |= {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
-    (folder / "preprocessor_config.json").write_text(json.dumps(constants))
-    write_tokenizer(folder / "tokenizer.json")
-    return folder
 
 
 def clip(eos: int = 49, act: str = "quick_gelu", eps: float = 1e-5, kind: str = "CLIPModel") -> Any:
@@ -68,45 +35,6 @@ def clip(eos: int = 49, act: str = "quick_gelu", eps: float = 1e-5, kind: str = 
     else:
         config = transformers.CLIPVisionConfig(**vision, projection_dim=24)
     return randomize(getattr(transformers, kind)(config))
-
-
-def padded_ids(eos: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
-    """Texts of unequal length that end in `eos`; the first holds it twice."""
-    lengths = np.array([9, 4, 12, 2])
-    mask = (np.arange(12)[None] < lengths[:, None]).astype(np.int64)
-    ids = np.random.default_rng(1).integers(4, 48, (4, 12))
-    ids[np.arange(4), lengths - 1] = eos
-    ids[0, 6] = eos
-    return np.where(mask == 1, ids, pad), mask
-
-
-def torch_outputs(model: Any, features: str | None, **inputs: np.ndarray) -> tuple[Any, Any]:
-    """(last hidden state, embedding) of a torch model."""
-    import torch
-
-    tensors = {k: torch.tensor(v) for k, v in inputs.items()}
-    if "pixel_values" in tensors:
-        tensors["pixel_values"] = tensors["pixel_values"].permute(0, 3, 1, 2)
-    with torch.no_grad():
-        output = (getattr(model, features) if features else model)(**tensors)
-    pooled = output.get("text_embeds", output.get("image_embeds", output.get("pooler_output")))
-    return output.last_hidden_state.numpy(), pooled.numpy()
-
-
-def differences(
-    encoder: Encoder, hidden: np.ndarray, pooled: np.ndarray, inputs: Mapping[str, Any]
-) -> tuple[float, float]:
-    """Largest differences at real tokens, and of embeddings."""
-    output = _apply(encoder.module, encoder.pooling, encoder.params, inputs)
-    real = np.asarray(output.mask).astype(bool)
-    assert np.abs(hidden[real]).max() > 0.05
-    assert np.abs(pooled).max() > 0.05
-    tokens = np.abs(np.asarray(output.tokens) - hidden)[real].max()
-    return float(tokens), float(np.abs(np.asarray(output.pooled) - pooled).max())
-
-
-# Compiled once for all encoders of a size.
-_apply = jax.jit(base.apply, static_argnums=(0, 1))
 
 
 @pytest.mark.parametrize("act", ["quick_gelu", "gelu"])

@@ -7,7 +7,8 @@ other one is refused, so a file has no way to run code.
 import pickletools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +80,7 @@ class _Name:
 _MARK = object()
 
 
-def load(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+def load(file: BufferedIOBase) -> tuple[Any, dict[str, Storage]]:
     """Reads one pickle.
 
     Args:
@@ -111,7 +112,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, Storage] = {}
 
-    def run(self, file: BinaryIO) -> Any:
+    def run(self, file: BufferedIOBase) -> Any:
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name == "STOP":
                 return self.stack.pop()
