@@ -89,7 +89,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         check(value in args, where, value, f"one of {list(args)}")
         return value
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         if value is None:
             return None
         return _convert(next(a for a in args if a is not type(None)), value, where)
@@ -129,11 +129,13 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     """
     config = as_dict(config)
     where = {k: v for k, v in config.items() if k not in _TOP}
+    where["encoders"] = _with_towers(where.get("encoders", {}))
     main = build(Stage, {"name": where.get("task", "main"), **where})
     stages: list[Stage] = []
     base = config.get("base")
     if isinstance(base, Mapping):
         nested = {k: v for k, v in base.items() if k not in _TOP}
+        nested["encoders"] = _with_towers(nested.get("encoders", {}))
         stages.append(build(Stage, {**nested, "name": "base"}, "base"))
         base = None
     if main.task == "language" and base is None and not stages:
@@ -163,6 +165,14 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
         allow_other_encoder=bool(config.get("checkpoint", {}).get("allow_other_encoder", False)),
         tensorboard=bool(config.get("writer", {}).get("tensorboard", False)),
     )
+
+
+def _with_towers(encoders: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoders' settings, each with the tower that its role reads."""
+    return {
+        role: {"tower": "image" if role == "image" else "text", **settings}
+        for role, settings in encoders.items()
+    }
 
 
 def as_dict(config: Any) -> dict[str, Any]:

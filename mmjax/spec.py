@@ -31,6 +31,7 @@ class EncoderSpec:
       dtype: of the weights and the forward pass.
       image_size: side of the square picture in pixels; None keeps the encoder's own.
       max_length: tokens kept of a text; longer ones are truncated, counted and reported.
+      tower: which tower of a source that has two, such as CLIP; None takes the role's.
     """
 
     source: str
@@ -38,6 +39,7 @@ class EncoderSpec:
     dtype: Literal["float32", "bfloat16"] = "float32"
     image_size: int | None = None
     max_length: int | None = None
+    tower: Literal["text", "image"] | None = None
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ class Library:
                 jnp.dtype(spec.dtype),
                 mesh=self.mesh if self.mesh.size > 1 else None,
                 image_size=spec.image_size,
+                tower=spec.tower,
             )
             if spec.max_length is not None:
                 preprocess = dataclasses.replace(encoder.preprocess, max_length=spec.max_length)

@@ -41,7 +41,8 @@ def test_taiyi(tmp_path, write_tokenizer):
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    model = BertForSequenceClassification(BertConfig(**small.TEXT, num_labels=24))
+    labels: dict[str, Any] = {"num_labels": 24}
+    model = BertForSequenceClassification(BertConfig(**small.TEXT, **labels))
     folder_of(model, tmp_path, write_tokenizer)
     ids, mask = small.padded_ids(49, 0)
     with torch.no_grad():

@@ -1,5 +1,7 @@
 """Reads GGUF files: metadata, and weights dequantised one by one."""
 
+import itertools
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +14,10 @@ from mmjax.errors import WeightsError
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
+# Bytes of each scalar type. A string is a length and bytes, an array a type, a length and items.
+_SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_STRING, _ARRAY = 8, 9
+_MOST_DIMENSIONS = 4
 # The least that a tensor's entry (name length, rank, type, offset) and a key's can take.
 _TENSOR_BYTES, _KEY_BYTES = 24, 13
 
@@ -51,6 +57,8 @@ class GgufFile:
                 array = dequantize(tensor.data, tensor.tensor_type)
             except (NotImplementedError, ValueError) as error:
                 raise WeightsError(f"{self.path}: cannot dequantise {name} ({error})") from error
+            if not np.isfinite(array).all():
+                raise WeightsError(f"{self.path}: {name} holds NaN or infinite numbers")
             yield name, array.reshape(self.shapes[name]).astype(dtype, copy=False)
 
 
@@ -82,6 +90,7 @@ def read(path: Path) -> GgufFile:
             f"{path} is damaged: {tensors} tensors and {keys} keys do not fit into {size} bytes"
         )
     try:
+        _check_lengths(path, tensors, keys)
         return _parse(path)
     except WeightsError:
         raise
@@ -91,6 +100,51 @@ def read(path: Path) -> GgufFile:
         ) from error
 
 
+def _check_lengths(path: Path, tensors: int, keys: int) -> None:
+    """Walks the header: the package would loop over any length and multiply any shape."""
+    data = np.memmap(path, np.uint8, mode="r")
+    at = 24
+
+    def skip(count: int) -> int:
+        nonlocal at
+        if count > len(data) - at:
+            raise WeightsError(f"{path} is truncated or damaged: {count} bytes needed at {at}")
+        at += count
+        return at - count
+
+    def number(nbytes: int) -> int:
+        start = skip(nbytes)
+        return int.from_bytes(data[start : start + nbytes].tobytes(), "little")
+
+    def skip_values(kind: int, count: int) -> None:
+        if kind in _SCALARS:
+            skip(_SCALARS[kind] * count)
+        elif kind == _STRING:
+            for _ in range(count):
+                skip(number(8))
+        else:
+            raise WeightsError(f"{path} is damaged: a value of type {kind} at byte {at}")
+
+    for _ in range(keys):
+        skip(number(8))
+        kind = number(4)
+        if kind == _ARRAY:
+            kind, count = number(4), number(8)
+            skip_values(kind, count)
+        else:
+            skip_values(kind, 1)
+    for _ in range(tensors):
+        skip(number(8))
+        rank = number(4)
+        if rank > _MOST_DIMENSIONS:
+            raise WeightsError(f"{path} is damaged: a tensor of {rank} dimensions")
+        size = math.prod(number(8) for _ in range(rank))
+        skip(12)  # type and offset
+        # No type has more than 16 weights in a byte.
+        if size > 16 * len(data):
+            raise WeightsError(f"{path} is damaged: a tensor of {size} weights does not fit")
+
+
 def _parse(path: Path) -> GgufFile:
     from gguf import GGUFReader  # slow to import, seldom needed
 
@@ -98,6 +152,9 @@ def _parse(path: Path) -> GgufFile:
     metadata = {name: field.contents() for name, field in reader.fields.items()}
     size = path.stat().st_size
     tensors, shapes = {}, {}
+    for before, after in itertools.pairwise(sorted(reader.tensors, key=lambda t: t.data_offset)):
+        if before.data_offset + before.n_bytes > after.data_offset:
+            raise WeightsError(f"{path} is damaged: {before.name} and {after.name} overlap")
     for tensor in reader.tensors:
         if tensor.data_offset + tensor.n_bytes > size:
             raise WeightsError(f"{path} is truncated: {tensor.name} ends past byte {size}")

@@ -46,6 +46,8 @@ def read(path: Path) -> OnnxFile:
     """
     graph = _load(path)
     weights = {tensor.name: _array(path, tensor) for tensor in graph.initializer}
+    if len(weights) != len(graph.initializer):
+        raise WeightsError(f"{path} is damaged: two initializers have the same name")
     consumers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
@@ -87,11 +89,14 @@ def _array(path: Path, tensor) -> np.ndarray:
     if tensor.data_location == TensorProto.EXTERNAL:
         raise WeightsError(f"{path} keeps {tensor.name} in another file; give one whole file")
     try:
-        return numpy_helper.to_array(tensor)
+        array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:
         raise WeightsError(
             f"{path} is damaged: {tensor.name} is not what its shape says ({error})"
         ) from error
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise WeightsError(f"{path}: {tensor.name} holds NaN or infinite numbers")
+    return array
 
 
 def _bias(users: "list[NodeProto]", output: str, weights: Mapping[str, np.ndarray]) -> str | None:

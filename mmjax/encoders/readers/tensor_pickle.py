@@ -8,7 +8,7 @@ import pickletools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BufferedIOBase
-from typing import Any
+from typing import IO, Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -113,7 +113,7 @@ class _Machine:
         self.storages: dict[str, Storage] = {}
 
     def run(self, file: BufferedIOBase) -> Any:
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, _ in pickletools.genops(cast(IO[bytes], file)):
             if opcode.name == "STOP":
                 return self.stack.pop()
             self._step(opcode.name, argument)
@@ -173,6 +173,8 @@ class _Machine:
 
     def _marked(self) -> list[Any]:
         """What lies above the last mark."""
+        if _MARK not in self.stack:
+            raise WeightsError("its pickle is damaged: a mark is missing")
         at = len(self.stack) - 1 - self.stack[::-1].index(_MARK)
         items = self.stack[at + 1 :]
         del self.stack[at:]

@@ -65,7 +65,7 @@ class TorchFile:
     def _storage(self, storage: Storage, start: int, nbytes: int) -> np.ndarray:
         """The numbers of a storage, of `nbytes` from `start` on."""
         if start + nbytes > self._bytes.size or nbytes % storage.dtype.itemsize:
-            raise WeightsError(f"storage {storage.key!r} ends past the end of the file")
+            raise WeightsError(f"storage {storage.key!r} of {nbytes} bytes is cut short")
         return np.asarray(self._bytes)[start : start + nbytes].view(storage.dtype)
 
     def _check(self, name: str, tensor: Tensor) -> None:
