@@ -77,7 +77,7 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
     )
 
 
-def shardings(tree: PyTree, mesh: Mesh, rules: Rules = REPLICATED) -> PyTree:
+def shardings(tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules = REPLICATED) -> PyTree:
     """A NamedSharding for every leaf, by the first rule that matches its whole path."""
     specs = trees.match_rules(tree, rules)
     return jax.tree.map(

@@ -19,11 +19,22 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import (
+    AltCLIPConfig,
+    AltCLIPModel,
     AutoModel,
     BertConfig,
+    BertForSequenceClassification,
     BertModel,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
+    CLIPConfig,
+    CLIPModel,
     Dinov2Config,
     Dinov2Model,
+    RobertaConfig,
+    RobertaModel,
+    ViTConfig,
+    ViTModel,
     XLMRobertaConfig,
     XLMRobertaModel,
 )
@@ -41,8 +52,13 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
     """Draws every tensor; the norms and scales too, whose defaults of 0 and 1 hide mistakes."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.named_parameters():
+        if not tensor.ndim:  # CLIP's logit_scale
+            continue
         noise = torch.randn(tensor.shape, generator=generator)
-        scaled = "lambda1" in name or ("norm" in name.lower() and name.endswith("weight"))
+        scaled = "lambda1" in name or (
+            any(part in name.lower() for part in ("norm", "layrnorm", "pre_ln"))
+            and name.endswith("weight")
+        )
         is_kernel = tensor.ndim >= 2 and "embeddings." not in name
         std = tensor[0].numel() ** -0.5 if is_kernel else 0.02
         tensor.data = (0.5 + 0.5 * noise) if scaled else noise * std
@@ -94,6 +110,76 @@ def dinov2_golden() -> None:
             nchw = torch.tensor(pixels.astype(np.float32).transpose(0, 3, 1, 2))
             arrays[f"hidden_{side}"] = model.eval()(nchw).last_hidden_state.numpy()
     save("dinov2_tiny", model, arrays)
+
+
+def ids_of(eos: int, pad: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Padded texts that end in `eos`; the first one holds it twice."""
+    random, lengths = np.random.default_rng(seed), np.array([9, 4, 12, 2])
+    mask = (np.arange(12)[None] < lengths[:, None]).astype(np.int64)
+    ids = random.integers(4, eos - 1, (4, 12))
+    ids[np.arange(4), lengths - 1] = eos
+    ids[0, 6] = eos
+    return np.where(mask == 1, ids, pad), mask
+
+
+def dual_golden(name: str, model: Any, pad: int, seed: int) -> None:
+    """A tiny dual encoder: hidden states and projected embeddings of both towers."""
+    randomize(model.eval(), seed)
+    ids, mask = ids_of(49, pad, seed)
+    pixels = np.random.default_rng(seed).standard_normal((2, 20, 20, 3), np.float32)
+    pixels = pixels.astype(np.float16)
+    nchw = torch.tensor(pixels.astype(np.float32).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        text = model.get_text_features(torch.tensor(ids), torch.tensor(mask))
+        image = model.get_image_features(nchw)
+    arrays = {"input_ids": ids, "attention_mask": mask, "pixels": pixels}
+    arrays |= {"text_hidden": text.last_hidden_state.numpy()}
+    arrays |= {"image_hidden": image.last_hidden_state.numpy()}
+    arrays |= {"text_pooled": text.pooler_output.numpy()}
+    save(name, model, arrays | {"image_pooled": image.pooler_output.numpy()})
+
+
+def dual_goldens() -> None:
+    """CLIP, Chinese-CLIP, AltCLIP."""
+    sizes: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    text = sizes | {"hidden_size": 32, "intermediate_size": 48, "vocab_size": 50}
+    text |= {"max_position_embeddings": 16}
+    vision = sizes | {"hidden_size": 24, "intermediate_size": 48, "image_size": 20}
+    parts: dict[str, Any] = {"vision_config": vision | {"patch_size": 4}, "projection_dim": 20}
+    clip = CLIPConfig(text_config=text | {"eos_token_id": 49}, **parts)
+    dual_golden("clip_tiny", CLIPModel(clip), pad=49, seed=4)
+    dual_golden(
+        "chinese_clip_tiny", ChineseCLIPModel(ChineseCLIPConfig(text_config=text, **parts)), 0, 5
+    )
+    alt = text | {"project_dim": 28, "type_vocab_size": 1}
+    dual_golden("altclip_tiny", AltCLIPModel(AltCLIPConfig(text_config=alt, **parts)), 1, 6)
+
+
+def vit_golden() -> None:
+    """A tiny ViT at its own size and above it."""
+    model = ViTModel(ViTConfig(**SIZES, intermediate_size=64, image_size=20, patch_size=4))
+    randomize(model.eval(), 7)
+    arrays: dict[str, Any] = {}
+    for side in (20, 32):
+        random = np.random.default_rng(side)
+        pixels = random.standard_normal((2, side, side, 3), np.float32).astype(np.float16)
+        arrays[f"pixels_{side}"] = pixels
+        nchw = torch.tensor(pixels.astype(np.float32).transpose(0, 3, 1, 2))
+        with torch.no_grad():
+            hidden = model(nchw, interpolate_pos_encoding=True).last_hidden_state
+        arrays[f"hidden_{side}"] = hidden.numpy()
+    save("vit_tiny", model, arrays)
+
+
+def classifier_golden(sizes: dict[str, Any]) -> None:
+    """Taiyi's form: a BERT whose classifier's output is the embedding."""
+    model: Any = BertForSequenceClassification(BertConfig(**sizes, num_labels=12))
+    randomize(model.eval(), 8)
+    ids, mask = ids_of(49, 0, 8)
+    with torch.no_grad():
+        output = model(torch.tensor(ids), torch.tensor(mask), output_hidden_states=True)
+    arrays = {"input_ids": ids, "attention_mask": mask, "pooled": output.logits.numpy()}
+    save("taiyi_tiny", model, arrays | {"hidden": output.hidden_states[-1].numpy()})
 
 
 def preprocess_golden() -> None:
@@ -176,7 +262,12 @@ def main() -> None:
         **text, max_position_embeddings=18, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
     )
     text_golden("xlmr_tiny", XLMRobertaModel(xlmr, add_pooling_layer=False), pad=1, seed=2)
+    roberta = RobertaConfig(**text, max_position_embeddings=18)
+    text_golden("roberta_tiny", RobertaModel(roberta), pad=1, seed=9)
+    classifier_golden(text | {"max_position_embeddings": 16})
     dinov2_golden()
+    vit_golden()
+    dual_goldens()
     preprocess_golden()
     if arguments.real:
         real_texts("minilm-l6")
