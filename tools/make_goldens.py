@@ -173,7 +173,8 @@ def vit_golden() -> None:
 
 def classifier_golden(sizes: dict[str, Any]) -> None:
     """Taiyi's form: a BERT whose classifier's output is the embedding."""
-    model: Any = BertForSequenceClassification(BertConfig(**sizes, num_labels=12))
+    labels: dict[str, Any] = {"num_labels": 12}
+    model: Any = BertForSequenceClassification(BertConfig(**sizes, **labels))
     randomize(model.eval(), 8)
     ids, mask = ids_of(49, 0, 8)
     with torch.no_grad():
