@@ -32,7 +32,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.base = base  # trained first; the path of a finished base run may stand here instead
     config.encoders = dict(
         **base.encoders,
-        foreign=dict(source="asset:me5-small", output="tokens", max_length=12),
+        foreign=dict(source="asset:me5-small", output="tokens_deep", max_length=12),
     )
     config.pairs = base.pairs  # one object: what is set here holds for the base too
     # Half dictionary, half emoji words; then emoji words alone.

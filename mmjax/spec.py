@@ -25,9 +25,10 @@ class EncoderSpec:
 
     Attributes:
       source: `asset:NAME`, a local folder in HF layout, or `hf:org/name[@revision]`.
-      output: `pooled` (the encoder's own embedding), `tokens` (every token), `cls`, `cls_mean` (CLS
-        beside the mean patch token), or `cls_mean_deep` (beside them CLS after the five layers
-        before the last).
+      output: `pooled` (the encoder's own embedding), `tokens` (every token), `tokens_deep`
+        (beside each the same token after five sixths and after half of the layers), `cls`,
+        `cls_mean` (CLS beside the mean patch token), or `cls_mean_deep` (beside them CLS after the
+        five layers before the last).
       dtype: of the weights and the forward pass.
       image_size: side of the square picture in pixels; None keeps the encoder's own.
       max_length: tokens kept of a text; longer ones are truncated, counted and reported.
@@ -35,7 +36,9 @@ class EncoderSpec:
     """
 
     source: str
-    output: Literal["pooled", "tokens", "cls", "cls_mean", "cls_mean_deep"] = "pooled"
+    output: Literal["pooled", "tokens", "tokens_deep", "cls", "cls_mean", "cls_mean_deep"] = (
+        "pooled"
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"
     image_size: int | None = None
     max_length: int | None = None
@@ -119,6 +122,7 @@ class AdapterSpec:
       input_dropout: on the standardised tokens (for `linear`: on their mean).
       skip: adds a linear map of the mean token to the output.
       skip_hidden: width of a GELU layer beside that linear map; 0 for none.
+      members: copies of that map, trained each for itself; their outputs are averaged.
       space: `joint` maps into the joint space after the base's text head, `encoder` into the frozen
         text encoder's own embedding space (the base's text head follows, frozen).
     """
@@ -132,6 +136,7 @@ class AdapterSpec:
     input_dropout: float = 0.0
     skip: bool = False
     skip_hidden: int = 0
+    members: int = 1
     space: Literal["joint", "encoder"] = "joint"
 
 
@@ -195,7 +200,7 @@ class TrainSpec:
     save_every: int = 100
     keep: int = 2
     log_every: int = 10
-    select: Literal["mR", "t2t_mR", "t2i_mR", "none"] = "mR"
+    select: Literal["mR", "t2t_mR", "t2i_mR", "cosine_to_base", "none"] = "mR"
     cache_features: bool = True
 
 
@@ -262,6 +267,7 @@ class Stage:
             f"a divisor of adapter.width={a.width}",
         )
         check(a.num_layers >= 1, "adapter.num_layers", a.num_layers, "at least 1")
+        check(a.members >= 1, "adapter.members", a.members, "at least 1")
         for name, head in (("image_head", self.image_head), ("text_head", self.text_head)):
             check(0 <= head.dropout < 1, f"{name}.dropout", head.dropout, "in [0, 1)")
             check(0 <= head.hidden_dropout < 1, name, head.hidden_dropout, "dropouts in [0, 1)")

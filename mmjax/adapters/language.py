@@ -44,6 +44,27 @@ class PooledMap(nn.Module):
         return mapped
 
 
+class PooledMaps(nn.Module):
+    """Independent `PooledMap`s of one mean token, their outputs stacked in front.
+
+    Attributes: as of `PooledMap`, and
+      members: how many.
+    """
+
+    members: int
+    out_dim: int
+    hidden: int
+    input_dropout: float
+    dropout: float
+
+    @nn.compact
+    def __call__(self, mean: Float[Array, "b d"], *, deterministic: bool) -> Float[Array, "m b e"]:
+        """Returns every member's un-normalised vector of a text."""
+        sizes = self.out_dim, self.hidden, self.input_dropout, self.dropout
+        members = [PooledMap(*sizes, name=f"member_{i}") for i in range(self.members)]
+        return jnp.stack([member(mean, deterministic=deterministic) for member in members])
+
+
 class TransformerLayer(nn.Module):
     """One pre-LayerNorm transformer layer: self-attention, then a GELU feed-forward part.
 
@@ -91,6 +112,7 @@ class LanguageAdapter(nn.Module):
       skip: adds a `PooledMap` of the mean standardised token, so that the layers only learn what it
         cannot.
       skip_hidden: width of that map's GELU layer.
+      members: independent copies of that map, each of which makes an output of its own.
     """
 
     out_dim: int
@@ -102,12 +124,13 @@ class LanguageAdapter(nn.Module):
     input_dropout: float = 0.0
     skip: bool = False
     skip_hidden: int = 0
+    members: int = 1
 
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "b l d"], mask: Bool[Array, "b l"], *, deterministic: bool = True
-    ) -> Float[Array, "b e"]:
-        """Returns one un-normalised vector a text."""
+    ) -> Float[Array, "m b e"]:
+        """Returns every member's un-normalised vector of a text; their mean is the embedding."""
         tokens = Standardize(name="standardize")(tokens, mask)
         x = nn.Dropout(self.input_dropout, broadcast_dims=(1,))(tokens, deterministic=deterministic)
         x = nn.Dense(self.width, name="in")(x)
@@ -118,31 +141,33 @@ class LanguageAdapter(nn.Module):
             x = layer(x, mask, deterministic=deterministic)
         x = masked_mean(nn.LayerNorm(name="norm")(x), mask)
         x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
-        x = nn.Dense(self.out_dim, name="out")(x)
-        if self.skip:
-            skip = PooledMap(
-                self.out_dim, self.skip_hidden, self.input_dropout, self.dropout, name="skip"
-            )
-            x = x + skip(masked_mean(tokens, mask), deterministic=deterministic)
-        return x
+        x = nn.Dense(self.out_dim, name="out")(x)[None]
+        if not self.skip:
+            return x
+        sizes = self.out_dim, self.skip_hidden, self.input_dropout, self.dropout
+        skip = PooledMaps(self.members, *sizes, name="skip")
+        return x + skip(masked_mean(tokens, mask), deterministic=deterministic)
 
 
 class PooledAdapter(nn.Module):
-    """The baseline without transformer: the mean standardised token through a `PooledMap`.
+    """The baseline without transformer: the mean standardised token through `PooledMap`s.
 
-    Attributes: as of `PooledMap`.
+    Attributes: as of `PooledMap`, and
+      members: independent copies, each of which makes an output of its own.
     """
 
     out_dim: int
     hidden: int = 0
     input_dropout: float = 0.0
     dropout: float = 0.0
+    members: int = 1
 
     @nn.compact
     def __call__(
         self, tokens: Float[Array, "b l d"], mask: Bool[Array, "b l"], *, deterministic: bool = True
-    ) -> Float[Array, "b e"]:
-        """Returns one un-normalised vector a text."""
+    ) -> Float[Array, "m b e"]:
+        """Returns every member's un-normalised vector of a text; their mean is the embedding."""
         mean = masked_mean(Standardize(name="standardize")(tokens, mask), mask)
-        mapped = PooledMap(self.out_dim, self.hidden, self.input_dropout, self.dropout, name="map")
-        return mapped(mean, deterministic=deterministic)
+        sizes = self.out_dim, self.hidden, self.input_dropout, self.dropout
+        maps = PooledMaps(self.members, *sizes, name="map")
+        return maps(mean, deterministic=deterministic)

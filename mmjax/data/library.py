@@ -299,6 +299,6 @@ def _encode(encoder: Encoder, output: str, params: Any, inputs: Inputs) -> Input
     """The encoder inside a step, for runs without a feature cache."""
     found = encoder.apply(params, dict(inputs))
     features = found.select(output).astype(jnp.float32)
-    if output == "tokens":
+    if output.startswith("tokens"):
         return {"features": features, "mask": found.mask.astype(bool)}
     return {"features": features}

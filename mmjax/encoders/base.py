@@ -22,6 +22,7 @@ from mmjax.errors import MmjaxError
 
 PyTree = Any
 DEEP = 5  # layers before the last whose class tokens "cls_mean_deep" adds
+DEEP_SIXTHS = (5, 3)  # of the layers after which "tokens_deep" reads tokens beside the last ones
 
 
 class EncoderOutput(NamedTuple):
@@ -31,11 +32,18 @@ class EncoderOutput(NamedTuple):
     mask: Int[Array, "b l"]  # 1 at real tokens
     pooled: Float[Array, "b e"]  # float32, as the original library pools
     class_tokens: Float[Array, "n b d"] | None = None  # pictures: after each layer, before the norm
+    hidden_states: Float[Array, "n b l d"] | None = None  # BERT family: after each layer
 
     def select(self, want: str) -> Float[Array, "b *rest"]:
-        """One of `WANTS`: f32 [b, width], or the tokens [b, l, d] in their own dtype."""
+        """One of `WANTS`: f32 [b, width], or tokens [b, l, width] in their own dtype."""
         if want == "tokens":
             return self.tokens
+        if want == "tokens_deep":
+            if self.hidden_states is None:
+                raise MmjaxError("only plain BERTs and XLM-Rs have the output 'tokens_deep'")
+            layers = len(self.hidden_states)
+            inner = [self.hidden_states[k * layers // 6 - 1] for k in DEEP_SIXTHS]
+            return jnp.concatenate([self.tokens, *inner], axis=-1)
         if want == "pooled":
             return self.pooled
         first = self.tokens[:, 0].astype(jnp.float32)
@@ -84,7 +92,8 @@ class Encoder:
         """Size of the last axis of an output."""
         if want == "pooled":
             return self.embed_dim
-        return self.hidden_size * {"cls_mean": 2, "cls_mean_deep": 2 + DEEP}.get(want, 1)
+        parts = {"cls_mean": 2, "cls_mean_deep": 2 + DEEP, "tokens_deep": 1 + len(DEEP_SIXTHS)}
+        return self.hidden_size * parts.get(want, 1)
 
     @functools.cached_property
     def outputs_fingerprint(self) -> str:
@@ -128,8 +137,10 @@ class Encoder:
           items: texts (str), or pictures as `ImagePreprocess` takes them. Anything with a length
             and an index will do; items are fetched when their turn comes.
           want: "pooled" [d] as the original library pools, "tokens" [l_i, d] without padding,
-            "cls" [d], or, for pictures, "cls_mean" [2 d]: the class token and the patches' mean;
-            "cls_mean_deep" [7 d] adds the class tokens after the five layers before the last.
+            "cls" [d]; for texts "tokens_deep" [l_i, 3 d]: beside each the same token after five
+            sixths and after half of the layers; for pictures "cls_mean" [2 d]: the class token and
+            the patches' mean, "cls_mean_deep" [7 d] adds the class tokens after the five layers
+            before the last.
           batch_size: items computed together; None takes 128 short texts or 16 pictures.
           progress: description of a progress bar; None shows none.
           prompt: texts only; as in `TextPreprocess`.
@@ -233,6 +244,8 @@ def apply(
     mask = arrays.get("attention_mask")
     if mask is None:
         mask = jnp.ones(tokens.shape[:2], jnp.int32)
-    sown = {name: value[0] for name, value in inner.get("intermediates", {}).items()}
+    found = inner.get("intermediates", {}).items()  # what parts of the module sow is in dicts
+    sown = {name: value[0] for name, value in found if isinstance(value, tuple)}
     pooled = sown.get("pooled", tokens[:, 0]) if pooling is None else pooling(tokens, mask)
-    return EncoderOutput(tokens, mask, pooled.astype(jnp.float32), sown.get("class_tokens"))
+    layers = sown.get("class_tokens"), sown.get("hidden_states")
+    return EncoderOutput(tokens, mask, pooled.astype(jnp.float32), *layers)

@@ -21,7 +21,7 @@ from mmjax.progress import track
 if TYPE_CHECKING:
     from mmjax.encoders.base import Encoder
 
-WANTS = ("pooled", "tokens", "cls", "cls_mean", "cls_mean_deep")
+WANTS = ("pooled", "tokens", "tokens_deep", "cls", "cls_mean", "cls_mean_deep")
 
 _TEXTS, _PICTURES = 128, 16  # default batch sizes, measured on two CPU cores
 _WINDOW = 32  # batches of texts that are sorted together
@@ -83,8 +83,10 @@ def outputs(
     if want not in WANTS:
         known = ", ".join(WANTS)
         raise MmjaxError(f"unknown encoder output {want!r}; known: {known}")
-    if want.startswith("cls_mean") and encoder.modality == "text":
-        raise MmjaxError(f"encoder {encoder.name!r} reads texts: it has no {want!r} output")
+    others = {"text": ("cls_mean", "cls_mean_deep"), "image": ("tokens_deep",)}
+    if want in others[encoder.modality]:
+        reads = f"reads {encoder.modality}s"
+        raise MmjaxError(f"encoder {encoder.name!r} {reads}: it has no {want!r} output")
     if batch_size is not None and batch_size < 1:
         raise MmjaxError(f"batch_size {batch_size} must be at least 1")
     if encoder.modality == "text":
@@ -148,7 +150,7 @@ def _texts(
                 for row, i in enumerate(chosen):
                     # A copy, or one short text would keep its whole padded batch in memory.
                     results[i] = (
-                        host[row, : len(ids[i])] if want == "tokens" else host[row]
+                        host[row, : len(ids[i])] if want.startswith("tokens") else host[row]
                     ).copy()
 
         for chosen, length, rows in _batches(encoder, [len(t) for t in ids], batch_size):

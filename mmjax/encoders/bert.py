@@ -87,7 +87,7 @@ class BertLayer(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"]
-    ) -> tuple[Float[Array, "b l d"], None]:
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "b l d"]]:
         """Attention, then the feed-forward part, each added and then normalised.
 
         Args:
@@ -95,7 +95,7 @@ class BertLayer(nn.Module):
           mask: bool [b, l], true at real tokens.
 
         Returns:
-          (float [b, l, d], None): the pair that a scan wants.
+          Float [b, l, d] twice: what the next layer reads, and what the scan keeps.
         """
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
@@ -104,7 +104,8 @@ class BertLayer(nn.Module):
         hidden = nn.Dense(config.intermediate_size, **dtypes, name="intermediate")(x)
         hidden = activation(config.hidden_act)(hidden)
         hidden = nn.Dense(config.hidden_size, **dtypes, name="output")(hidden)
-        return LayerNorm(config.layer_norm_eps, **dtypes, name="output_norm")(x + hidden), None
+        x = LayerNorm(config.layer_norm_eps, **dtypes, name="output_norm")(x + hidden)
+        return x, x
 
 
 class Bert(nn.Module):
@@ -147,7 +148,9 @@ class Bert(nn.Module):
         x = words + types + positions
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="embeddings_norm")(x)
         layers = stack(BertLayer, config.num_layers)(config, **dtypes, name="layers")
-        return layers(x, attention_mask.astype(bool))[0]
+        x, hidden_states = layers(x, attention_mask.astype(bool))
+        self.sow("intermediates", "hidden_states", hidden_states)  # compiled away where not read
+        return x
 
 
 PREFIX = r"(?:bert\.|roberta\.|xlm_roberta\.|transformer\.)?"

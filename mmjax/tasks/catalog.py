@@ -28,8 +28,9 @@ def make_task(stage: Stage, towers: Mapping[str, Tower], base: Task | None = Non
             towers["image"], towers["text"], stage.image_head, stage.text_head, stage.loss
         )
     assert isinstance(base, ContrastiveTask)
-    if stage.encoders["foreign"].output != "tokens":
+    if not stage.encoders["foreign"].output.startswith("tokens"):
         raise MmjaxError(
-            "config.encoders.foreign.output must be 'tokens': the language adapter reads each token"
+            "config.encoders.foreign.output must be 'tokens' or 'tokens_deep': the language "
+            "adapter reads each token"
         )
     return LanguageTask(towers["foreign"], base, stage.adapter, stage.loss)

@@ -42,7 +42,7 @@ class LanguageTask:
         out = self.base.width if a.space == "joint" else self.base.text.width
         if a.kind != "transformer":
             hidden = a.skip_hidden if a.kind == "mlp" else 0
-            return PooledAdapter(out, hidden, a.input_dropout, a.dropout)
+            return PooledAdapter(out, hidden, a.input_dropout, a.dropout, a.members)
         return LanguageAdapter(
             out_dim=out,
             width=a.width,
@@ -53,6 +53,7 @@ class LanguageTask:
             input_dropout=a.input_dropout,
             skip=a.skip,
             skip_hidden=a.skip_hidden,
+            members=a.members,
         )
 
     def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
@@ -73,8 +74,8 @@ class LanguageTask:
         frozen: PyTree,
         inputs: Inputs,
         key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "b d"]:
-        """The adapter's own output, un-normalised, in the space that it is distilled into."""
+    ) -> Float[Array, "m b d"]:
+        """The adapter's own outputs, un-normalised, in the space that it is distilled into."""
         read = self.foreign(frozen, inputs)
         return self._module().apply(
             {"params": trainable["adapter"]},
@@ -100,8 +101,9 @@ class LanguageTask:
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
         """Distillation where the batch holds `text`, contrastive where it holds `image`."""
-        student = self._student(trainable, frozen, batch["foreign"], key)
+        members = self._student(trainable, frozen, batch["foreign"], key)
         if "image" in batch:
+            student = members.mean(axis=0)
             image = self.base.embed("image", frozen["base"], frozen, batch["image"])
             pairs = self.base.members(image), self.base.members(self._joint(frozen, student))
             scale = trainable.get("logit_scale", -jnp.log(self.loss_spec.init_temperature))
@@ -111,8 +113,10 @@ class LanguageTask:
         teacher = jax.lax.stop_gradient(self._teacher(frozen, batch["text"]))
         kind = self.loss_spec.kind.removeprefix("distill_")
         name = self.loss_spec.distill if kind == "two_stage" else kind
-        each = {"mse": distill.mse, "cosine": distill.cosine}[name](student, teacher)
-        similarity = 1 - distill.cosine(student, teacher)
+        # Each member learns by itself: of their mean alone they would make one larger member.
+        distance = {"mse": distill.mse, "cosine": distill.cosine}[name]
+        each = jnp.stack([distance(member, teacher) for member in members]).mean(axis=0)
+        similarity = 1 - distill.cosine(members.mean(axis=0), teacher)
         metrics = {f"distill_{name}": mean_of(each), "cosine_to_teacher": mean_of(similarity)}
         return each.mean(), metrics
 
@@ -121,7 +125,7 @@ class LanguageTask:
         base = self.base.functions()
         return {
             "embed_texts": lambda t, f, inputs: self.base.normalize(
-                self._joint(f, self._student(t, f, inputs))
+                self._joint(f, self._student(t, f, inputs).mean(axis=0))
             ),
             "embed_base_texts": lambda _, f, inputs: base["embed_texts"](f["base"], f, inputs),
             "embed_images": lambda _, f, inputs: base["embed_images"](f["base"], f, inputs),

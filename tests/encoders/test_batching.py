@@ -27,7 +27,7 @@ def texts(n: int) -> list[str]:
     return [" ".join(f"w{4 + (3 * i + 5 * j) % 46}" for j in range(i % 3 * 4)) for i in range(n)]
 
 
-@pytest.mark.parametrize("want", ["pooled", "tokens", "cls"])
+@pytest.mark.parametrize("want", ["pooled", "tokens", "tokens_deep", "cls"])
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_texts_come_in_order_and_equal_one_at_a_time(want, batch_size, bert, monkeypatch, encode):
     monkeypatch.setattr(batching, "_WINDOW", 3)
@@ -38,9 +38,11 @@ def test_texts_come_in_order_and_equal_one_at_a_time(want, batch_size, bert, mon
         batch = bert.preprocess([text], pad_to=[16])
         output = encode(bert, input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         real = int(batch.attention_mask.sum())
+        inner = output.hidden_states[0, 0, :real]  # of two layers, half and five sixths are one
         expected = {
             "pooled": output.pooled[0],
             "tokens": output.tokens[0, :real],
+            "tokens_deep": np.concatenate([output.tokens[0, :real], inner, inner], axis=-1),
             "cls": output.tokens[0, 0],
         }[want]
         assert result.shape == expected.shape
@@ -109,6 +111,8 @@ def test_misuse_is_explained(bert, dinov2):
         list(bert.outputs(["w4"], "x"))
     with pytest.raises(MmjaxError, match="no 'cls_mean'"):
         list(bert.outputs(["w4"], "cls_mean"))
+    with pytest.raises(MmjaxError, match="no 'tokens_deep'"):
+        list(dinov2.outputs([np.zeros((9, 9, 3), np.uint8)], "tokens_deep"))
     with pytest.raises(MmjaxError, match="batch_size 0"):
         list(bert.outputs(["w4"], batch_size=0))
     with pytest.raises(MmjaxError, match="reads images; use embed_images"):

@@ -61,14 +61,19 @@ def member(tmp_path_factory) -> Callable[[str, str], Path]:
     return find
 
 
-def torch_hidden(folder: Path, **inputs: np.ndarray) -> np.ndarray:
-    """Last hidden states of Hugging Face's torch model."""
+def torch_states(folder: Path, **inputs: np.ndarray) -> list[np.ndarray]:
+    """Hidden states of Hugging Face's torch model: of the embeddings, then after every layer."""
     import torch
     from transformers import AutoModel
 
     model: Any = AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
-        return model(**{k: torch.tensor(v) for k, v in inputs.items()}).last_hidden_state.numpy()
+        tensors = {k: torch.tensor(v) for k, v in inputs.items()}
+        output = model(**tensors, output_hidden_states=True)
+    return [
+        *(state.numpy() for state in output.hidden_states[:-1]),
+        output.last_hidden_state.numpy(),
+    ]
 
 
 def run(encoder: Encoder, **inputs: np.ndarray) -> Any:
@@ -81,10 +86,14 @@ def test_text_assets_equal_torch_with_padding(name, asset):
     encoder = load_encoder(f"asset:{name}")
     batch = encoder.preprocess(TEXTS, max_length=64)
     ids, mask = batch.input_ids, batch.attention_mask
-    hidden = torch_hidden(asset(name), input_ids=ids, attention_mask=mask)
+    states = torch_states(asset(name), input_ids=ids, attention_mask=mask)
+    hidden, layers = states[-1], len(states) - 1
     output = run(encoder, input_ids=ids, attention_mask=mask)
     real = mask.astype(bool)
     assert np.abs(np.asarray(output.tokens) - hidden)[real].max() <= TOLERANCE
+    deep = np.concatenate([hidden, states[layers * 5 // 6], states[layers // 2]], axis=-1)
+    found = np.asarray(output.select("tokens_deep"))
+    assert np.abs(found - deep)[real].max() <= TOLERANCE
     pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1)[:, None]
     pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
     assert np.abs(np.asarray(output.pooled) - pooled).max() <= TOLERANCE
@@ -94,7 +103,7 @@ def test_text_assets_equal_torch_with_padding(name, asset):
 def test_dinov2_asset_equals_torch(side, asset):
     encoder = load_encoder("asset:dinov2-small", image_size=side)
     pixels = np.random.default_rng(0).standard_normal((2, side, side, 3), np.float32)
-    hidden = torch_hidden(asset("dinov2-small"), pixel_values=pixels.transpose(0, 3, 1, 2))
+    hidden = torch_states(asset("dinov2-small"), pixel_values=pixels.transpose(0, 3, 1, 2))[-1]
     output = run(encoder, pixel_values=pixels)
     assert np.abs(np.asarray(output.tokens) - hidden).max() <= TOLERANCE
 
@@ -170,7 +179,7 @@ def test_random_text_models(kind, act, tmp_path):
     random = np.random.default_rng(0)
     mask = (np.arange(17)[None] < random.integers(1, 18, (5, 1))).astype(np.int64)
     ids = np.where(mask == 1, random.integers(4, 60, (5, 17)), 0 if kind == "bert" else 1)
-    hidden = torch_hidden(tmp_path, input_ids=ids, attention_mask=mask)
+    hidden = torch_states(tmp_path, input_ids=ids, attention_mask=mask)[-1]
     output = run(load_encoder(tmp_path), input_ids=ids, attention_mask=mask)
     assert np.abs(np.asarray(output.tokens) - hidden)[mask.astype(bool)].max() <= TOLERANCE / 10
 
@@ -185,7 +194,7 @@ def test_random_dinov2(side, qkv_bias, tmp_path):
     Dinov2Model(Dinov2Config(**sizes)).save_pretrained(tmp_path)
     _dinov2_processor(tmp_path)
     pixels = np.random.default_rng(0).standard_normal((2, side, side, 3), np.float32)
-    hidden = torch_hidden(tmp_path, pixel_values=pixels.transpose(0, 3, 1, 2))
+    hidden = torch_states(tmp_path, pixel_values=pixels.transpose(0, 3, 1, 2))[-1]
     output = run(load_encoder(tmp_path, image_size=side), pixel_values=pixels)
     assert np.abs(np.asarray(output.tokens) - hidden).max() <= TOLERANCE / 10
 
