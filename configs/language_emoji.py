@@ -51,7 +51,8 @@ def get_config(size: str = "full") -> ConfigDict:
         dropout=0.2,
         input_dropout=0.5,
         skip=True,
-        skip_hidden=1024,
+        skip_hidden=512,
+        members=2,
         space="joint",
     )
     config.loss = dict(kind="distill_mse")
@@ -65,12 +66,12 @@ def get_config(size: str = "full") -> ConfigDict:
         patience=0,
         save_every=10 if tiny else 100,
         log_every=5 if tiny else 20,
-        select="t2t_mR",
+        select="cosine_to_base",
         cache_features=True,
     )
     # The same encoder, text and steps without the transformer: is it worth it?
     config.variants = dict(
-        linear=dict(adapter=dict(kind="linear", input_dropout=0.0)),
+        linear=dict(adapter=dict(kind="linear", members=1, input_dropout=0.0)),
         mlp=dict(adapter=dict(kind="mlp")),
     )
     config.mesh = dict(data=-1, model=1)
