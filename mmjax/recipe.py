@@ -136,9 +136,9 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
         nested = {k: v for k, v in base.items() if k not in _TOP}
         stages.append(build(Stage, {**nested, "name": "base"}, "base"))
         base = None
-    if main.task == "language" and base is None and not stages:
+    if main.task != "contrastive" and base is None and not stages:
         raise MmjaxError(
-            "config.base is empty; the language task needs a base recipe or run folder"
+            f"config.base is empty; the {main.task} task needs a base recipe or run folder"
         )
     for name, changes in (config.get("variants") or {}).items():
         stages.append(build(Stage, {**_merged(where, changes), "name": name}, f"variants.{name}"))
