@@ -142,5 +142,8 @@ def member_info_nce(
     label_smoothing: float,
 ) -> Float[Array, " b"]:
     """Symmetric InfoNCE of every member on its own, averaged over members, for every pair."""
-    pairs = zip(image, text, strict=True)
-    return jnp.stack([info_nce(*pair, logit_scale, label_smoothing) for pair in pairs]).mean(axis=0)
+    losses = [
+        info_nce(*pair, logit_scale, label_smoothing=label_smoothing)[1].loss
+        for pair in zip(image, text, strict=True)
+    ]
+    return jnp.stack(losses).mean(axis=0)
