@@ -45,6 +45,11 @@ class ContrastiveTask:
         )
 
     @property
+    def text_role(self) -> str:
+        """The encoder that reads queries."""
+        return self.text.role
+
+    @property
     def width(self) -> int:
         """Dimensions of the joint space."""
         return self.text_head.members * self.text_head.out_dim
