@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -31,6 +31,7 @@ EMOJI_LABELS: Mapping[str, Mapping[str, str]] = {
 GLOSSES = 4  # of a dictionary's word that are kept
 
 
+@runtime_checkable
 class StoredPicture(Protocol):
     """An encoded picture that is read when it is wanted."""
 
