@@ -224,8 +224,8 @@ def _forward(walk: Walk, scalars: Scalars, towers: tuple[Tower, Tower]) -> tuple
     home = _start(walk, blocks.vectors.shape[:2])
     away = columns, _start(walk, columns.vectors.shape[:1])
     row_states, (_, column_states) = walk.round(step, home, away)
-    by_row = walk.join(_finish(walk, row_states), len(rows.vectors))
-    return by_row, _finish(walk, column_states)
+    row_states = walk.join(row_states, len(rows.vectors))
+    return _finish(walk, row_states), _finish(walk, column_states)
 
 
 def _backward(

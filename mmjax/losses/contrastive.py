@@ -75,10 +75,10 @@ def info_nce(
     both = _compare(softmax.statistics(), pairs, block, mesh)
     own = pairs.scale * jnp.sum(pairs.image * pairs.text, axis=1, dtype=jnp.float32)
     candidates = jnp.sum(pairs.valid)
-    (to_text, p_text), (to_image, p_image) = (
+    (to_text, text_doubt), (to_image, image_doubt) = (
         softmax.cross_entropy(found, own, candidates, pairs.scale) for found in both
     )
-    return weigh(pairs, (to_text + to_image) / 2, (p_text + p_image) / 2, hard)
+    return weigh(pairs, (to_text + to_image) / 2, (text_doubt + image_doubt) / 2, hard)
 
 
 def supervised(
@@ -123,11 +123,11 @@ def supervised(
     softmax = _Softmax(True, label_smoothing, negatives)
     found = _compare_set(softmax.statistics(), pairs, views, block, mesh)
     candidates = views * jnp.sum(pairs.valid) - 1
-    loss, probability = softmax.cross_entropy(found, None, candidates, pairs.scale)
-    loss, probability, partners = (
-        x.reshape(-1, views).mean(axis=1) for x in (loss, probability, found[_COUNT])
+    loss, doubt = softmax.cross_entropy(found, None, candidates, pairs.scale)
+    loss, doubt, partners = (
+        x.reshape(-1, views).mean(axis=1) for x in (loss, doubt, found[_COUNT])
     )
-    return weigh(pairs.keep(partners > 0), loss, probability, hard)
+    return weigh(pairs.keep(partners > 0), loss, doubt, hard)
 
 
 def sigmoid(
@@ -173,7 +173,7 @@ def sigmoid(
     rows, columns = _compare(kinds, pairs, block, mesh)
     matched = (rows[match] + columns[match]) / 2
     loss = matched + (rows[mismatch] + columns[mismatch]) / 2
-    return weigh(pairs, loss, jnp.exp(-matched / jnp.maximum(rows[_COUNT], 1)), hard)
+    return weigh(pairs, loss, -jnp.expm1(-matched / jnp.maximum(rows[_COUNT], 1)), hard)
 
 
 def pairwise_bce(
@@ -216,7 +216,7 @@ def pairwise_bce(
     found = _compare_set((match, mismatch), pairs, views, block, mesh)
     partners = jnp.maximum(views * jnp.sum(pairs.valid) - 1, 1)
     loss = ((found[match] + found[mismatch]) / partners).reshape(-1, views).mean(axis=1)
-    return weigh(pairs, loss, jnp.exp(-loss), hard)
+    return weigh(pairs, loss, -jnp.expm1(-loss), hard)
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def _logit(logits: Float[Array, "n m"]) -> Float[Array, "n m"]:
     return logits
 
 
-_ALL = LogSumExp("all")
+_NEGATIVES = LogSumExp("negatives")
 _EVENLY = Sum("all", _logit)
 _POSITIVES = LogSumExp("positives")
 _MATCHES = Sum("positives", _logit)
@@ -264,17 +264,10 @@ class _Softmax:
     smoothing: float
     hard: HardNegatives | None
 
-    @property
-    def _tilted(self) -> tuple[LogSumExp, LogSumExp] | None:
-        if self.hard is None or self.hard == HardNegatives():
-            return None
-        beta = self.hard.beta
-        return LogSumExp("negatives", 1 + beta), LogSumExp("negatives", beta)
-
     def statistics(self) -> tuple[Statistic, ...]:
         """What `cross_entropy` needs of a row."""
         return (
-            *(self._tilted or (_ALL,)),
+            *(self._tilted or (_NEGATIVES,)),
             *((_POSITIVES, _MATCHES, _COUNT) if self.several else ()),
             *((_EVENLY,) if self.smoothing else ()),
         )
@@ -286,7 +279,7 @@ class _Softmax:
         candidates: Int[Array, ""],
         scale: Float[Array, ""],
     ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-        """Loss and probability of every row.
+        """Loss and doubt of every row.
 
         Args:
           found: the row's statistics.
@@ -295,7 +288,8 @@ class _Softmax:
           scale: inverse temperature.
 
         Returns:
-          (cross-entropy, probability of the positives together).
+          (cross-entropy, probability of the negatives together). Positives and negatives are kept
+          apart up to here, so that both are exact where the row is all but solved.
         """
         if self.several:
             count = found[_COUNT]
@@ -303,15 +297,23 @@ class _Softmax:
         else:
             assert own is not None
             target, matched, count = own, own, jnp.ones_like(own)
-        if self._tilted is None:
-            total = found[_ALL]
-        else:
-            rivals = self._log_rivals(found, matched, count, candidates - count, scale)
-            total = jnp.logaddexp(matched, rivals)
+        rivals = (
+            self._log_rivals(found, matched, count, candidates - count, scale)
+            if self._tilted
+            else found[_NEGATIVES]
+        )
         if self.smoothing:
             evenly = found[_EVENLY] / jnp.maximum(candidates, 1)
             target += self.smoothing * (evenly - target)
-        return total - target, jnp.exp(matched - total)
+        loss = matched - target + jax.nn.softplus(rivals - matched)
+        return loss, jax.nn.sigmoid(rivals - matched)
+
+    @property
+    def _tilted(self) -> tuple[LogSumExp, LogSumExp] | None:
+        if self.hard is None or self.hard == HardNegatives():
+            return None
+        beta = self.hard.beta
+        return LogSumExp("negatives", 1 + beta), LogSumExp("negatives", beta)
 
     def _log_rivals(
         self,

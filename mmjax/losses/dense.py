@@ -13,6 +13,7 @@ from mmjax.losses.weighting import Focal, HardNegatives, PairWeighting
 
 Matrix = Float[Array, "n m"]
 Chosen = Bool[Array, "n m"]
+SetChosen = Bool[Array, "k k"]
 Result = tuple[Float[Array, ""], PairLoss]
 
 
@@ -122,7 +123,7 @@ def _matches(
     """Which examples are real, and which of them match each other."""
     valid = jnp.ones(size, bool) if mask is None else mask.astype(bool)
     ids = jnp.arange(size) if positives is None else positives
-    return valid, (ids[:, None] == ids[None]) & valid[:, None] & valid[None][None]
+    return valid, (ids[:, None] == ids[None]) & valid[:, None] & valid[None]
 
 
 def _views(
@@ -132,7 +133,7 @@ def _views(
     return (image, 1) if text is None else (jnp.concatenate([image, text]), 2)
 
 
-def _others(match: Chosen, valid: Bool[Array, " b"], views: int) -> tuple[Chosen, Chosen]:
+def _others(match: Chosen, valid: Bool[Array, " b"], views: int) -> tuple[SetChosen, SetChosen]:
     """Matches and candidates in the set of all views, where nothing is its own partner."""
     real = jnp.tile(valid, views)
     other = ~jnp.eye(len(real), dtype=bool)
@@ -159,14 +160,14 @@ def _softmax(
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Every row's cross-entropy and the probability of its matches, in plain exponentials."""
     highest = jnp.max(logits, axis=1, where=candidates, initial=-1e4, keepdims=True)
-    highest = jax.lax.stop_gradient(highest)
-    relative = jnp.where(candidates, jnp.exp(logits - highest), 0)
+    highest = jax.lax.stop_gradient(jnp.where(candidates.any(axis=1, keepdims=True), highest, 0))
+    relative = jnp.exp(jnp.where(candidates, logits - highest, -jnp.inf))
     matched = jnp.sum(relative, axis=1, where=match)
     rivals = jnp.sum(relative, axis=1, where=candidates & ~match)
     if negatives is not None:
         others = candidates & ~match
         number = others.sum(axis=1)
-        tilt = jnp.where(others, relative**negatives.beta, 0)
+        tilt = jnp.where(others, jnp.where(others, relative, 1) ** negatives.beta, 0)
         mean_tilt = tilt.sum(axis=1) / jnp.maximum(number, 1)
         reweighted = (tilt * relative).sum(axis=1) / jnp.where(number > 0, mean_tilt, 1)
         per_match = matched / jnp.maximum(match.sum(axis=1), 1)

@@ -138,9 +138,7 @@ def _shield(x: Float[Array, "..."], sound: Bool[Array, ""]) -> Float[Array, "...
     return x
 
 
-_shield.defvjp(
-    lambda x, sound: (x, sound), lambda sound, by_x: (jnp.where(sound, by_x, 0), None)
-)
+_shield.defvjp(lambda x, sound: (x, sound), lambda sound, by_x: (jnp.where(sound, by_x, 0), None))
 
 
 def _refuse(wrong: Bool[Array, " b"], what: str) -> None:
@@ -156,7 +154,7 @@ def _refuse(wrong: Bool[Array, " b"], what: str) -> None:
 def weigh(
     pairs: Pairs,
     loss: Float[Array, " b"],
-    probability: Float[Array, " b"],
+    doubt: Float[Array, " b"],
     hard: PairWeighting | None,
 ) -> tuple[Float[Array, ""], PairLoss]:
     """The weighted mean over the global batch: 0 if nothing has a weight, NaN if unsound.
@@ -164,23 +162,23 @@ def weigh(
     Args:
       pairs: their weights multiply those of `hard`.
       loss: of each pair.
-      probability: of each pair.
+      doubt: 1 - the probability of each pair.
       hard: which pairs count more; None for all alike.
 
     Returns:
       (loss, what it is made of).
     """
     loss = jnp.where(pairs.valid, loss, 0.0)
-    probability = jax.lax.stop_gradient(jnp.where(pairs.valid, probability, 0.0))
+    doubt = jax.lax.stop_gradient(jnp.where(pairs.valid, doubt, 1.0))
     detached = jax.lax.stop_gradient(pairs.weights)
-    hardness = pair_weights(hard, jax.lax.stop_gradient(loss), probability, detached)
+    hardness = pair_weights(hard, jax.lax.stop_gradient(loss), doubt, detached)
     total = jnp.sum(pairs.weights)
     some = total > 0
     mean = jnp.sum(pairs.weights * hardness * loss) / jnp.where(some, total, 1.0)
     mean = jnp.where(pairs.sound, mean, jnp.nan)
     valid = pairs.valid.astype(jnp.float32)
     share = detached * hardness * jnp.sum(valid) / jnp.where(some, jnp.sum(detached), 1.0)
-    return mean, PairLoss(loss, probability, share, valid)
+    return mean, PairLoss(loss, 1 - doubt, share, valid)
 
 
 def warn_duplicates(ids: Sequence[Hashable], what: str = "captions") -> int:

@@ -24,11 +24,11 @@ class Focal:
             raise MmjaxError(f"Focal: gamma must be at least 0, not {self.gamma}")
 
     def log_weights(
-        self, loss: Float[Array, " b"], probability: Float[Array, " b"]
+        self, loss: Float[Array, " b"], doubt: Float[Array, " b"]
     ) -> Float[Array, " b"]:
         """Logarithms of un-normalised weights."""
-        # A pair that is surely right (1 - p rounds to 0) still needs a finite logarithm.
-        return self.gamma * jnp.log(jnp.maximum(1 - probability, jnp.finfo(jnp.float32).tiny))
+        # A pair without any doubt still needs a finite logarithm.
+        return self.gamma * jnp.log(jnp.maximum(doubt, jnp.finfo(jnp.float32).tiny))
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LossSoftmax:
             raise MmjaxError(f"LossSoftmax: temperature must be above 0, not {self.temperature}")
 
     def log_weights(
-        self, loss: Float[Array, " b"], probability: Float[Array, " b"]
+        self, loss: Float[Array, " b"], doubt: Float[Array, " b"]
     ) -> Float[Array, " b"]:
         """Logarithms of un-normalised weights."""
         return loss / self.temperature
@@ -79,7 +79,7 @@ class HardNegatives:
 def pair_weights(
     hard: PairWeighting | None,
     loss: Float[Array, " b"],
-    probability: Float[Array, " b"],
+    doubt: Float[Array, " b"],
     weights: Float[Array, " b"],
 ) -> Float[Array, " b"]:
     """Weights of hard pairs, scaled so that their mean over the global batch is 1.
@@ -87,7 +87,7 @@ def pair_weights(
     Args:
       hard: how; None weights all alike.
       loss: of each pair.
-      probability: of each pair.
+      doubt: 1 - the probability of each pair, which knows small values better than p itself.
       weights: how much each pair counts in that mean; 0 for padding.
 
     Returns:
@@ -95,7 +95,7 @@ def pair_weights(
     """
     if hard is None:
         return jnp.ones_like(loss)
-    log_weights = hard.log_weights(loss, probability)
+    log_weights = hard.log_weights(loss, doubt)
     # Subtracting the largest one changes nothing once the mean is 1, and nothing overflows.
     log_weights -= jnp.max(log_weights, where=weights > 0, initial=-jnp.inf)
     relative = jnp.where(weights > 0, jnp.exp(log_weights), 0.0)

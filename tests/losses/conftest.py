@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 @pytest.fixture
 def make_pairs() -> Callable[..., tuple[Array, Array]]:
-    """Returns `make_pairs(n, d=16, seed=0)`: image and text unit vectors with cosines near 0.3."""
+    """Returns `make_pairs(n, d=16, seed=0)`: unit vectors of images and of texts."""
 
     def make(n: int, d: int = 16, seed: int = 0) -> tuple[Array, Array]:
         rng = np.random.default_rng(seed)
