@@ -17,15 +17,15 @@ from configs.base_emoji import get_config as get_base
 
 DOMAINS = {"food": "food-drink", "animals": "animals-nature"}
 BATCH_SIZES = {10: 6, 50: 32, 100: 64}  # by percentage of the domain's pairs
-HEADS = dict(residual=dict(tune="heads"), weighting=dict(pairs="none"), optim=dict(lr=1e-4))
+HEADS = dict(residual=dict(tune="heads"), weighting=dict(pairs="none"), optim=dict(lr=3e-4))
 METHODS = dict(
     plain=dict(weighting=dict(pairs="none")),
     focal={},
-    loss_softmax=dict(weighting=dict(pairs="loss_softmax")),
-    hard_negatives=dict(weighting=dict(pairs="none", beta=0.5)),
+    loss_softmax=dict(weighting=dict(pairs="loss_softmax", temperature=2.0)),
+    hard_negatives=dict(weighting=dict(pairs="none", beta=0.2)),
     heads=HEADS,
-    ewc=dict(HEADS, continual=dict(kind="ewc", weight=100.0)),
-    distill=dict(HEADS, continual=dict(kind="distill", weight=1.0)),
+    ewc=dict(HEADS, continual=dict(kind="ewc", weight=3e4)),
+    distill=dict(HEADS, continual=dict(kind="distill", weight=10.0)),
 )
 
 
@@ -51,18 +51,18 @@ def get_config(choice: str = "food") -> ConfigDict:
     config.residual = dict(
         tune="adapter", towers=("image", "text"), bottleneck=128, ratio=0.2, dropout=0.2
     )
-    config.weighting = dict(pairs="focal", gamma=1.0, temperature=1.0, beta=0.0, tau_plus=0.0)
+    config.weighting = dict(pairs="focal", gamma=2.0, temperature=1.0, beta=0.0, tau_plus=0.0)
     config.continual = dict(kind="none", weight=1.0)
     config.loss = dict(kind="contrastive", learn_temperature=False)
     config.optim = dict(name="adamw", lr=1e-3, weight_decay=0.01, warmup_steps=5, clip_norm=1.0)
     config.train = dict(
         steps=4 if tiny else 60,
         batch_size=4 if tiny else BATCH_SIZES[100],
-        eval_every=2 if tiny else 10,
+        eval_every=2 if tiny else 20,
         patience=0,
-        save_every=2 if tiny else 30,
+        save_every=2 if tiny else 20,
         keep=1,
-        log_every=2 if tiny else 5,
+        log_every=2 if tiny else 10,
         cache_features=True,
     )
     config.variants = {}

@@ -276,7 +276,7 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
         summary=_summary(results, recipe),
         headline=tuple(results.headline()),
         tables=tuple(results.tables),
-        curves=tuple(_curves(runs)),
+        curves=tuple(_curves(_of_main_share(runs, recipe))),
         galleries=tuple(galleries(main, recipe, library)),
         hard_samples=hard_samples(main, recipe, library),
         components=tuple(_components(main, library)),
@@ -304,6 +304,12 @@ def _summary(results: Results, recipe: Recipe) -> str:
         f"(ceiling - floor): the share of the way from {source} text in the {target} encoder to "
         f"{target} text that the adapter covers."
     )
+
+
+def _of_main_share(runs: Sequence[Run], recipe: Recipe) -> list[Run]:
+    """Runs on as many of a domain's pairs as the main one: a plot of all could not be read."""
+    share = recipe.main.pairs.domain.fraction
+    return [run for run in runs if run.stage.pairs.domain.fraction == share]
 
 
 def _curves(runs: Sequence[Run]) -> Iterator[Curve]:

@@ -54,9 +54,15 @@ def frozen_of(base: Any) -> dict[str, Any]:
     return {"base": adapter, "below": {"base": joined}}
 
 
-@pytest.mark.parametrize("base", [JOINED, LANGUAGE], ids=["contrastive", "language"])
-@pytest.mark.parametrize("tune", ["adapter", "heads"])
-@pytest.mark.parametrize("towers", [("image", "text"), ("image",), ("text",)])
+@pytest.mark.parametrize(
+    ("base", "tune", "towers"),
+    [
+        (JOINED, "adapter", ("image", "text")),
+        (JOINED, "heads", ("image", "text")),
+        (LANGUAGE, "adapter", ("text",)),
+        (LANGUAGE, "heads", ("image", "text")),
+    ],
+)
 def test_before_the_first_step_it_is_its_base_bit_by_bit(base, tune, towers):
     task, frozen, batch = make(base, tune=tune, towers=towers), frozen_of(base), batch_of()
     trainable = task.init(jax.random.key(0), frozen, batch)
@@ -119,8 +125,10 @@ def test_hard_negatives_change_the_loss_and_equal_captions_are_no_negatives():
     alone = plain.pair_loss(image, text, scale, rows)[0]
     assert hard.pair_loss(image, text, scale, rows)[0] > alone
     twice = text.at[1].set(text[0])
-    same = plain.pair_loss(image, twice, scale, rows.at[1].set(0))[0]
-    assert same < plain.pair_loss(image, twice, scale, rows)[0]
+    known = plain.pair_loss(image, twice, scale, rows.at[1].set(0))[1].probability
+    unknown = plain.pair_loss(image, twice, scale, rows)[1].probability
+    assert np.all(known[:2] > 1.2 * unknown[:2])
+    np.testing.assert_allclose(known[2:], unknown[2:], rtol=1e-5)
 
 
 def test_ewc_adds_its_weighted_penalty():

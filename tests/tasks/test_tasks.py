@@ -11,8 +11,8 @@ import pytest
 from mmjax import trees
 from mmjax.adapters.language import LanguageAdapter, masked_mean
 from mmjax.adapters.projection import ProjectionHead
-from mmjax.sharding import place, place_batch
 from mmjax.losses.consolidation import Prior
+from mmjax.sharding import place, place_batch
 from mmjax.spec import (
     AdapterSpec,
     ContinualSpec,
@@ -46,10 +46,9 @@ LINEAR = LanguageTask(
 )
 
 
-def domain(
-    tune: Any = "adapter", kind: Any = "none", weighting: WeightingSpec = WeightingSpec("focal")
-):
+def domain(tune: Any = "adapter", kind: Any = "none", pairs: Any = "focal", beta=0.0):
     residual = ResidualSpec(tune, bottleneck=8, dropout=0.1)
+    weighting = WeightingSpec(pairs, beta=beta)
     return DomainTask(BASE, residual, weighting, ContinualSpec(kind), LossSpec())
 
 
@@ -64,7 +63,7 @@ TASKS = {
     "two_stage, first": (language("two_stage"), ("foreign", "text")),
     "two_stage, second": (language("two_stage"), ("foreign", "image")),
     "domain": (domain(), PAIRS),
-    "domain, hard": (domain(weighting=WeightingSpec("loss_softmax", beta=0.5)), PAIRS),
+    "domain, hard": (domain(pairs="loss_softmax", beta=0.5), PAIRS),
     "domain, heads": (domain("heads"), PAIRS),
     "domain, ewc": (domain("heads", "ewc"), PAIRS),
     "domain, distill": (domain(kind="distill"), (*PAIRS, "general_image", "general_text")),
