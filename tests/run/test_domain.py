@@ -90,7 +90,7 @@ def test_training_sees_the_domain_alone_and_the_base_the_rest(domain, recipe, to
     from mmjax.data.library import Library
     from mmjax.sharding import make_mesh
 
-    library = Library(make_mesh(1, 1), ("zh", "en"))
+    library = Library(make_mesh(), ("zh", "en"))
     pairs = resolve(recipe).main.pairs
     own, rest = library.split(pairs, 0, domain=True), library.split(pairs, 0)
     items = library.corpus(pairs).items
@@ -121,6 +121,7 @@ def test_loaded_and_exported_it_embeds_the_same(domain, recipe, toy, tmp_path, c
     assert adapted.search(["w4 w14"], [toy.folder / "00.png"])[0][0][0] == 0
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_bits(domain, recipe, toy, tmp_path, cached):
     workdir = shutil.copytree(domain, tmp_path / "run")
     (workdir / "results.json").unlink()
@@ -135,6 +136,7 @@ def test_a_stopped_run_ends_with_the_same_bits(domain, recipe, toy, tmp_path, ca
     assert before["systems"] == after["systems"]
 
 
+@pytest.mark.slow
 def test_a_language_adapter_can_be_the_base(finished, recipe, toy, tmp_path, cached):
     config = {
         **recipe,

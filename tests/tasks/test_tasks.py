@@ -130,6 +130,8 @@ def test_the_same_key_gives_the_same_step_and_another_key_other_noise(setup):
     one, two, other = (task.loss(trainable, frozen, batch, jax.random.key(k))[0] for k in (3, 3, 4))
     assert one == two
     random = not (isinstance(task, LanguageTask) and task.adapter.kind == "linear")
+    # A residual adapter's last layer starts at zero: whatever noise is below it is not seen.
+    random = random and not (isinstance(task, DomainTask) and task.residual.tune == "adapter")
     assert (one != other) == random
 
 
