@@ -40,7 +40,7 @@ def domain_tables(
         return tuple(by_label[label].get(share, {}).get(metric, ()))
 
     cells = [(share, f"{prefix}mR") for prefix in PARTS.values() for share in found]
-    columns = tuple(f"{part} mR, {share:.0%}" for part in PARTS for share in found)
+    columns = tuple(f"{part}, {share:.0%}" for part in PARTS for share in found)
     held_out = (
         f"Held out: {_numbers(counts['test'])} items of the domain and "
         f"{_numbers(counts['general'])} of the rest, each part in a gallery of its own. mR is the "
@@ -53,7 +53,14 @@ def domain_tables(
     )
     rows = tuple((label, tuple(cell(label, *c) for c in cells)) for label in order)
     tables = [
-        Table("Few pairs of a domain: gained and forgotten", columns, rows, held_out, (), highlight)
+        Table(
+            "mR after few pairs of a domain: gained and forgotten",
+            columns,
+            rows,
+            held_out,
+            (),
+            highlight,
+        )
     ]
     if PLAIN in by_label:
         rows = tuple(
