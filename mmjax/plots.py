@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 # After Okabe and Ito: told apart by colour-blind readers, readable on white and on black.
-COLOURS = ("#2b87c8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
+COLOURS = ("#2b87c8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#7b5fc2")
 # Stands for "the text colour of the page" in matplotlib's SVG, which knows no currentColor.
 _INK = "#010203"
 

@@ -155,8 +155,9 @@ def test_a_language_adapter_can_be_the_base(finished, recipe, toy, tmp_path, cac
 def test_bases_that_do_not_fit_are_refused(domain, finished, recipe, toy, tmp_path, cached):
     def refuse(message, **changes):
         config = {**recipe, "variants": {}, **changes}
+        workdir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         with pytest.raises(MmjaxError, match=message):
-            study.run(resolve(config), config, tmp_path / "run", "test")
+            study.run(resolve(config), config, workdir, "test")
 
     base = str(domain / "seed_0" / "base")
     refuse("is a 'domain' adapter; config.base needs a contrastive or language", base=str(domain))
