@@ -138,9 +138,9 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
         nested["encoders"] = _with_towers(nested.get("encoders", {}))
         stages.append(build(Stage, {**nested, "name": "base"}, "base"))
         base = None
-    if main.task == "language" and base is None and not stages:
+    if main.task != "contrastive" and base is None and not stages:
         raise MmjaxError(
-            "config.base is empty; the language task needs a base recipe or run folder"
+            f"config.base is empty; the {main.task} task needs a base recipe or run folder"
         )
     for name, changes in (config.get("variants") or {}).items():
         stages.append(build(Stage, {**_merged(where, changes), "name": name}, f"variants.{name}"))

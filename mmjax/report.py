@@ -1,7 +1,6 @@
 """The run's report: one self-contained HTML page, its Markdown twin, the table on screen."""
 
 import base64
-import io
 import math
 import statistics
 from collections.abc import Iterable, Mapping
@@ -13,12 +12,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from mmjax import plots
+from mmjax.plots import Curve
 from mmjax.writer import write_atomic
 
-# After Okabe and Ito: told apart by colour-blind readers, readable on white and on black.
-_COLOURS = ("#2b87c8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c")
-# Stands for "the text colour of the page" in matplotlib's SVG, which knows no currentColor.
-_INK = "#010203"
 _MISSING = "–"
 
 
@@ -61,13 +58,37 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One metric of one run over steps; runs called `group/seed` share the group's colour."""
+class HardPair:
+    """A training pair: picture as PNG, caption, weight before the first step and in the end."""
 
-    run: str
-    metric: str
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
+    png: bytes
+    label: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class HardSamples:
+    """Which pairs weigh most.
+
+    Attributes:
+      first: heaviest pairs before the first step, heaviest first.
+      last: heaviest pairs in the end.
+      before: weights of all pairs before the first step.
+      after: in the end, in the same order.
+      caption: what a reader must know.
+    """
+
+    first: tuple[HardPair, ...]
+    last: tuple[HardPair, ...]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    caption: str = ""
+
+    @property
+    def parts(self) -> tuple[tuple[str, tuple[HardPair, ...]], ...]:
+        """Both lists with their titles."""
+        return ("Heaviest before the first step", self.first), ("Heaviest in the end", self.last)
 
 
 @dataclass(frozen=True)
@@ -155,6 +176,7 @@ class Report:
     tables: tuple[Table, ...] = ()
     curves: tuple[Curve, ...] = ()
     galleries: tuple[Gallery, ...] = ()
+    hard_samples: HardSamples | None = None
     components: tuple[Component, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     peak_memory_bytes: int = 0
@@ -194,11 +216,14 @@ def write_report(workdir: Path, report: Report) -> tuple[Path, Path]:
     )
     workdir.mkdir(parents=True, exist_ok=True)
     paths = workdir / "report.html", workdir / "report.md"
-    groups = _run_groups(report.curves)
+    groups = plots.groups(report.curves)
+    hard = report.hard_samples
+    series = {"before the first step": hard.before, "in the end": hard.after} if hard else {}
     for path, template in zip(paths, ("report.html.j2", "report.md.j2"), strict=True):
         page = environment.get_template(template).render(
             report=report,
-            plots=_plots(report.curves, groups) if path.suffix == ".html" else {},
+            plots=plots.curves(report.curves, groups) if path.suffix == ".html" else {},
+            histogram=plots.histogram("weight of a pair", series) if series else "",
             ends=_ends(report.curves),
             groups=groups,
         )
@@ -272,16 +297,6 @@ def format_bytes(number: int) -> str:
     return f"{size:.1f} TiB"
 
 
-def _run_groups(curves: Iterable[Curve]) -> dict[str, str]:
-    """Maps each group of runs to its colour, in order of appearance."""
-    names = dict.fromkeys(_group(curve) for curve in curves)
-    return {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(names)}
-
-
-def _group(curve: Curve) -> str:
-    return curve.run.rpartition("/")[0] or curve.run
-
-
 def _ends(curves: Iterable[Curve]) -> list[tuple[str, str, str, str]]:
     """Returns (run, metric, first, last) of each curve, for the page that has no plots."""
     return [
@@ -289,60 +304,6 @@ def _ends(curves: Iterable[Curve]) -> list[tuple[str, str, str, str]]:
         for curve in curves
         if curve.values
     ]
-
-
-def _plots(curves: Iterable[Curve], colours: Mapping[str, str]) -> dict[str, str]:
-    """Draws one small SVG a metric with the curves of all runs in it."""
-    by_metric: dict[str, list[Curve]] = {}
-    for curve in curves:
-        by_metric.setdefault(curve.metric, []).append(curve)
-    return {metric: _plot(metric, members, colours) for metric, members in by_metric.items()}
-
-
-def _plot(metric: str, curves: list[Curve], colours: Mapping[str, str]) -> str:
-    # Here, so that reading the data classes costs no matplotlib; no pyplot, so no global state.
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    # The salt keeps the identifiers of several plots on one page apart and every page repeatable.
-    with matplotlib.rc_context(
-        {
-            "font.size": 9,
-            "svg.fonttype": "none",
-            "svg.hashsalt": metric,
-            "text.parse_math": False,
-        }
-    ):
-        figure = Figure(figsize=(3.5, 2.2), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        for curve in curves:
-            single = len(curve.steps) == 1
-            axes.plot(
-                curve.steps,
-                curve.values,
-                color=colours[_group(curve)],
-                linewidth=1.4,
-                alpha=0.85,
-                marker="o" if single else "",
-                markersize=4,
-            )
-        axes.set_xlabel("step", color=_INK)
-        axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
-        axes.tick_params(colors=_INK, length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        for side, spine in axes.spines.items():
-            spine.set_visible(side == "bottom")
-            spine.set_edgecolor(_INK)
-            spine.set_alpha(0.4)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    svg = out.getvalue()
-    # Inline SVG starts at its element, takes the page's colour and fonts, and the width of its box.
-    return svg[svg.index("<svg") :].replace(_INK, "currentColor")
 
 
 def _data_uri(png: bytes) -> str:

@@ -1,32 +1,27 @@
 """What a finished recipe shows: its systems measured on the test items, and the report on them."""
 
 import dataclasses
-import io
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float, Int
-from PIL import Image
-
 from mmjax import trees
-from mmjax.checkpoint import load_adapter_params, read_card
+from mmjax.checkpoint import read_card
 from mmjax.data.library import Library
-from mmjax.encoders.image_preprocess import open_image
+from mmjax.domain_tables import ADAPTER, PLAIN, domain_tables
 from mmjax.errors import MmjaxError
-from mmjax.evals import Retrieval, TextRetrieval, ZeroShot, ranks
+from mmjax.evals import Evaluator, Retrieval, TextRetrieval, ZeroShot
 from mmjax.evals.functions import Published
+from mmjax.galleries import galleries, hard_samples
 from mmjax.recipe import Recipe
-from mmjax.report import Component, Curve, Gallery, GalleryImage, GalleryRow, Report, Table
-from mmjax.sharding import place
-from mmjax.train import DONE, Assembly, Run, assemble
+from mmjax.report import Component, Curve, Report, Table
+from mmjax.spec import Stage
+from mmjax.train import DONE, Run, load_trained
 from mmjax.writer import METRICS_FILE, read_metrics, series, write_atomic
 
 RECALLS = ("R@1", "R@5", "R@10", "mR")
-THUMBNAIL = 96  # pixels
 
 
 @dataclass(frozen=True)
@@ -43,6 +38,7 @@ class Results:
       peak_memory_bytes: of the process that measured.
       command: what the user typed.
       environment: versions and devices.
+      shares: system -> share of the domain's training pairs that it read; for `domain` alone.
     """
 
     recipe: str
@@ -54,10 +50,13 @@ class Results:
     peak_memory_bytes: int = 0
     command: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tables(self) -> list[Table]:
         """Retrieval in both directions, and classification where it was measured."""
+        if self.shares:
+            return domain_tables(self.systems, self.labels, self.shares, self.counts)
         tested = sorted(set(self.counts["test"]))
         held_out = f"{' / '.join(map(str, tested))} held-out items, all of them in the gallery."
         chance = statistics.fmean(k / n for n in tested for k in (1, 5, 10))
@@ -107,6 +106,13 @@ class Results:
         """The few figures to see first."""
         adapted = self.systems["adapted"]
         lines = []
+        if self.shares:
+            for name, metric in (("domain", "mR"), ("general", "general_mR")):
+                before, after = (
+                    statistics.fmean(self.systems[system][metric]) for system in ("base", "adapted")
+                )
+                lines.append((f"{name} mR, before and after", f"{before:.3f} → {after:.3f}"))
+            return lines
         if "recovery_t2i_mR" in adapted:
             values = adapted["recovery_t2i_mR"]
             lines.append(("recovery ratio (text to image mR)", f"{statistics.fmean(values):.1%}"))
@@ -140,13 +146,6 @@ class Results:
             ) from error
 
 
-def load_trained(run: Run, library: Library) -> tuple[Assembly, trees.PyTree]:
-    """A finished run's task and data, and its adapter on the mesh."""
-    assembly = assemble(run, library)
-    params, _ = load_adapter_params(run.adapter)
-    return assembly, place(params, library.mesh)
-
-
 def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     """Runs the recipe's evaluators over every system, seed by seed.
 
@@ -175,30 +174,38 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
             functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
             for system, asked in assembly.data.test.items():
                 if system != "adapted" and not main:
-                    continue  # ceiling and floor are the same for every stage on one base
+                    continue  # what the frozen base says is the same for every stage on it
                 label = run.stage.name if system == "adapted" and not main else system
-                numbers = Retrieval(asked.text_function).run(functions, asked.data)
+                evaluators: list[Evaluator] = [Retrieval()]
                 if "zeroshot" in recipe.evals:
-                    numbers |= ZeroShot(asked.text_function).run(functions, asked.data)
-                if system == "adapted" and "embed_base_texts" in functions:
-                    numbers |= TextRetrieval().run(functions, asked.data)
-                values[label] = numbers
+                    evaluators.append(ZeroShot())
+                if system == "adapted" and run.stage.task == "language":
+                    evaluators.append(TextRetrieval())
+                values[label] = asked.run(evaluators, functions)
             if main:
                 for side, items in assembly.data.items.items():
                     counts[side].append(len(items))
+                general = assembly.data.test["adapted"].general
+                if general is not None:
+                    counts.setdefault("general", []).append(len(general.texts))
         _add_recovery(values)
         for system, numbers in values.items():
             for metric, number in numbers.items():
                 found.setdefault(system, {}).setdefault(metric, []).append(number)
-    order = [s for s in ("ceiling", "floor") if s in found]
-    order += [s for s in found if s not in ("ceiling", "floor", "adapted")] + ["adapted"]
+    frozen = [s for s in ("ceiling", "floor", "base") if s in found]
+    order = [*frozen, *(s for s in found if s not in (*frozen, "adapted")), "adapted"]
     labels = {
         "ceiling": f"ceiling: base, {target} queries",
         "floor": f"floor: base, {source} queries",
+        "base": "base, zero-shot",
         "linear": f"{source} encoder, linear map",
         "mlp": f"{source} encoder, MLP on the mean token",
         "adapted": f"adapted, {source} queries" if "floor" in found else f"base, {target} queries",
     }
+    shares = {}
+    for stage in (s for s in recipe.stages if s.task == "domain"):
+        name = "adapted" if stage is recipe.main else stage.name
+        labels[name], shares[name] = describe(stage), stage.pairs.domain.fraction
     return Results(
         recipe.name,
         {s: found[s] for s in order},
@@ -206,7 +213,20 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         list(recipe.seeds),
         counts,
         timings,
+        shares=shares,
     )
+
+
+def describe(stage: Stage) -> str:
+    """What a `domain` stage trains, in a few words."""
+    w, c = stage.weighting, stage.continual
+    parts = [ADAPTER if stage.residual.tune == "adapter" else "heads, fine-tuned"]
+    parts += {"none": [], "focal": [f"focal weights γ={w.gamma:g}"]}.get(
+        w.pairs, [f"loss-softmax weights T={w.temperature:g}"]
+    )
+    parts += [f"hard negatives β={w.beta:g}"] if w.beta or w.tau_plus else []
+    parts += {"ewc": ["EWC"], "distill": ["distilled to the base"]}.get(c.kind, [])
+    return PLAIN if parts == [ADAPTER] else ", ".join(parts)
 
 
 def _add_recovery(values: dict[str, dict[str, float]]) -> None:
@@ -256,8 +276,9 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
         summary=_summary(results, recipe),
         headline=tuple(results.headline()),
         tables=tuple(results.tables),
-        curves=tuple(_curves(runs)),
-        galleries=tuple(_galleries(main, recipe, library)),
+        curves=tuple(_curves(_of_main_share(runs, recipe))),
+        galleries=tuple(galleries(main, recipe, library)),
+        hard_samples=hard_samples(main, recipe, library),
         components=tuple(_components(main, library)),
         timings=results.timings,
         peak_memory_bytes=results.peak_memory_bytes,
@@ -269,6 +290,12 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
 
 def _summary(results: Results, recipe: Recipe) -> str:
     source, target = recipe.languages
+    if results.shares:
+        return (
+            "A frozen dual encoder learns a domain that it was trained without. What it "
+            "gains there stands beside what it loses on the rest, both on items that no stage has "
+            "trained on."
+        )
     if "floor" not in results.systems:
         return "Two frozen towers joined into one space by small trained heads."
     return (
@@ -279,10 +306,16 @@ def _summary(results: Results, recipe: Recipe) -> str:
     )
 
 
+def _of_main_share(runs: Sequence[Run], recipe: Recipe) -> list[Run]:
+    """Runs on as many of a domain's pairs as the main one: a plot of all could not be read."""
+    share = recipe.main.pairs.domain.fraction
+    return [run for run in runs if run.stage.pairs.domain.fraction == share]
+
+
 def _curves(runs: Sequence[Run]) -> Iterator[Curve]:
     for run in runs:
         records = read_metrics(run.folder / METRICS_FILE)
-        for metric in ("loss", "val/mR", "val/t2t_mR"):
+        for metric in ("loss", "val/mR", "val/t2t_mR", "val/general_mR"):
             steps, values = series(records, metric)
             if steps:
                 yield Curve(f"{run.stage.name}/seed {run.seed}", metric, steps, values)
@@ -298,68 +331,3 @@ def _components(run: Run, library: Library) -> Iterator[Component]:
         yield Component("base heads", 0, count, "float32", 4 * count)
     count = read_card(run.adapter)["trainable"]["count"]
     yield Component(f"adapter: {run.stage.name}", count, 0, "float32", 4 * count)
-
-
-def _galleries(run: Run, recipe: Recipe, library: Library, count: int = 10) -> Iterator[Gallery]:
-    """Ten queries that go right and ten that go wrong, of the first seed."""
-    assembly, trainable = load_trained(run, library)
-    functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
-    asked, data = assembly.data.test["adapted"], assembly.data
-    images = functions["embed_images"](asked.data.images)
-    texts = functions[asked.text_function](asked.data.texts)
-    rank = ranks(texts, images)
-    language = recipe.languages[0] if "floor" in data.test else recipe.languages[1]
-    # Spread evenly over the items that went right, and over the worst: neither list is hand-picked.
-    right, wrong = np.flatnonzero(rank == 1), np.argsort(-rank, kind="stable")
-    wrong = wrong[rank[wrong] > 5]
-    shown = {
-        "Queries that find their picture first": right[_spread(len(right), count)],
-        "Queries furthest from their picture": wrong[:count],
-    }
-    for title, queries in shown.items():
-        rows = [
-            _gallery_row(int(q), texts, images, rank, assembly, recipe, language) for q in queries
-        ]
-        if rows:
-            share = (
-                f"{len(right)} of {len(rank)} queries rank their picture first (seed {run.seed})."
-            )
-            yield Gallery(
-                title, tuple(rows), share if queries is not wrong[:count] else "", language
-            )
-
-
-def _spread(total: int, count: int) -> Int[np.ndarray, " k"]:
-    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
-
-
-def _gallery_row(
-    query: int,
-    texts: Float[np.ndarray, "n d"],
-    images: Float[np.ndarray, "n d"],
-    rank: Int[np.ndarray, " n"],
-    assembly: Assembly,
-    recipe: Recipe,
-    language: str,
-) -> GalleryRow:
-    items = [assembly.data.corpus.items[i] for i in assembly.data.items["test"]]
-    target = recipe.languages[1]
-    best = np.argsort(-(images @ texts[query]), kind="stable")[:5]
-
-    def picture(i: int) -> GalleryImage:
-        item = items[i]
-        image = open_image(next(iter(item.images.values())), i)
-        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", optimize=True)
-        return GalleryImage(buffer.getvalue(), item.captions[target][0], i == query)
-
-    captions = items[query].captions
-    gloss = captions[target][0] if language != target else ""
-    return GalleryRow(
-        captions[language][0],
-        gloss,
-        int(rank[query]),
-        tuple(picture(int(i)) for i in best),
-        picture(query),
-    )

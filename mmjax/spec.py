@@ -46,11 +46,29 @@ class EncoderSpec:
 
 
 @dataclass(frozen=True)
+class DomainSpec:
+    """Which items are a domain. Other tasks than `domain` neither train on them nor test on them.
+
+    Attributes:
+      labels: of the items that are the domain; empty where the whole source is.
+      fraction: share of the domain's training items that is read: how few pairs are enough?
+      test_fraction: share of the domain's items held out for the test, families kept whole.
+      val_fraction: share of the domain's items held out for model selection.
+    """
+
+    labels: tuple[str, ...] = ()
+    fraction: float = 1.0
+    test_fraction: float = 0.3
+    val_fraction: float = 0.15
+
+
+@dataclass(frozen=True)
 class PairsSpec:
     """Pictures with captions in one or two languages, and how they are split.
 
     Attributes:
-      source: `emoji`, or the path of a .jsonl file (one picture a line).
+      source: `emoji`, the path of a .jsonl file (one picture a line), `muge:FOLDER` or
+        `food101:FOLDER`.
       styles: picture styles to read; the first one is what evaluation shows.
       views: named fixed variations of every picture (`mmjax.data.transforms.VIEWS`); training
         draws one at each visit, evaluation averages the embeddings of all.
@@ -58,6 +76,7 @@ class PairsSpec:
       test_fraction: share of items held out for the test, families kept whole.
       val_fraction: share of items held out for model selection, families kept whole.
       limit: at most so many items (0: all); for quick tries.
+      domain: which of the items are a domain with a split of its own.
     """
 
     source: str = "emoji"
@@ -67,6 +86,7 @@ class PairsSpec:
     test_fraction: float = 0.2
     val_fraction: float = 0.1
     limit: int = 0
+    domain: DomainSpec = field(default_factory=DomainSpec)
 
 
 @dataclass(frozen=True)
@@ -138,6 +158,64 @@ class AdapterSpec:
     skip_hidden: int = 0
     members: int = 1
     space: Literal["joint", "encoder"] = "joint"
+
+
+@dataclass(frozen=True)
+class ResidualSpec:
+    """What the `domain` task trains on top of a frozen dual encoder.
+
+    Attributes:
+      tune: `adapter` (residual adapters; see `mmjax.adapters.residual`) or `heads` (all that the
+        base itself trained, from where it stands: full fine-tuning).
+      towers: which towers get an adapter.
+      bottleneck: hidden width of the adapter.
+      ratio: residual ratio of CLIP-Adapter: the adapter's share of the mixture, below 1.
+      dropout: rate on the adapter's input and hidden layer.
+    """
+
+    tune: Literal["adapter", "heads"] = "adapter"
+    towers: tuple[str, ...] = ("image", "text")
+    bottleneck: int = 128
+    ratio: float = 0.2
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class WeightingSpec:
+    """Which pairs, and which negatives, count more; see `mmjax.losses.weighting`.
+
+    Attributes:
+      pairs: `none`, `focal` or `loss_softmax`.
+      gamma: of `focal`; 0 weighs all pairs alike.
+      temperature: of `loss_softmax`; the higher, the more alike.
+      beta: concentration on hard negatives (HCL); 0 for none.
+      tau_plus: share of the negatives that are taken to be positives (HCL).
+    """
+
+    pairs: Literal["none", "focal", "loss_softmax"] = "none"
+    gamma: float = 1.0
+    temperature: float = 1.0
+    beta: float = 0.0
+    tau_plus: float = 0.0
+
+
+@dataclass(frozen=True)
+class ContinualSpec:
+    """How the `domain` task is kept from forgetting what its base was trained on.
+
+    Attributes:
+      kind: `none`; `ewc` (elastic weight consolidation: parameters that mattered for the base's
+        training pairs are held) or `distill` (embeddings of the base's training pictures and texts
+        are held at those of the frozen base; no pair is needed for it).
+      weight: of the penalty beside the contrastive loss.
+      fisher_batches: batches of the base's training pairs that `ewc` reads before the first step.
+      fisher_batch_size: pairs in each of them.
+    """
+
+    kind: Literal["none", "ewc", "distill"] = "none"
+    weight: float = 1.0
+    fisher_batches: int = 16
+    fisher_batch_size: int = 64
 
 
 @dataclass(frozen=True)
@@ -218,45 +296,62 @@ class Stage:
 
     Attributes:
       name: its folder below the run's seed folder.
-      task: `contrastive` (two heads over frozen towers) or `language` (the language adapter).
-      encoders: role -> encoder. Roles: `image`, `text` and, for `language`, `foreign`.
+      task: `contrastive` (two heads over frozen towers), `language` (the language adapter) or
+        `domain` (residual adapters on a dual encoder that one of the others made).
+      encoders: role -> encoder. Roles: `image`, `text` and, for `language` and for a `domain` on
+        top of one, `foreign`.
     """
 
     name: str
-    task: Literal["contrastive", "language"]
+    task: Literal["contrastive", "language", "domain"]
     encoders: dict[str, EncoderSpec]
     pairs: PairsSpec = field(default_factory=PairsSpec)
     parallel: ParallelSpec = field(default_factory=ParallelSpec)
     image_head: HeadSpec = field(default_factory=HeadSpec)
     text_head: HeadSpec = field(default_factory=HeadSpec)
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
+    residual: ResidualSpec = field(default_factory=ResidualSpec)
+    weighting: WeightingSpec = field(default_factory=WeightingSpec)
+    continual: ContinualSpec = field(default_factory=ContinualSpec)
     loss: LossSpec = field(default_factory=LossSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
 
+    @property
+    def text_role(self) -> str:
+        """The encoder that reads queries."""
+        return "foreign" if "foreign" in self.encoders else "text"
+
     def __post_init__(self) -> None:
         """Checks what one field alone cannot show."""
-        roles = {"contrastive": {"image", "text"}, "language": {"image", "text", "foreign"}}[
-            self.task
-        ]
+        joined, adapted = {"image", "text"}, {"image", "text", "foreign"}
+        roles = {
+            "contrastive": (joined,),
+            "language": (adapted,),
+            "domain": (joined, adapted),
+        }[self.task]
         check(
-            set(self.encoders) == roles,
+            set(self.encoders) in roles,
             "encoders",
             sorted(self.encoders),
-            f"the roles {sorted(roles)}",
+            f"the roles {' or '.join(str(sorted(r)) for r in roles)}",
         )
         t, p, a, loss = self.train, self.pairs, self.adapter, self.loss
         for name in ("steps", "batch_size", "eval_every", "save_every", "keep", "log_every"):
             check(getattr(t, name) >= 1, f"train.{name}", getattr(t, name), "at least 1")
         check(t.batch_size >= 2, "train.batch_size", t.batch_size, "at least 2")
-        check(0 < p.test_fraction < 1, "pairs.test_fraction", p.test_fraction, "between 0 and 1")
-        check(0 < p.val_fraction < 1, "pairs.val_fraction", p.val_fraction, "between 0 and 1")
-        check(
-            p.test_fraction + p.val_fraction < 0.9,
-            "pairs.val_fraction",
-            p.val_fraction,
-            "test and validation together under 0.9 of the items",
-        )
+        for where, shares in (("pairs", p), ("pairs.domain", p.domain)):
+            test, val = shares.test_fraction, shares.val_fraction
+            check(0 < test < 1, f"{where}.test_fraction", test, "between 0 and 1")
+            check(0 < val < 1, f"{where}.val_fraction", val, "between 0 and 1")
+            check(
+                test + val < 0.9,
+                f"{where}.val_fraction",
+                val,
+                "test and validation together under 0.9 of the items",
+            )
+        share = p.domain.fraction
+        check(0 < share <= 1, "pairs.domain.fraction", share, "above 0, at most 1")
         check(
             bool(p.styles) and bool(p.views), "pairs.views", p.views, "at least one style and view"
         )
@@ -287,5 +382,25 @@ class Stage:
             loss.second_stage_from,
             "between 0 and 1",
         )
-        if self.task == "contrastive":
+        if self.task != "language":
             check(loss.kind == "contrastive", "loss.kind", loss.kind, "'contrastive' for this task")
+        self._check_domain()
+
+    def _check_domain(self) -> None:
+        r, w, c = self.residual, self.weighting, self.continual
+        check(
+            bool(r.towers) and set(r.towers) <= {"image", "text"},
+            "residual.towers",
+            r.towers,
+            "('image', 'text') or one of them",
+        )
+        check(r.bottleneck >= 1, "residual.bottleneck", r.bottleneck, "at least 1")
+        check(0 < r.ratio < 1, "residual.ratio", r.ratio, "between 0 and 1")
+        check(0 <= r.dropout < 1, "residual.dropout", r.dropout, "in [0, 1)")
+        check(w.gamma >= 0, "weighting.gamma", w.gamma, "at least 0")
+        check(w.temperature > 0, "weighting.temperature", w.temperature, "above 0")
+        check(w.beta >= 0, "weighting.beta", w.beta, "at least 0")
+        check(0 <= w.tau_plus < 1, "weighting.tau_plus", w.tau_plus, "in [0, 1)")
+        check(c.weight >= 0, "continual.weight", c.weight, "at least 0")
+        for name in ("fisher_batches", "fisher_batch_size"):
+            check(getattr(c, name) >= 1, f"continual.{name}", getattr(c, name), "at least 1")

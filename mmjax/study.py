@@ -14,11 +14,13 @@ from typing import Any
 import jax
 
 from mmjax import checkpoint, sharding
+from mmjax.base import stage_of
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.recipe import Recipe
 from mmjax.report import print_table, write_report
 from mmjax.results import Results, make_report, measure
+from mmjax.spec import PairsSpec, Stage
 from mmjax.train import Run, train, versions
 from mmjax.writer import write_atomic
 
@@ -32,7 +34,7 @@ def plan(recipe: Recipe, workdir: Path) -> list[Run]:
     for seed in recipe.seeds:
         base = _outside_base(recipe, seed) if recipe.base else None
         for stage in recipe.stages:
-            needs = base if stage.task == "language" else None
+            needs = base if stage.task != "contrastive" else None
             run = Run(recipe, stage, seed, workdir / f"seed_{seed}" / stage.name, needs)
             runs.append(run)
             if stage.name == "base":
@@ -42,22 +44,45 @@ def plan(recipe: Recipe, workdir: Path) -> list[Run]:
 
 def _outside_base(recipe: Recipe, seed: int) -> Run:
     """A finished base of another run folder; its split must be this seed's own."""
-    from mmjax.use import find_adapter, stage_of
+    from mmjax.use import find_adapter
 
     folder = find_adapter(Path(str(recipe.base)), seed)
     card = checkpoint.read_card(folder)
     stage = stage_of(card)
-    if stage.task != "contrastive":
-        raise MmjaxError(
-            f"{folder} is a {stage.task!r} adapter; config.base needs a 'contrastive' one"
-        )
     main = recipe.main
-    if card["seed"] != seed and stage.pairs.source == main.pairs.source:
+    wanted = ("contrastive",) if main.task == "language" else ("contrastive", "language")
+    if stage.task not in wanted:
         raise MmjaxError(
-            f"{folder} was trained with seed {card['seed']}: its training items may be test items "
-            f"of seed {seed}; set --config.seeds='({card['seed']},)' or give the base of that seed"
+            f"{folder} is a {stage.task!r} adapter; config.base needs a {' or '.join(wanted)} one"
         )
+    if main.task == "domain" and main.encoders != stage.encoders:
+        raise MmjaxError(
+            f"{folder} stands on other encoders ({_flat_encoders(stage)}) than config.encoders "
+            f"({_flat_encoders(main)}); a domain is adapted with those of its base"
+        )
+    if stage.pairs.source == main.pairs.source:
+        if card["seed"] != seed:
+            raise MmjaxError(
+                f"{folder} was trained with seed {card['seed']}: its training items may be test "
+                f"items of seed {seed}; set --config.seeds='({card['seed']},)' or give the base of "
+                "that seed"
+            )
+        if main.task == "domain" and _dealt(stage) != _dealt(main):
+            raise MmjaxError(
+                f"{folder} was trained on another split or domain of {main.pairs.source}: its "
+                "training items may be test items here; give a base with the same config.pairs"
+            )
     return Run(recipe, stage, seed, folder.parent)
+
+
+def _dealt(stage: Stage) -> PairsSpec:
+    """What decides on which side of the split an item is."""
+    domain = dataclasses.replace(stage.pairs.domain, fraction=1.0)
+    return dataclasses.replace(stage.pairs, domain=domain, views=())
+
+
+def _flat_encoders(stage: Stage) -> str:
+    return ", ".join(f"{role}: {spec.source}" for role, spec in sorted(stage.encoders.items()))
 
 
 def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) -> None:

@@ -11,23 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mmjax import __version__, metrics, optim, sharding, trees
+from mmjax.base import load_base
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
 from mmjax.data.library import Library
-from mmjax.data.pipeline import examples, train_batches
+from mmjax.data.pipeline import Phase, examples, train_batches
 from mmjax.data.prepare import StageData, prepare
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.functions import Published
+from mmjax.losses.consolidation import Prior, fisher_diagonal
 from mmjax.progress import track
 from mmjax.recipe import Recipe
 from mmjax.rng import key_for, seed_for
 from mmjax.spec import Stage
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.tasks import Task, make_task
+from mmjax.tasks import Continual, Task, make_task
 from mmjax.trees import PyTree
 from mmjax.writer import MetricsWriter, write_atomic
 
@@ -83,19 +87,24 @@ def assemble(run: Run, library: Library) -> Assembly:
     Returns:
       The assembly; `frozen` lies on the mesh.
     """
-    data = prepare(run.stage, run.recipe, run.seed, library)
+    below = run.base.stage if run.base is not None else None
+    data = prepare(run.stage, run.recipe, run.seed, library, below)
     frozen: dict[str, PyTree] = {}
     base_task = base_card = None
     if run.base is not None:
-        params, base_card = load_adapter_params(run.base.adapter)
-        frozen["base"] = sharding.place(params, library.mesh)
-        towers = {role: data.towers[role] for role in ("image", "text")}
-        base_task = make_task(run.base.stage, towers)
+        base_task, frozen, base_card = load_base(run.base.adapter, data.towers, library.mesh)
     if not run.stage.train.cache_features:
         # Encoders run in the step: their weights are an argument of it, like everything frozen.
         for role, spec in run.stage.encoders.items():
             frozen[role] = library.encoder(spec).params
     return Assembly(make_task(run.stage, data.towers, base_task), data, frozen, base_card)
+
+
+def load_trained(run: Run, library: Library) -> tuple[Assembly, PyTree]:
+    """A finished run's task and data, and its adapter on the mesh."""
+    assembly = assemble(run, library)
+    params, _ = load_adapter_params(run.adapter)
+    return assembly, sharding.place(params, library.mesh)
 
 
 def train(run: Run, library: Library) -> None:
@@ -120,6 +129,8 @@ def train(run: Run, library: Library) -> None:
     key = key_for(run.seed, stage.name)
     example = sharding.place_batch(examples(data.phases[0], spec.batch_size, run.seed), mesh)
     trainable = jax.jit(task.init)(jax.random.fold_in(key, 0), frozen, example)
+    if data.prior is not None:
+        frozen["prior"] = prior_of(run, task, trainable, frozen, data.prior, mesh)
     tx, schedule = optim.make_optimizer(stage.optim, trainable, spec.steps)
     state = sharding.place(create(trainable, tx, jax.random.fold_in(key, 1)), mesh)
     batches = train_batches(
@@ -167,9 +178,7 @@ def train(run: Run, library: Library) -> None:
                 writer.write(step, {**values, "learning_rate": rate})
             if evaluate:
                 functions = published.bind(state.trainable, frozen)
-                values = {}
-                for evaluator in evaluators:
-                    values |= evaluator.run(functions, data.val.data)
+                values = data.val.run(evaluators, functions)
                 writer.write(step, {f"val/{name}": value for name, value in values.items()})
                 keep_best(run, state.trainable, step, values, progress, card)
             if evaluate or step % spec.save_every == 0:
@@ -179,6 +188,21 @@ def train(run: Run, library: Library) -> None:
         checkpoints.close()
     done = {"steps": int(state.step), "seconds": progress["seconds"], **progress}
     write_atomic(run.folder / DONE, json.dumps(done, indent=2) + "\n")
+
+
+def prior_of(
+    run: Run, task: Task, trainable: PyTree, frozen: PyTree, phase: Phase, mesh: Mesh
+) -> Prior:
+    """Where the parameters stand, and how much each matters for what the base was trained on."""
+    assert isinstance(task, Continual)
+    spec = run.stage.continual
+    size = min(spec.fisher_batch_size, len(phase))
+    seed = seed_for(run.seed, run.stage.name, "prior")
+    sharding.check_batch(size, mesh)
+    batches = train_batches([phase], spec.fisher_batches, size, seed)
+    placed = (sharding.place_batch(batch, mesh) for batch in batches)
+    fisher = fisher_diagonal(task.example_losses, trainable, frozen, placed)
+    return Prior(jax.tree.map(jnp.copy, trainable), fisher)  # the state's own buffers are donated
 
 
 def validators(stage: Stage) -> list[Evaluator]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mmjax import sharding
+from mmjax.base import load_base_of, stage_of
 from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
 from mmjax.data.library import Library
 from mmjax.data.tables import table_of
@@ -18,15 +19,9 @@ from mmjax.encoders.image_preprocess import ImageLike, open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import View
 from mmjax.evals.functions import Published
-from mmjax.recipe import build
-from mmjax.spec import EncoderSpec, Stage
+from mmjax.spec import EncoderSpec
 from mmjax.tasks import Tower, make_task
 from mmjax.train import Run
-
-
-def stage_of(card: dict[str, Any]) -> Stage:
-    """The stage that a card describes."""
-    return build(Stage, card["stage"])
 
 
 def find_adapter(path: Path, seed: int | None = None) -> Path:
@@ -78,21 +73,11 @@ class Adapted:
             role: Tower(role, self._library.encoder(spec).width(spec.output))
             for role, spec in self._specs.items()
         }
-        frozen, base = {}, None
-        if self.card["base"] is not None:
-            base_folder = folder / self.card["base"]["path"]
-            base_params, base_card = load_adapter_params(base_folder)
-            if base_card["trainable"]["fingerprint"] != self.card["base"]["fingerprint"]:
-                raise MmjaxError(
-                    f"the base at {base_folder} is not the one that {folder} was trained on; train "
-                    "the adapter again, or put its own base back"
-                )
-            frozen["base"] = sharding.place(base_params, self._mesh)
-            base = make_task(stage_of(base_card), towers)
+        base, frozen, _ = load_base_of(self.card, folder, towers, self._mesh)
         task = make_task(stage, towers, base)
         trainable = sharding.place(params, self._mesh)
         self._functions = Published(task, self._mesh).bind(trainable, frozen)
-        self._text_role = "foreign" if stage.task == "language" else "text"
+        self._text_role = stage.text_role
 
     def _check(self, role: str, spec: EncoderSpec, allow_other: bool, folder: Path) -> None:
         found, saved = self._library.identity(spec), self.card["encoders"][role]
@@ -191,16 +176,21 @@ def export(runs: Sequence[Run], folder: Path) -> list[Path]:
     """
     written = []
     for run in runs:
-        params, card = load_adapter_params(find_adapter(run.folder))
+        source = find_adapter(run.folder)
         target = folder / f"seed_{run.seed}" / run.stage.name
         temporary = target.with_name(f".{target.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        if run.base is not None:
-            base_params, base_card = load_adapter_params(run.base.adapter)
-            export_adapter(temporary / "base", base_params, base_card)
-            card = card | {"base": {**card["base"], "path": "base"}}
-        export_adapter(temporary, params, card)
+        _export_whole(source, temporary)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         written.append(target)
     return written
+
+
+def _export_whole(source: Path, target: Path) -> None:
+    """Writes an adapter, and what it stands on in a folder `base` within."""
+    params, card = load_adapter_params(source)
+    if card["base"] is not None:
+        _export_whole(source / card["base"]["path"], target / "base")
+        card = card | {"base": {**card["base"], "path": "base"}}
+    export_adapter(target, params, card)

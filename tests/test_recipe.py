@@ -3,7 +3,7 @@ import dataclasses
 
 import pytest
 
-from configs import base_emoji, language_emoji
+from configs import base_emoji, domain_emoji, domain_food101, domain_muge, language_emoji
 from mmjax.errors import MmjaxError
 from mmjax.recipe import as_dict, resolve
 
@@ -22,10 +22,54 @@ def test_the_default_recipe_trains_base_baseline_and_adapter_in_turn():
     assert recipe.seeds == (0, 1, 2)
 
 
-@pytest.mark.parametrize("module", [base_emoji, language_emoji])
+def test_the_domain_recipe_compares_every_method_at_every_share():
+    recipe = resolve(as_dict(domain_emoji.get_config("animals")))
+    base, *stages = recipe.stages
+    assert base.pairs.domain == recipe.main.pairs.domain
+    assert base.pairs.domain.labels == ("animals-nature",)
+    assert base.encoders == resolve(as_dict(base_emoji.get_config())).main.encoders
+    shares = [stage.pairs.domain.fraction for stage in stages]
+    assert {share: shares.count(share) for share in shares} == {0.1: 7, 0.5: 7, 1.0: 7}
+    with pytest.raises(
+        ValueError, match="expected one of \\['animals', 'food'\\], 'tiny', or both"
+    ):
+        domain_emoji.get_config("tools")
+
+
+@pytest.mark.parametrize("module", [domain_muge, domain_food101])
+def test_domain_recipes_of_other_data_stand_on_a_finished_run(module):
+    recipe = resolve(as_dict(module.get_config("some/folder")))
+    assert recipe.main.pairs.source.endswith(":some/folder")
+    assert recipe.base is not None
+    assert [stage.name for stage in recipe.stages] == ["plain", "domain"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"residual": {"ratio": 1.0}}, "config.residual.ratio is 1.0; expected between 0 and 1"),
+        ({"residual": {"towers": ("audio",)}}, "config.residual.towers is"),
+        ({"weighting": {"gamma": -1.0}}, "config.weighting.gamma is -1.0; expected at least 0"),
+        ({"weighting": {"pairs": "hard"}}, r"expected one of \['none', 'focal', 'loss_softmax'\]"),
+        ({"weighting": {"tau_plus": 1.0}}, r"config.weighting.tau_plus is 1.0; expected in \[0, 1"),
+        ({"continual": {"kind": "lwf"}}, r"expected one of \['none', 'ewc', 'distill'\]"),
+        ({"pairs": {"domain": {"fraction": 0.0}}}, "config.pairs.domain.fraction is 0.0"),
+        ({"loss": {"kind": "distill_mse"}}, "'contrastive' for this task"),
+        ({"base": None}, "config.base is empty; the domain task needs a base"),
+    ],
+)
+def test_every_mistake_in_a_domain_recipe_has_its_own_sentence(changes, message):
+    config = as_dict(domain_emoji.get_config()) | {"variants": {}} | changes
+    with pytest.raises(MmjaxError, match=message):
+        resolve(config)
+
+
+@pytest.mark.parametrize("module", [base_emoji, language_emoji, domain_emoji])
 def test_tiny_is_the_same_recipe_made_small(module):
-    full, tiny = (resolve(as_dict(module.get_config(s))) for s in ("full", "tiny"))
-    assert [s.name for s in full.stages] == [s.name for s in tiny.stages]
+    full, tiny = (resolve(as_dict(module.get_config(*s))) for s in ((), ("tiny",)))
+    assert [s.name for s in full.stages if s.pairs.domain.fraction == 1] == [
+        s.name for s in tiny.stages if s.pairs.domain.fraction == 1
+    ]
     assert tiny.main.train.steps < full.main.train.steps
 
 
@@ -33,7 +77,7 @@ def test_tiny_is_the_same_recipe_made_small(module):
     ("path", "value", "message"),
     [
         (("tasc",), "language", "config.tasc is 'language'; expected one of the keys"),
-        (("task",), "languages", r"expected one of \['contrastive', 'language'\]"),
+        (("task",), "languages", r"expected one of \['contrastive', 'language', 'domain'\]"),
         (
             ("loss", "kind"),
             "distil_mse",

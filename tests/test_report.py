@@ -14,6 +14,8 @@ from mmjax.report import (
     Gallery,
     GalleryImage,
     GalleryRow,
+    HardPair,
+    HardSamples,
     Report,
     Table,
     format_bytes,
@@ -154,6 +156,26 @@ def test_one_plot_a_metric_in_the_colour_of_the_page(pages):
     assert len(set(lines)) == 2
     identifiers = [re.findall(r'id="(p[0-9a-f]+)"', plot) for plot in plots]
     assert not set(identifiers[0]) & set(identifiers[1])
+
+
+def test_hard_samples_show_pairs_and_the_histogram_of_their_weights(tmp_path):
+    pairs = tuple(HardPair(_png("red"), NASTY, 2.5, 0.125 * i) for i in range(3))
+    hard = HardSamples(
+        pairs, pairs[::-1], (2.5, 1.0, 0.5), (0.0, 1.5, 1.5), caption="As one batch."
+    )
+    html, markdown = write_report(tmp_path, _report(curves=(), galleries=(), hard_samples=hard))
+    page, text = html.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
+    assert len(_Page(page).find("img")) == 6
+    assert not _Page(page).find("script")
+    (plot,) = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    ET.fromstring(plot)
+    for expected in ("before the first step", "in the end", "weight of a pair"):
+        assert expected in plot
+    for shown in (page, text):
+        assert "As one batch." in shown
+        assert shown.index("Heaviest before the first step") < shown.index("Heaviest in the end")
+    assert "2.50 → 0.25" in page
+    assert "| 2.50 | 0.25 |" in text
 
 
 def test_user_text_is_escaped(tmp_path):

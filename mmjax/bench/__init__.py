@@ -1,1 +1,1 @@
-"""Benchmarks: one file each, one table printed. Timings live here, never in tests."""
+"""Benchmarks: one file each, tables printed. Timings live here, never in tests."""

@@ -1,25 +1,21 @@
 """How much quicker is a step that reads the feature cache than one that runs the encoders?
 
-  python -m mmjax.bench.adapter_cached [--config configs/base_emoji.py] [--rounds 5]
-
 Both sides train the recipe's base with the same batch size, batch by batch in turn; the ratio of an
 epoch is the ratio of a step, since both have the same number of steps.
 """
 
-import argparse
 import dataclasses
 import importlib.util
-import statistics
-import time
 from pathlib import Path
 
 import jax
 
 from mmjax import optim, sharding
+from mmjax.bench.harness import Options, Report, check_equal, compare
 from mmjax.data.library import Library
 from mmjax.data.pipeline import examples, train_batches
+from mmjax.errors import MmjaxError
 from mmjax.recipe import Recipe, as_dict, resolve
-from mmjax.report import Table, print_table
 from mmjax.rng import key_for
 from mmjax.state import create
 from mmjax.step import make_train_step
@@ -60,34 +56,33 @@ class Side:
         return float(metrics["loss"].total)
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--config", default="configs/base_emoji.py", help="recipe with a base")
-    parser.add_argument("--rounds", type=int, default=5, help="steps of each side, in turn")
-    args = parser.parse_args()
-    found = importlib.util.spec_from_file_location("recipe", args.config)
+def run(options: Options) -> Report:
+    """Times a cached and an uncached step in turn.
+
+    Args:
+      options: the recipe, which must have a base, and rounds.
+
+    Returns:
+      Seconds of both; the first losses must agree.
+
+    Raises:
+      MmjaxError: no such recipe.
+    """
+    if not Path(options.config).is_file():
+        raise MmjaxError(f"adapter-cached: no recipe {options.config}; say --config")
+    found = importlib.util.spec_from_file_location("recipe", options.config)
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     recipe = resolve(as_dict(module.get_config()))
     library = Library(sharding.make_mesh(), recipe.languages)
-    sides = {cached: Side(recipe, library, cached, args.rounds + 1) for cached in (True, False)}
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    for _ in range(args.rounds):
-        for cached, side in sides.items():
-            began = time.perf_counter()
-            side.run()
-            seconds[cached].append(time.perf_counter() - began)
-    ratios = [b / a for a, b in zip(seconds[True], seconds[False], strict=True)]
-    rows = (
-        ("cached", (tuple(seconds[True]), (sides[True].loss,))),
-        ("uncached", (tuple(seconds[False]), (sides[False].loss,))),
-    )
-    print_table(Table("Seconds a step", ("seconds", "first loss"), rows))
-    print(f"uncached / cached, median of {args.rounds} rounds: {statistics.median(ratios):.1f}x")
-
-
-if __name__ == "__main__":
-    main()
+    # Warm-ups, and four runs a round of the side that also runs against itself.
+    steps = 4 * options.num_rounds + 2
+    sides = {
+        name: Side(recipe, library, cached, steps)
+        for name, cached in (("cached", True), ("uncached", False))
+    }
+    check_equal({name: side.loss for name, side in sides.items()}, 1e-3)
+    timed = compare({name: side.run for name, side in sides.items()}, options.num_rounds)
+    return Report([timed.grid(f"A step of {options.config}")], timed.samples())

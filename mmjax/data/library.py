@@ -17,12 +17,11 @@ from PIL import Image
 from mmjax import assets
 from mmjax.data import feature_cache, tables
 from mmjax.data.pipeline import Choices
-from mmjax.data.records import Corpus, Pair, load_corpus, load_parallel
+from mmjax.data.records import Corpus, Item, Pair, load_corpus, load_parallel
 from mmjax.data.splits import Split, split_by_family
 from mmjax.data.tables import FeatureTable, RawTable, Table
 from mmjax.data.transforms import view
 from mmjax.encoders import Encoder, load_encoder
-from mmjax.encoders.image_preprocess import open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals import View
 from mmjax.rng import seed_for
@@ -75,20 +74,18 @@ class Pictures:
 
     def __getitem__(self, i: int) -> Image.Image:
         item, style, name = self.index[i]
-        picture = self.corpus.items[item]
         try:
-            return view(name, open_image(picture.images[style], i))
+            return view(name, self.corpus.items[item].picture(style))
         except MmjaxError as error:
-            raise MmjaxError(
-                f"{self.corpus.name}, item {picture.id}, style {style}: {error}"
-            ) from error
+            raise MmjaxError(f"{self.corpus.name}, {error}") from error
 
 
 CAPTIONS = 7  # keyword captions of an item
 MOST_KEYWORDS = 3  # in one caption: long ones cost time and teach little
 
 
-def captions_of(captions: Sequence[str]) -> list[str]:
+@functools.cache
+def captions_of(captions: tuple[str, ...]) -> tuple[str, ...]:
     """Captions with keywords: all of them after the name, and random few with or without it.
 
     Args:
@@ -100,19 +97,21 @@ def captions_of(captions: Sequence[str]) -> list[str]:
     name, *keywords = captions
     keywords = [k for k in keywords if k != name]
     if not keywords:
-        return [name]
+        return (name,)
     rng = np.random.default_rng(zlib.crc32("|".join(captions).encode()))
     found = []
     for i in range(CAPTIONS):
         few = rng.permutation(len(keywords))[: 1 + rng.integers(min(MOST_KEYWORDS, len(keywords)))]
         found.append(", ".join([name] * (i % 2 == 0) + [keywords[k] for k in few]))
-    return found
+    return tuple(found)
 
 
-def names_and_captions(captions: Sequence[str]) -> list[str]:
-    """Captions to draw from, half of the draws the name alone."""
-    name, *_ = captions
-    return [name] * CAPTIONS + captions_of(captions)
+def names_and_captions(item: Item, language: str) -> list[str]:
+    """Captions to draw from; where there are keywords, half of the draws the name alone."""
+    captions = item.captions[language]
+    if not item.keywords:
+        return list(captions)
+    return [captions[0]] * CAPTIONS + list(captions_of(captions))
 
 
 class Library:
@@ -164,7 +163,9 @@ class Library:
 
     def corpus(self, spec: PairsSpec) -> Corpus:
         """The items of a spec, whatever its split."""
-        key = dataclasses.replace(spec, views=("plain",), test_fraction=0.2, val_fraction=0.1)
+        key = PairsSpec(
+            spec.source, spec.styles, exclude_labels=spec.exclude_labels, limit=spec.limit
+        )
         if key not in self._corpora:
             self._corpora[key] = load_corpus(spec, self.languages)
         return self._corpora[key]
@@ -179,9 +180,9 @@ class Library:
         """Reads a stage's own records, without any encoder.
 
         Raises:
-          MmjaxError: what `load_corpus` and `load_parallel` say.
+          MmjaxError: what `load_corpus`, `split` and `load_parallel` say.
         """
-        self.corpus(stage.pairs)
+        self.split(stage.pairs, 0, stage.task == "domain")
         if stage.task == "language":
             self.pairs(stage)
 
@@ -199,14 +200,38 @@ class Library:
         sources = [source for source in spec.sources if source != "captions"]
         return [pair for source in sources for pair in self.parallel(source, spec.limit)]
 
-    def split(self, spec: PairsSpec, seed: int) -> Split:
-        """The split that a seed draws."""
-        families = [item.family for item in self.corpus(spec).items]
-        fractions = spec.test_fraction, spec.val_fraction
-        return split_by_family(families, seed_for(seed, "split"), *fractions)
+    def split(self, spec: PairsSpec, seed: int, domain: bool = False) -> Split:
+        """The split that a seed draws, of the domain or of all other items.
 
-    def tower(self, role: str, spec: EncoderSpec, table: Table) -> Tower:
-        """The frozen encoder as a task sees it, for the table that feeds it."""
+        Raises:
+          MmjaxError: `pairs.domain.labels` that the corpus does not have; an empty side.
+        """
+        items, labels = self.corpus(spec).items, spec.domain.labels
+        unknown = sorted(set(labels) - {item.label for item in items})
+        if unknown:
+            raise MmjaxError(
+                f"config.pairs.domain.labels names {unknown}; labels of {self.corpus(spec).name} "
+                f"are {sorted({item.label for item in items})}"
+            )
+        chosen = [
+            i for i, item in enumerate(items) if (item.label in labels) == domain or not labels
+        ]
+        shares = spec.domain if domain and labels else spec
+        split = split_by_family(
+            [items[i].family for i in chosen],
+            seed_for(seed, "split"),
+            shares.test_fraction,
+            shares.val_fraction,
+            [items[i].side for i in chosen],
+        )
+        if domain:
+            # Whoever gets fewer pairs gets some of those that others get.
+            order = np.random.default_rng(seed_for(seed, "fraction")).permutation(split["train"])
+            split["train"] = np.sort(order[: round(len(order) * spec.domain.fraction) or 1])
+        return {side: np.asarray(chosen)[indices] for side, indices in split.items()}
+
+    def tower(self, role: str, spec: EncoderSpec, table: Table | None) -> Tower:
+        """The frozen encoder as a task sees it, for the table that feeds it, if any does."""
         if isinstance(table, FeatureTable):
             return Tower(role, table.width)
         encoder = self.encoder(spec)
@@ -254,12 +279,12 @@ class Library:
             seen.update(unique[name])
         unique = {name: texts for name, texts in unique.items() if texts}
         flat = [t for texts in unique.values() for t in texts]
-        row = {t: i for i, t in enumerate(flat)}
-        encoder = self.encoder(spec)
-        truncated = encoder.preprocess.tokenize(flat).num_truncated
-        self.truncated[role] = (truncated, len(flat), encoder.preprocess.max_length)
         key = (role, spec, hashlib.sha256("\0".join(flat).encode()).hexdigest(), cached)
         if key not in self._tables:
+            row = {t: i for i, t in enumerate(flat)}
+            encoder = self.encoder(spec)
+            truncated = encoder.preprocess.tokenize(flat).num_truncated
+            self.truncated[role] = (truncated, len(flat), encoder.preprocess.max_length)
             if cached:
                 requests = [
                     feature_cache.Request(

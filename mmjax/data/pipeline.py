@@ -45,10 +45,27 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Gather(grain.transforms.RandomMap):
-    """Numbers of a global batch's examples -> this process's rows of it: role -> inputs."""
+class Shared:
+    """Rows of which any may stand for every example: what belongs to no example of its own.
 
-    roles: Mapping[str, Choices]
+    Attributes:
+      table: the rows' table.
+      rows: candidates.
+    """
+
+    table: Table
+    rows: Int[np.ndarray, " total"]
+
+    def draw(self, examples: Int[np.ndarray, " b"], rng: np.random.Generator) -> np.ndarray:
+        """One row for each example, uniformly."""
+        return rng.choice(self.rows, len(examples))
+
+
+@dataclass(frozen=True)
+class Gather(grain.transforms.RandomMap):
+    """Numbers of a global batch's examples -> this process's part: role -> inputs and rows."""
+
+    roles: Mapping[str, Choices | Shared]
 
     # grain's own method has no annotations; its empty body reads as "returns None".
     def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -60,10 +77,11 @@ class Gather(grain.transforms.RandomMap):
         """
         share = len(element) // jax.process_count()
         mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-        return {
-            name: self.roles[name].table.gather(self.roles[name].draw(element, rng)[mine])
-            for name in sorted(self.roles)
-        }
+        found = {}
+        for name in sorted(self.roles):
+            rows = self.roles[name].draw(element, rng)[mine]
+            found[name] = {**self.roles[name].table.gather(rows), "row": rows.astype(np.int32)}
+        return found
 
 
 @dataclass(frozen=True)
@@ -72,11 +90,17 @@ class Phase:
 
     Attributes:
       start: first step of the phase.
-      roles: role -> choices, all of the same number of examples.
+      roles: role -> choices, all of the same number of examples; the first says which.
     """
 
     start: int
-    roles: Mapping[str, Choices]
+    roles: Mapping[str, Choices | Shared]
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        first = next(iter(self.roles.values()))
+        assert isinstance(first, Choices)
+        return len(first)
 
 
 def train_batches(
@@ -102,7 +126,7 @@ def train_batches(
     ends = [phase.start for phase in phases[1:]] + [steps]
     parts = []
     for number, (phase, end) in enumerate(zip(phases, ends, strict=True)):
-        count = len(next(iter(phase.roles.values())))
+        count = len(phase)
         if batch_size > count:
             raise MmjaxError(
                 f"the batch size {batch_size} is larger than the {count} training examples; "
@@ -134,6 +158,6 @@ def examples(phase: Phase, batch_size: int, seed: int) -> dict[str, dict[str, np
       role -> inputs.
     """
     rng = np.random.default_rng(seed)
-    count = len(next(iter(phase.roles.values())))
+    count = len(phase)
     drawn = rng.permutation(count)[:batch_size]
     return Gather(phase.roles).random_map(drawn, rng)

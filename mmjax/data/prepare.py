@@ -1,5 +1,6 @@
 """What a stage reads with one seed: examples to train on, sets to evaluate on."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,21 +14,46 @@ from mmjax.data.library import (
     captions_of,
     names_and_captions,
 )
-from mmjax.data.pipeline import Choices, Phase
+from mmjax.data.pipeline import Choices, Phase, Shared
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
-from mmjax.evals import EvalSet, ZeroShot
+from mmjax.evals import EvalSet, Evaluator, Functions, ZeroShot
 from mmjax.recipe import Recipe
-from mmjax.spec import Stage
+from mmjax.spec import PairsSpec, Stage
 from mmjax.tasks import Tower
+from mmjax.tasks.base import GENERAL
 
 
 @dataclass(frozen=True)
 class System:
-    """One way to answer text queries: which published function reads which texts."""
+    """One way to answer text queries: which published functions read what.
+
+    Attributes:
+      text_function: reads the queries.
+      data: what is asked.
+      image_function: reads the pictures.
+      general: for a domain, what is asked beside it: what the base was trained on.
+    """
 
     text_function: str
     data: EvalSet
+    image_function: str = "embed_images"
+    general: EvalSet | None = None
+
+    def run(self, evaluators: Sequence[Evaluator], functions: Functions) -> dict[str, float]:
+        """Measures everything; names of what is asked beside the domain begin with `general_`."""
+        chosen = {
+            **functions,
+            "embed_texts": functions[self.text_function],
+            "embed_images": functions[self.image_function],
+        }
+        values: dict[str, float] = {}
+        for evaluator in evaluators:
+            values |= evaluator.run(chosen, self.data)
+            if self.general is not None:
+                found = evaluator.run(chosen, self.general)
+                values |= {f"{GENERAL}{name}": value for name, value in found.items()}
+        return values
 
 
 @dataclass(frozen=True)
@@ -39,9 +65,12 @@ class StageData:
       phases: what is trained on, in turn.
       val: the trained system on the validation items, for model selection.
       test: system -> what is reported, on the test items. `adapted` is the trained one; for
-        `language` there are also `ceiling` and `floor`, both through the frozen base.
+        `language` there are also `ceiling` and `floor`, for `domain` `base`: all of them through
+        the frozen base.
       items: {"train", "val", "test"} -> indices of the corpus's items.
       corpus: the items.
+      prior: for elastic weight consolidation: what the base was trained on.
+      train: for a domain: its training pairs, as they would be asked.
     """
 
     towers: Mapping[str, Tower]
@@ -50,9 +79,13 @@ class StageData:
     test: Mapping[str, System]
     items: Split
     corpus: Corpus
+    prior: Phase | None = None
+    train: EvalSet | None = None
 
 
-def prepare(stage: Stage, recipe: Recipe, seed: int, library: Library) -> StageData:
+def prepare(
+    stage: Stage, recipe: Recipe, seed: int, library: Library, base: Stage | None = None
+) -> StageData:
     """Builds tables, split, examples and evaluation sets of a stage.
 
     Args:
@@ -60,10 +93,14 @@ def prepare(stage: Stage, recipe: Recipe, seed: int, library: Library) -> StageD
       recipe: languages.
       seed: draws the split.
       library: shared by all stages.
+      base: the stage that a `domain` builds on.
 
     Returns:
       The stage's data.
     """
+    if stage.task == "domain":
+        assert base is not None
+        return _prepare_domain(stage, base, recipe, seed, library)
     source, target = recipe.languages
     corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
     cached = stage.train.cache_features
@@ -97,9 +134,7 @@ def prepare(stage: Stage, recipe: Recipe, seed: int, library: Library) -> StageD
 
     def captions(language: str) -> Choices:
         bank = texts if foreign is None or language == target else foreign
-        return bank.choices(
-            names_and_captions(corpus.items[i].captions[language]) for i in split["train"]
-        )
+        return bank.choices(names_and_captions(corpus.items[i], language) for i in split["train"])
 
     if foreign is None:
         phases = [Phase(0, {"image": images.choices(split["train"]), "text": captions(target)})]
@@ -110,15 +145,9 @@ def prepare(stage: Stage, recipe: Recipe, seed: int, library: Library) -> StageD
         )
 
     def evaluation(side: str, bank: TextBank, language: str) -> EvalSet:
-        items = [corpus.items[i] for i in split[side]]
-        labels = sorted({item.label for item in items if item.label})
-        return EvalSet(
-            images=images.view(split[side]),
-            texts=bank.view(item.captions[language][0] for item in items),
-            labels=np.asarray([labels.index(item.label) if item.label else -1 for item in items]),
-            label_texts=bank.view(corpus.labels[label][language] for label in labels),
-            base_texts=texts.view(item.captions[target][0] for item in items),
-        )
+        found = _eval_set(corpus, split[side], images, bank, language)
+        base_texts = texts.view(corpus.items[i].captions[target][0] for i in split[side])
+        return dataclasses.replace(found, base_texts=base_texts)
 
     if foreign is None:
         val = System("embed_texts", evaluation("val", texts, target))
@@ -133,6 +162,97 @@ def prepare(stage: Stage, recipe: Recipe, seed: int, library: Library) -> StageD
     if "zeroshot" in recipe.evals:
         ZeroShot.check(len(test["adapted"].data.label_texts))
     return StageData(towers, tuple(phases), val, test, split, corpus)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One part of a corpus, the domain or the rest, through the encoders of a dual encoder."""
+
+    corpus: Corpus
+    split: Split
+    images: ImageBank
+    texts: TextBank
+    language: str
+
+    def pairs(self, roles: tuple[str, str]) -> Phase:
+        """Its training pairs."""
+        train = self.split["train"]
+        captions = [names_and_captions(self.corpus.items[i], self.language) for i in train]
+        image, text = roles
+        return Phase(0, {image: self.images.choices(train), text: self.texts.choices(captions)})
+
+    def evaluation(self, side: str) -> EvalSet:
+        return _eval_set(self.corpus, self.split[side], self.images, self.texts, self.language)
+
+
+def _prepare_domain(
+    stage: Stage, base: Stage, recipe: Recipe, seed: int, library: Library
+) -> StageData:
+    """The domain's pairs to train on; beside its own items those of its base to be asked."""
+    source, target = recipe.languages
+    language, role = (source if stage.text_role == "foreign" else target), stage.text_role
+    cached = stage.train.cache_features
+
+    def part(spec: PairsSpec, domain: bool) -> _Part:
+        corpus = library.corpus(spec)
+        parts = {f"{language} captions": _all_captions(corpus, language)}
+        return _Part(
+            corpus,
+            library.split(spec, seed, domain),
+            library.images(stage.encoders["image"], spec, cached),
+            library.texts(role, stage.encoders[role], parts, cached),
+            language,
+        )
+
+    own, general = part(stage.pairs, domain=True), part(base.pairs, domain=False)
+    phase, prior = own.pairs(("image", role)), None
+    if stage.continual.kind == "ewc":
+        prior = general.pairs(("image", role))
+    elif stage.continual.kind == "distill":
+        rest = general.pairs((f"{GENERAL}image", f"{GENERAL}text"))
+        shared = {r: Shared(c.table, np.unique(c.rows)) for r, c in rest.roles.items()}
+        phase = Phase(0, {**phase.roles, **shared})
+
+    def system(side: str, kind: str) -> System:
+        return System(
+            f"embed_{kind}texts",
+            own.evaluation(side),
+            f"embed_{kind}images",
+            general.evaluation(side),
+        )
+
+    test = {"adapted": system("test", ""), "base": system("test", "base_")}
+    if "zeroshot" in recipe.evals:
+        ZeroShot.check(len(test["adapted"].data.label_texts))
+    tables = {"image": own.images.table, role: own.texts.table}
+    towers = {r: library.tower(r, spec, tables.get(r)) for r, spec in stage.encoders.items()}
+    return StageData(
+        towers,
+        (phase,),
+        system("val", ""),
+        test,
+        own.split,
+        own.corpus,
+        prior,
+        own.evaluation("train"),
+    )
+
+
+def _eval_set(
+    corpus: Corpus, items: Int[np.ndarray, " k"], images: ImageBank, texts: TextBank, language: str
+) -> EvalSet:
+    """Some items, their first captions as queries in a language."""
+    chosen = [corpus.items[i] for i in items]
+    queries = [item.captions[language][0] for item in chosen]
+    labels = sorted({item.label for item in chosen if item.label})
+    view = texts.view(queries)
+    return EvalSet(
+        images=images.view(items),
+        texts=view,
+        labels=np.asarray([labels.index(item.label) if item.label else -1 for item in chosen]),
+        label_texts=texts.view(corpus.labels[label][language] for label in labels),
+        base_texts=view,
+    )
 
 
 def _text_phases(
@@ -191,9 +311,7 @@ def _caption_examples(
 
 def _all_captions(corpus: Corpus, language: str) -> list[str]:
     """Every caption that training or evaluation may read, and the labels' names."""
-    captions = [
-        text for item in corpus.items for text in names_and_captions(item.captions[language])
-    ]
+    captions = [text for item in corpus.items for text in names_and_captions(item, language)]
     return captions + _names(corpus, language)
 
 

@@ -5,8 +5,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from PIL import Image
+
+from mmjax.encoders.image_preprocess import open_image
 from mmjax.errors import MmjaxError
 from mmjax.spec import PairsSpec
 
@@ -28,6 +31,15 @@ EMOJI_LABELS: Mapping[str, Mapping[str, str]] = {
 GLOSSES = 4  # of a dictionary's word that are kept
 
 
+@runtime_checkable
+class StoredPicture(Protocol):
+    """An encoded picture that is read when it is wanted."""
+
+    def read(self) -> bytes:
+        """The encoded picture."""
+        ...
+
+
 @dataclass(frozen=True)
 class Item:
     """One thing that is shown and named.
@@ -36,15 +48,31 @@ class Item:
       id: unique name.
       family: items of one family are near-duplicates and stay on one side of every split.
       label: its class, or "" where there is none.
-      captions: language -> (name, keyword, keyword ...).
-      images: style -> encoded picture, or the path of one.
+      captions: language -> (name, keyword, keyword ...), or captions.
+      images: style -> encoded picture, or where to read one.
+      side: "train" or "test" where the source says so, else "".
+      keywords: whether captions after the first are keywords, to be joined to it.
     """
 
     id: str
     family: str
     label: str
     captions: Mapping[str, tuple[str, ...]]
-    images: Mapping[str, bytes | Path]
+    images: Mapping[str, bytes | Path | StoredPicture]
+    side: str = ""
+    keywords: bool = True
+
+    def picture(self, style: str) -> Image.Image:
+        """Its picture in a style, decoded.
+
+        Raises:
+          MmjaxError: it cannot be read.
+        """
+        image = self.images[style]
+        try:
+            return open_image(image if isinstance(image, (bytes, Path)) else image.read())
+        except MmjaxError as error:
+            raise MmjaxError(f"item {self.id}, style {style}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -85,13 +113,20 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     Raises:
       MmjaxError: an unknown source; a row without picture or caption (names file and row).
     """
+    from mmjax.data import food101, muge  # they build on this file
+
     if spec.source == "emoji":
         corpus = _emoji_corpus(spec, languages)
     elif spec.source.endswith(".jsonl"):
         corpus = _jsonl_corpus(Path(spec.source), languages)
+    elif spec.source.startswith("muge:"):
+        corpus = muge.load(Path(spec.source.removeprefix("muge:")))
+    elif spec.source.startswith("food101:"):
+        corpus = food101.load(Path(spec.source.removeprefix("food101:")))
     else:
         raise MmjaxError(
-            f"config.pairs.source is {spec.source!r}; expected 'emoji' or the path of a .jsonl file"
+            f"config.pairs.source is {spec.source!r}; expected 'emoji', the path of a .jsonl file, "
+            "'muge:FOLDER' or 'food101:FOLDER'"
         )
     unknown = [x for x in spec.exclude_labels if x not in corpus.labels]
     if unknown:
@@ -158,7 +193,12 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place, record
 
 
-def _text(place: str, record: Mapping[str, Any], key: str) -> str:
+def text_of(place: str, record: Mapping[str, Any], key: str) -> str:
+    """A record's text under a key, stripped.
+
+    Raises:
+      MmjaxError: it has none, or an empty one; names the place.
+    """
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         raise MmjaxError(f"{place}: {key!r} is {value!r}; expected a text that is not empty")
@@ -169,7 +209,7 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
     """Rows {"image": file, LANG: text, ["keywords_LANG": [..]], ["label"], ["id"], ["family"]}."""
     items, labels, seen = [], {}, set()
     for place, record in read_jsonl(path):
-        image = path.parent / _text(place, record, "image")
+        image = path.parent / text_of(place, record, "image")
         if not image.is_file():
             raise MmjaxError(f"{place}: no picture at {image}")
         captions = {}
@@ -177,14 +217,14 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
             keywords = record.get(f"keywords_{lang}", [])
             if not isinstance(keywords, list) or not all(isinstance(k, str) for k in keywords):
                 raise MmjaxError(f"{place}: 'keywords_{lang}' must be a list of texts")
-            captions[lang] = (_text(place, record, lang), *keywords)
+            captions[lang] = (text_of(place, record, lang), *keywords)
         name = str(record.get("id", record["image"]))
         if name in seen:
             raise MmjaxError(f"{place}: the id {name!r} stands twice; give each row its own 'id'")
         seen.add(name)
         label = record.get("label", "")
         if isinstance(label, Mapping):
-            names = {lang: _text(f"{place}, label", label, lang) for lang in languages}
+            names = {lang: text_of(f"{place}, label", label, lang) for lang in languages}
             label = names[languages[-1]]
             labels[label] = names
         elif label:
@@ -219,7 +259,7 @@ def load_parallel(source: str, limit: int) -> list[Pair]:
         pairs = _cedict_pairs(limit)
     elif source.endswith(".jsonl"):
         pairs = [
-            Pair(_text(place, record, "source"), (_text(place, record, "target"),))
+            Pair(text_of(place, record, "source"), (text_of(place, record, "target"),))
             for place, record in read_jsonl(Path(source))
         ]
     else:

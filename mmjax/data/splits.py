@@ -11,7 +11,11 @@ Split = dict[str, np.ndarray]
 
 
 def split_by_family(
-    families: Sequence[str], seed: int, test_fraction: float, val_fraction: float
+    families: Sequence[str],
+    seed: int,
+    test_fraction: float,
+    val_fraction: float,
+    given: Sequence[str] = (),
 ) -> Split:
     """Deals whole families to test, validation and training.
 
@@ -20,6 +24,8 @@ def split_by_family(
       seed: draws the order of the families.
       test_fraction: share of the items (not of the families) held out for the test.
       val_fraction: share of the items held out for model selection.
+      given: "train" or "test" of every item, where the data has a test set of its own; that one is
+        taken, and a share of its training items for validation. "" or nothing: dealt.
 
     Returns:
       {"train", "val", "test"} -> sorted int64 indices of items.
@@ -27,17 +33,18 @@ def split_by_family(
     Raises:
       MmjaxError: a side would be empty.
     """
+    fixed = [i for i, side in enumerate(given) if side == "test"]
     members: dict[str, list[int]] = defaultdict(list)
-    for i, family in enumerate(families):
-        members[family].append(i)
+    for i in sorted(set(range(len(families))) - set(fixed)):
+        members[families[i]].append(i)
     order = sorted(members)
     np.random.default_rng(seed).shuffle(order)
     wanted = {
-        "test": round(len(families) * test_fraction),
+        "test": 0 if fixed else round(len(families) * test_fraction),
         "val": round(len(families) * val_fraction),
         "train": len(families),
     }
-    sides: dict[str, list[int]] = {name: [] for name in wanted}
+    sides: dict[str, list[int]] = {"test": fixed, "val": [], "train": []}
     for family in order:
         side = next(name for name in wanted if len(sides[name]) < wanted[name])
         sides[side].extend(members[family])

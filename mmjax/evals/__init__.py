@@ -1,12 +1,13 @@
 """Evaluators: they know published functions and data, no task."""
 
-from mmjax.evals.base import EvalSet, Evaluator, View
+from mmjax.evals.base import EvalSet, Evaluator, Functions, View
 from mmjax.evals.retrieval import Retrieval, TextRetrieval, ranks, recall_metrics
 from mmjax.evals.zeroshot import ZeroShot
 
 __all__ = [
     "EvalSet",
     "Evaluator",
+    "Functions",
     "Retrieval",
     "TextRetrieval",
     "View",

@@ -11,7 +11,10 @@ KS = (1, 5, 10)
 
 
 def ranks(
-    queries: Float[np.ndarray, "n d"], gallery: Float[np.ndarray, "n d"], chunk: int = 4096
+    queries: Float[np.ndarray, "n d"],
+    gallery: Float[np.ndarray, "n d"],
+    same: Int[np.ndarray, " n"] | None = None,
+    chunk: int = 4096,
 ) -> Int[np.ndarray, " n"]:
     """Rank of the right answer (gallery row i for query i), 1 the best.
 
@@ -21,18 +24,21 @@ def ranks(
     Args:
       queries: unit vectors.
       gallery: unit vectors, row i the answer to query i.
+      same: equal numbers are right answers to each other; the best of them counts, and none of them
+        stands before it. None: every row its own.
       chunk: queries scored at a time, which bounds memory to chunk x n scores.
 
     Returns:
       int64 ranks.
     """
+    same = np.arange(len(queries)) if same is None else same
     result = np.empty(len(queries), np.int64)
     for start in range(0, len(queries), chunk):
         scores = queries[start : start + chunk] @ gallery.T
-        rows = np.arange(len(scores))
-        right = scores[rows, rows + start]
+        answers = same[start : start + chunk, None] == same[None]
+        right = np.where(answers, scores, -np.inf).max(axis=1, keepdims=True)
         # NaN compares false and would rank first: count what is not strictly below.
-        result[start : start + chunk] = (~(scores < right[:, None])).sum(axis=1)
+        result[start : start + chunk] = 1 + (~(scores < right) & ~answers).sum(axis=1)
     return result
 
 
@@ -47,18 +53,15 @@ def recall_metrics(rank: Int[np.ndarray, " n"], prefix: str) -> dict[str, float]
 class Retrieval:
     """Text-to-image and image-to-text retrieval with one text and one picture an item.
 
-    Attributes:
-      text_function: which published function reads the queries.
+    Items with the same text are right answers to each other.
     """
-
-    text_function: str = "embed_texts"
 
     def run(self, functions: Functions, data: EvalSet) -> dict[str, float]:
         """Returns t2i_* and i2t_* recalls and `mR`, the mean over both directions."""
         images = functions["embed_images"](data.images)
-        texts = functions[self.text_function](data.texts)
-        metrics = recall_metrics(ranks(texts, images), "t2i")
-        metrics |= recall_metrics(ranks(images, texts), "i2t")
+        texts = functions["embed_texts"](data.texts)
+        metrics = recall_metrics(ranks(texts, images, data.texts.rows), "t2i")
+        metrics |= recall_metrics(ranks(images, texts, data.texts.rows), "i2t")
         return metrics | {"mR": (metrics["t2i_mR"] + metrics["i2t_mR"]) / 2}
 
 
@@ -69,11 +72,9 @@ class TextRetrieval:
     It needs no picture, so a run that must not see any can choose its best step by it.
     """
 
-    text_function: str = "embed_texts"
-
     def run(self, functions: Functions, data: EvalSet) -> dict[str, float]:
         """Returns t2t_* recalls and `cosine_to_base`, the mean cosine of a query and its twin."""
-        texts = functions[self.text_function](data.texts)
+        texts = functions["embed_texts"](data.texts)
         base = functions["embed_base_texts"](data.base_texts)
         cosine = float((texts * base).sum(axis=1).mean())
         return recall_metrics(ranks(texts, base), "t2t") | {"cosine_to_base": cosine}

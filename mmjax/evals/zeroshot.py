@@ -10,13 +10,7 @@ from mmjax.evals.base import EvalSet, Functions
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """Classification of pictures by the names of their classes.
-
-    Attributes:
-      text_function: which published function reads the class names.
-    """
-
-    text_function: str = "embed_texts"
+    """Classification of pictures by the names of their classes."""
 
     @staticmethod
     def check(classes: int) -> None:
@@ -35,7 +29,7 @@ class ZeroShot:
         """
         self.check(len(data.label_texts))
         images = functions["embed_images"](data.images)
-        names = functions[self.text_function](data.label_texts)
+        names = functions["embed_texts"](data.label_texts)
         right = (images @ names.T).argmax(axis=1) == data.labels
         present = np.unique(data.labels)
         return {

@@ -1,6 +1,6 @@
 """Tasks: what is trained, on which frozen features, with which objective."""
 
-from mmjax.tasks.base import Batch, Inputs, Task, Tower
+from mmjax.tasks.base import Batch, Continual, DualEncoder, Inputs, Task, Tower
 from mmjax.tasks.catalog import make_task
 
-__all__ = ["Batch", "Inputs", "Task", "Tower", "make_task"]
+__all__ = ["Batch", "Continual", "DualEncoder", "Inputs", "Task", "Tower", "make_task"]

@@ -11,9 +11,11 @@ from mmjax.trees import PyTree
 
 # What one tower reads. Cached: {"features": [b d]} or {"features": [b l d], "mask": [b l]}.
 # Raw: {"pixel_values": [b h w 3]} or {"input_ids": [b l], "attention_mask": [b l]}.
+# In training also {"row": int32 [b]}: equal rows are the same picture or the same text.
 Inputs = Mapping[str, Array]
 Batch = Mapping[str, Inputs]  # role -> inputs
 EmbedFn = Callable[[PyTree, PyTree, Inputs], Float[Array, "b d"]]
+GENERAL = "general_"  # begins the roles of what the base was trained on, beside a domain's own
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Tower:
             raise ValueError(
                 f"the {self.role} tower has no encoder and got inputs {sorted(inputs)}"
             )
-        return self.encode(frozen[self.role], inputs)
+        return self.encode(frozen[self.role], {k: v for k, v in inputs.items() if k != "row"})
 
 
 @runtime_checkable
@@ -57,4 +59,42 @@ class Task(Protocol):
 
     def functions(self) -> Mapping[str, EmbedFn]:
         """Pure functions for evaluators: name -> (trainable, frozen, inputs) -> unit vectors."""
+        ...
+
+
+@runtime_checkable
+class DualEncoder(Task, Protocol):
+    """A task that makes a dual encoder, on which `domain` can stand."""
+
+    @property
+    def text_role(self) -> str:
+        """The encoder that reads queries."""
+        ...
+
+    def embed(
+        self,
+        role: str,
+        trainable: PyTree,
+        frozen: PyTree,
+        inputs: Inputs,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b e"]:
+        """From inputs of `image` or the text role to un-normalised vectors of the joint space."""
+        ...
+
+    def normalize(self, projected: Float[Array, "b e"]) -> Float[Array, "b e"]:
+        """Unit vectors of the joint space."""
+        ...
+
+    def logit_scale(self, trainable: PyTree) -> Float[Array, ""]:
+        """Logarithm of the inverse temperature."""
+        ...
+
+
+@runtime_checkable
+class Continual(Task, Protocol):
+    """A task that can be kept from forgetting by `mmjax.losses.consolidation`."""
+
+    def example_losses(self, trainable: PyTree, frozen: PyTree, batch: Batch) -> Float[Array, " b"]:
+        """-log p of every example, without dropout."""
         ...

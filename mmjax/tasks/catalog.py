@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from mmjax.errors import MmjaxError
 from mmjax.spec import Stage
-from mmjax.tasks.base import Task, Tower
+from mmjax.tasks.base import DualEncoder, Task, Tower
 from mmjax.tasks.contrastive import ContrastiveTask
+from mmjax.tasks.domain import DomainTask
 from mmjax.tasks.language import LanguageTask
 
 
@@ -15,7 +16,7 @@ def make_task(stage: Stage, towers: Mapping[str, Tower], base: Task | None = Non
     Args:
       stage: the recipe's stage.
       towers: role -> frozen tower.
-      base: the task of the base that `language` builds on.
+      base: the task of the base that `language` and `domain` build on.
 
     Returns:
       The task.
@@ -27,6 +28,9 @@ def make_task(stage: Stage, towers: Mapping[str, Tower], base: Task | None = Non
         return ContrastiveTask(
             towers["image"], towers["text"], stage.image_head, stage.text_head, stage.loss
         )
+    if stage.task == "domain":
+        assert isinstance(base, DualEncoder)
+        return DomainTask(base, stage.residual, stage.weighting, stage.continual, stage.loss)
     assert isinstance(base, ContrastiveTask)
     if not stage.encoders["foreign"].output.startswith("tokens"):
         raise MmjaxError(

@@ -45,6 +45,11 @@ class ContrastiveTask:
         )
 
     @property
+    def text_role(self) -> str:
+        """The encoder that reads queries."""
+        return self.text.role
+
+    @property
     def width(self) -> int:
         """Dimensions of the joint space."""
         return self.text_head.members * self.text_head.out_dim
@@ -142,5 +147,8 @@ def member_info_nce(
     label_smoothing: float,
 ) -> Float[Array, " b"]:
     """Symmetric InfoNCE of every member on its own, averaged over members, for every pair."""
-    pairs = zip(image, text, strict=True)
-    return jnp.stack([info_nce(*pair, logit_scale, label_smoothing) for pair in pairs]).mean(axis=0)
+    losses = [
+        info_nce(*pair, logit_scale, label_smoothing=label_smoothing)[1].loss
+        for pair in zip(image, text, strict=True)
+    ]
+    return jnp.stack(losses).mean(axis=0)

@@ -37,6 +37,11 @@ class LanguageTask:
     adapter: AdapterSpec
     loss_spec: LossSpec
 
+    @property
+    def text_role(self) -> str:
+        """The encoder that reads queries."""
+        return self.foreign.role
+
     def _module(self) -> nn.Module:
         a = self.adapter
         out = self.base.width if a.space == "joint" else self.base.text.width
@@ -64,9 +69,15 @@ class LanguageTask:
         trainable = {"adapter": params}
         contrastive = self.loss_spec.kind in ("contrastive", "two_stage")
         if contrastive and self.loss_spec.learn_temperature:
-            temperature = jnp.asarray(self.loss_spec.init_temperature, jnp.float32)
-            trainable["logit_scale"] = -jnp.log(temperature)
+            trainable["logit_scale"] = self._initial_logit_scale()
         return trainable
+
+    def _initial_logit_scale(self) -> Float[Array, ""]:
+        return -jnp.log(jnp.asarray(self.loss_spec.init_temperature, jnp.float32))
+
+    def logit_scale(self, trainable: PyTree) -> Float[Array, ""]:
+        """Logarithm of the inverse temperature, learnt or fixed."""
+        return trainable.get("logit_scale", self._initial_logit_scale())
 
     def _student(
         self,
@@ -85,11 +96,12 @@ class LanguageTask:
             rngs=None if key is None else {"dropout": key},
         )  # type: ignore[return-value]
 
-    def _joint(self, frozen: PyTree, student: Float[Array, "b d"]) -> Float[Array, "b e"]:
-        """The adapter's output in the joint space."""
+    def _joint(self, frozen: PyTree, members: Float[Array, "m b d"]) -> Float[Array, "b e"]:
+        """The mean of the adapter's outputs, in the joint space."""
+        mean = members.mean(axis=0)
         if self.adapter.space == "joint":
-            return student
-        return self.base.project("text", frozen["base"], student)
+            return mean
+        return self.base.project("text", frozen["base"], mean)
 
     def _teacher(self, frozen: PyTree, inputs: Inputs) -> Float[Array, "b d"]:
         """What the base's own text tower says of the same sentence in its language."""
@@ -97,18 +109,33 @@ class LanguageTask:
             return self.base.embed("text", frozen["base"], frozen, inputs)
         return self.base.text(frozen, inputs)["features"]
 
+    def embed(
+        self,
+        role: str,
+        trainable: PyTree,
+        frozen: PyTree,
+        inputs: Inputs,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b e"]:
+        """From a tower's inputs to un-normalised vectors of the joint space."""
+        if role == self.text_role:
+            return self._joint(frozen, self._student(trainable, frozen, inputs, key))
+        return self.base.embed(role, frozen["base"], frozen, inputs)
+
+    def normalize(self, projected: Float[Array, "b e"]) -> Float[Array, "b e"]:
+        """Unit vectors of the joint space."""
+        return self.base.normalize(projected)
+
     def loss(
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
         """Distillation where the batch holds `text`, contrastive where it holds `image`."""
         members = self._student(trainable, frozen, batch["foreign"], key)
         if "image" in batch:
-            student = members.mean(axis=0)
-            image = self.base.embed("image", frozen["base"], frozen, batch["image"])
-            pairs = self.base.members(image), self.base.members(self._joint(frozen, student))
-            scale = trainable.get("logit_scale", -jnp.log(self.loss_spec.init_temperature))
+            image = self.embed("image", trainable, frozen, batch["image"])
+            pairs = self.base.members(image), self.base.members(self._joint(frozen, members))
             smoothing = self.loss_spec.label_smoothing
-            each = member_info_nce(*pairs, scale, smoothing)
+            each = member_info_nce(*pairs, self.logit_scale(trainable), smoothing)
             return each.mean(), {"contrastive": mean_of(each)}
         teacher = jax.lax.stop_gradient(self._teacher(frozen, batch["text"]))
         kind = self.loss_spec.kind.removeprefix("distill_")
@@ -124,8 +151,8 @@ class LanguageTask:
         """`embed_texts` reads the new language, `embed_base_texts` the base's own."""
         base = self.base.functions()
         return {
-            "embed_texts": lambda t, f, inputs: self.base.normalize(
-                self._joint(f, self._student(t, f, inputs).mean(axis=0))
+            "embed_texts": lambda t, f, inputs: self.normalize(
+                self.embed(self.text_role, t, f, inputs)
             ),
             "embed_base_texts": lambda _, f, inputs: base["embed_texts"](f["base"], f, inputs),
             "embed_images": lambda _, f, inputs: base["embed_images"](f["base"], f, inputs),

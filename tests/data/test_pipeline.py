@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmjax.data.pipeline import Choices, Phase, train_batches
+from mmjax.data.pipeline import Choices, Phase, Shared, train_batches
 from mmjax.data.tables import FeatureTable, concatenate, table_of
 from mmjax.errors import MmjaxError
 
@@ -49,6 +49,19 @@ def test_candidates_are_drawn_by_how_often_they_stand_there():
     drawn = choices.draw(np.zeros(4000, np.int64), np.random.default_rng(0))
     assert set(drawn) == {0, 1}
     assert 0.7 < (drawn == 1).mean() < 0.8
+
+
+def test_a_batch_says_which_rows_were_drawn():
+    for batch in train_batches([phase()], 4, 5, seed=0):
+        assert batch["image"]["row"].tolist() == ids(batch)
+
+
+def test_shared_rows_stand_beside_any_example():
+    shared = Shared(table(), np.array([2, 3, 7]))
+    both = Phase(0, {**phase().roles, "general_image": shared})
+    drawn = [b["general_image"]["row"].tolist() for b in train_batches([both], 20, 10, seed=0)]
+    assert {row for rows in drawn for row in rows} == {2, 3, 7}
+    assert len({tuple(rows) for rows in drawn}) > 1
 
 
 def test_phases_follow_each_other():

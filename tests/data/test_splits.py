@@ -23,6 +23,16 @@ def test_the_seed_draws_the_split_and_nothing_else_does():
     assert not np.array_equal(once["test"], other["test"])
 
 
+def test_a_test_set_of_the_data_itself_is_taken_and_validation_dealt_from_the_rest():
+    given = ["test" if i % 5 == 0 else "train" for i in range(300)]
+    split = split_by_family(FAMILIES, 0, 0.2, 0.1, given)
+    assert split["test"].tolist() == list(range(0, 300, 5))
+    assert sorted(np.concatenate(list(split.values()))) == list(range(300))
+    assert 30 <= len(split["val"]) < 33
+    shared = {FAMILIES[i] for i in split["val"]} & {FAMILIES[i] for i in split["train"]}
+    assert not shared
+
+
 def test_one_family_cannot_be_split():
     with pytest.raises(MmjaxError, match="leave nothing for"):
         split_by_family(["same"] * 50, 0, 0.2, 0.1)

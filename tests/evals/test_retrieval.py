@@ -26,6 +26,14 @@ def test_ties_and_nan_count_against_the_system():
     assert ranks(np.full((4, 2), np.nan), np.ones((4, 2))).tolist() == [4, 4, 4, 4]
 
 
+def test_the_same_text_is_a_right_answer_wherever_it_stands():
+    gallery = np.eye(4)
+    queries = np.array([[0.1, 0.9, 0, 0], [0.9, 0.1, 0, 0], [0, 0.5, 0.1, 0.4], [0, 0, 0, 1.0]])
+    assert ranks(queries, gallery).tolist() == [2, 2, 3, 1]
+    assert ranks(queries, gallery, np.array([7, 7, 2, 2])).tolist() == [1, 1, 2, 1]
+    assert ranks(queries, gallery, np.array([7, 7, 2, 2]), chunk=3).tolist() == [1, 1, 2, 1]
+
+
 def test_recalls_by_hand():
     found = recall_metrics(np.array([1, 2, 5, 11]), "t2i")
     assert found == {

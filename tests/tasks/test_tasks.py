@@ -11,12 +11,21 @@ import pytest
 from mmjax import trees
 from mmjax.adapters.language import LanguageAdapter, masked_mean
 from mmjax.adapters.projection import ProjectionHead
+from mmjax.losses.consolidation import Prior
 from mmjax.sharding import place, place_batch
-from mmjax.spec import AdapterSpec, HeadSpec, LossSpec
+from mmjax.spec import (
+    AdapterSpec,
+    ContinualSpec,
+    HeadSpec,
+    LossSpec,
+    ResidualSpec,
+    WeightingSpec,
+)
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks import Tower
 from mmjax.tasks.contrastive import ContrastiveTask
+from mmjax.tasks.domain import DomainTask
 from mmjax.tasks.language import LanguageTask
 
 D_IMAGE, D_TEXT, D_FOREIGN, B, L = 12, 10, 8, 16, 4
@@ -35,6 +44,15 @@ def language(kind: Any = "distill_mse", **adapter):
 LINEAR = LanguageTask(
     Tower("foreign", D_FOREIGN), BASE, AdapterSpec(kind="linear"), LossSpec("distill_mse")
 )
+
+
+def domain(tune: Any = "adapter", kind: Any = "none", pairs: Any = "focal", beta=0.0):
+    residual = ResidualSpec(tune, bottleneck=8, dropout=0.1)
+    weighting = WeightingSpec(pairs, beta=beta)
+    return DomainTask(BASE, residual, weighting, ContinualSpec(kind), LossSpec())
+
+
+PAIRS = ("image", "text")
 TASKS = {
     "contrastive": (BASE, ("image", "text")),
     "distill_mse": (language(), ("foreign", "text")),
@@ -44,6 +62,11 @@ TASKS = {
     "language contrastive": (language("contrastive"), ("foreign", "image")),
     "two_stage, first": (language("two_stage"), ("foreign", "text")),
     "two_stage, second": (language("two_stage"), ("foreign", "image")),
+    "domain": (domain(), PAIRS),
+    "domain, hard": (domain(pairs="loss_softmax", beta=0.5), PAIRS),
+    "domain, heads": (domain("heads"), PAIRS),
+    "domain, ewc": (domain("heads", "ewc"), PAIRS),
+    "domain, distill": (domain(kind="distill"), (*PAIRS, "general_image", "general_text")),
 }
 
 
@@ -53,8 +76,9 @@ def inputs(role, seed=0):
         mask = np.arange(L) < rng.integers(1, L + 1, B)[:, None]
         tokens = rng.normal(size=(B, L, D_FOREIGN)).astype(np.float32) * mask[..., None]
         return {"features": jnp.asarray(tokens), "mask": jnp.asarray(mask)}
-    width = {"image": D_IMAGE, "text": D_TEXT}[role]
-    return {"features": jnp.asarray(rng.normal(size=(B, width)).astype(np.float32))}
+    width = {"image": D_IMAGE, "text": D_TEXT}[role.removeprefix("general_")]
+    features = jnp.asarray(rng.normal(size=(B, width)).astype(np.float32))
+    return {"features": features, "row": jnp.arange(B, dtype=jnp.int32)}
 
 
 @pytest.fixture(params=TASKS)
@@ -62,7 +86,10 @@ def setup(request):
     task, roles = TASKS[request.param]
     frozen = {"base": BASE.init(jax.random.key(7), {}, {r: inputs(r) for r in ("image", "text")})}
     batch = {r: inputs(r) for r in roles}
-    return task, task.init(jax.random.key(0), frozen, batch), frozen, batch
+    trainable = task.init(jax.random.key(0), frozen, batch)
+    if isinstance(task, DomainTask) and task.continual.kind == "ewc":
+        frozen["prior"] = Prior(trainable, jax.tree.map(jnp.ones_like, trainable))
+    return task, trainable, frozen, batch
 
 
 def run(task, trainable, frozen, batch, steps, lr=3e-3):
@@ -103,6 +130,8 @@ def test_the_same_key_gives_the_same_step_and_another_key_other_noise(setup):
     one, two, other = (task.loss(trainable, frozen, batch, jax.random.key(k))[0] for k in (3, 3, 4))
     assert one == two
     random = not (isinstance(task, LanguageTask) and task.adapter.kind == "linear")
+    # A residual adapter's last layer starts at zero: whatever noise is below it is not seen.
+    random = random and not (isinstance(task, DomainTask) and task.residual.tune == "adapter")
     assert (one != other) == random
 
 
@@ -114,7 +143,7 @@ def test_a_step_compiles_once(setup):
 def test_published_functions_give_finite_unit_vectors(setup):
     task, trainable, frozen, _ = setup
     for name, function in task.functions().items():
-        role = "image" if name == "embed_images" else "text"
+        role = "image" if name.endswith("images") else "text"
         if isinstance(task, LanguageTask) and name == "embed_texts":
             role = "foreign"
         found = function(trainable, frozen, inputs(role))
@@ -123,7 +152,7 @@ def test_published_functions_give_finite_unit_vectors(setup):
 
 
 @pytest.mark.parametrize("devices", [2, 8])
-@pytest.mark.parametrize("setup", ["contrastive", "distill_mse"], indirect=True)
+@pytest.mark.parametrize("setup", ["contrastive", "distill_mse", "domain"], indirect=True)
 def test_a_step_does_not_depend_on_the_mesh(setup, devices, mesh):
     task, trainable, frozen, batch = setup
     _, alone, _ = run(task, trainable, frozen, batch, steps=3)

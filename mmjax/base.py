@@ -1,0 +1,63 @@
+"""What a run stands on: the finished adapter below it, and the one below that."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from mmjax import sharding
+from mmjax.checkpoint import load_adapter_params
+from mmjax.errors import MmjaxError
+from mmjax.recipe import build
+from mmjax.spec import Stage
+from mmjax.tasks import Task, Tower, make_task
+from mmjax.trees import PyTree
+
+
+def stage_of(card: Mapping[str, Any]) -> Stage:
+    """The stage that a card describes."""
+    return build(Stage, card["stage"])
+
+
+def load_base(
+    folder: Path, towers: Mapping[str, Tower], mesh: Mesh
+) -> tuple[Task, dict[str, PyTree], dict[str, Any]]:
+    """Loads a finished adapter, and whatever it stands on, for another one to stand on.
+
+    Args:
+      folder: of the adapter.
+      towers: role -> frozen tower.
+      mesh: where the parameters will lie.
+
+    Returns:
+      (its task, {"base": what it trained, ["below": the same of what it stands on]}, its card).
+
+    Raises:
+      MmjaxError: an adapter is missing, damaged, or not the one that the next was trained on.
+    """
+    params, card = load_adapter_params(folder)
+    frozen: dict[str, PyTree] = {"base": sharding.place(params, mesh)}
+    task, below, _ = load_base_of(card, folder, towers, mesh)
+    if below:
+        frozen["below"] = below
+    return make_task(stage_of(card), towers, task), frozen, card
+
+
+def load_base_of(
+    card: Mapping[str, Any], folder: Path, towers: Mapping[str, Tower], mesh: Mesh
+) -> tuple[Task | None, dict[str, PyTree], dict[str, Any] | None]:
+    """Loads what the adapter with this card, in this folder, stands on; see `load_base`.
+
+    Returns:
+      As `load_base`; (None, {}, None) where it stands on nothing.
+    """
+    if card["base"] is None:
+        return None, {}, None
+    found = load_base(folder / card["base"]["path"], towers, mesh)
+    if found[2]["trainable"]["fingerprint"] != card["base"]["fingerprint"]:
+        raise MmjaxError(
+            f"the base at {folder / card['base']['path']} is not the one that {folder} was trained "
+            "on; train the adapter again, or put its own base back"
+        )
+    return found

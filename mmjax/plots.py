@@ -1,0 +1,117 @@
+"""Plots of the report, as SVG that takes the page's own colours and fonts."""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# After Okabe and Ito: told apart by colour-blind readers, readable on white and on black.
+COLOURS = ("#2b87c8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#7b5fc2")
+# Stands for "the text colour of the page" in matplotlib's SVG, which knows no currentColor.
+_INK = "#010203"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric of one run over steps; runs called `group/seed` share the group's colour."""
+
+    run: str
+    metric: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+def groups(curves: Iterable[Curve]) -> dict[str, str]:
+    """Maps each group of runs to its colour, in order of appearance."""
+    names = dict.fromkeys(_group(curve) for curve in curves)
+    return {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+
+
+def _group(curve: Curve) -> str:
+    return curve.run.rpartition("/")[0] or curve.run
+
+
+def curves(every: Iterable[Curve], colours: Mapping[str, str]) -> dict[str, str]:
+    """Draws one small SVG a metric with the curves of all runs in it."""
+    by_metric: dict[str, list[Curve]] = {}
+    for curve in every:
+        by_metric.setdefault(curve.metric, []).append(curve)
+    return {metric: _curves(metric, members, colours) for metric, members in by_metric.items()}
+
+
+def _curves(metric: str, members: list[Curve], colours: Mapping[str, str]) -> str:
+    with _axes(metric, "step") as (axes, page):
+        for curve in members:
+            single = len(curve.steps) == 1
+            axes.plot(
+                curve.steps,
+                curve.values,
+                color=colours[_group(curve)],
+                linewidth=1.4,
+                alpha=0.85,
+                marker="o" if single else "",
+                markersize=4,
+            )
+    return "".join(page)
+
+
+def histogram(name: str, series: Mapping[str, Sequence[float]], bins: int = 24) -> str:
+    """Draws how several series of values are spread, over one another.
+
+    Args:
+      name: of the values.
+      series: name -> values; those of one length compare best.
+      bins: of equal width, the same for all.
+
+    Returns:
+      An SVG element.
+    """
+    edges = np.histogram_bin_edges(np.concatenate([list(v) for v in series.values()]), bins)
+    with _axes(name, name) as (axes, page):
+        for (label, values), colour in zip(series.items(), COLOURS, strict=False):
+            style = {"color": colour, "alpha": 0.45, "label": label}
+            axes.hist(values, edges, histtype="stepfilled", **style)
+        axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
+    return "".join(page)
+
+
+@contextmanager
+def _axes(salt: str, xlabel: str) -> Iterator[tuple[Any, list[str]]]:
+    """Yields axes to draw on, and a list that holds the SVG afterwards."""
+    # Here, so that reading the data classes costs no matplotlib; no pyplot, so no global state.
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    page: list[str] = []
+    # The salt keeps the identifiers of several plots on one page apart and every page repeatable.
+    with matplotlib.rc_context(
+        {
+            "font.size": 9,
+            "svg.fonttype": "none",
+            "svg.hashsalt": salt,
+            "text.parse_math": False,
+        }
+    ):
+        figure = Figure(figsize=(3.5, 2.2), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        yield axes, page
+        axes.set_xlabel(xlabel, color=_INK)
+        axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
+        axes.tick_params(colors=_INK, length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=xlabel == "step"))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        for side, spine in axes.spines.items():
+            spine.set_visible(side == "bottom")
+            spine.set_edgecolor(_INK)
+            spine.set_alpha(0.4)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    svg = out.getvalue()
+    # Inline SVG starts at its element, takes the page's colour and fonts, and the width of its box.
+    page.append(svg[svg.index("<svg") :].replace(_INK, "currentColor"))
