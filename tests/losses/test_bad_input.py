@@ -91,10 +91,14 @@ def test_negative_weights(make_pairs):
 
 def test_shapes_that_do_not_fit(mesh, make_pairs):
     image, text = make_pairs(6)
-    for name in ("weights", "mask", "positives"):
-        wrong = jnp.ones(5, jnp.int32 if name == "positives" else jnp.float32)
-        with pytest.raises(MmjaxError, match=rf"{name} has shape \(5,\); 6 pairs need \(6,\)"):
-            contrastive.info_nce(image, text, 1.0, **{name: wrong})
+    wrong = {
+        "weights": {"weights": jnp.ones(5)},
+        "mask": {"mask": jnp.ones(7, bool)},
+        "positives": {"positives": jnp.ones((6, 1), jnp.int32)},
+    }
+    for name, options in wrong.items():
+        with pytest.raises(MmjaxError, match=rf"{name} has shape .*; 6 pairs need \(6,\)"):
+            contrastive.info_nce(image, text, 1.0, **options)
     with pytest.raises(MmjaxError, match=r"6 pairs do not divide over the 4 shards"):
         contrastive.info_nce(image, text, 1.0, mesh=mesh(4))
     for loss in (contrastive.supervised, contrastive.pairwise_bce):

@@ -83,7 +83,7 @@ def in_float64(loss, pairs, logit_scale, options):
         pairs = tuple(jnp.asarray(np.asarray(x), jnp.float64) for x in pairs)
         numbers = tuple(jnp.float64(x) for x in scalars(loss, logit_scale))
         given = arrays(options, jnp.float64)
-        run = jax.jit(lambda *x: value_and_gradients(getattr(dense, loss), *x, dict(given)))
+        run = jax.jit(lambda x, y: value_and_gradients(getattr(dense, loss), x, y, dict(given)))
         return jax.tree.map(np.asarray, run(pairs, numbers))
 
 
@@ -177,7 +177,7 @@ def test_one_modality(make_pairs):
 )
 def test_zero_strength_is_exactly_plain(options, make_pairs):
     def run(options):
-        step = jax.jit(lambda *x: value_and_gradients(contrastive.info_nce, *x, dict(options)))
+        step = jax.jit(lambda x, y: value_and_gradients(contrastive.info_nce, x, y, dict(options)))
         return step(make_pairs(N), (jnp.float32(2.0),))
 
     jax.tree.map(np.testing.assert_array_equal, run(options), run({}))
@@ -196,8 +196,8 @@ def test_nearly_solved_pairs_keep_their_digits(make_pairs):
 
 
 def test_the_temperature_is_clamped(make_pairs):
-    pairs = make_pairs(N)
-    hot, hotter = (contrastive.info_nce(*pairs, s)[0] for s in (MAX_LOGIT_SCALE, 9.0))
+    image, text = make_pairs(N)
+    hot, hotter = (contrastive.info_nce(image, text, s)[0] for s in (MAX_LOGIT_SCALE, 9.0))
     assert hot == hotter
 
 
@@ -211,11 +211,12 @@ def test_equal_captions_are_no_false_negatives(make_pairs):
 
 
 def test_hard_pairs_weigh_more_and_one_on_average(make_pairs):
+    image, text = make_pairs(N)
     weights = jnp.asarray(WEIGHTS, jnp.float32)
     for hard in (Focal(2.0), LossSoftmax(0.5)):
-        _, pairs = contrastive.info_nce(*make_pairs(N), COOL, hard=hard)
+        _, pairs = contrastive.info_nce(image, text, COOL, hard=hard)
         assert_allclose(pairs.weight.mean(), 1, rtol=1e-6)
         order = jnp.argsort(pairs.probability if isinstance(hard, Focal) else -pairs.loss)
         assert (jnp.diff(pairs.weight[order]) <= 0).all()
-        _, pairs = contrastive.info_nce(*make_pairs(N), COOL, hard=hard, weights=weights)
+        _, pairs = contrastive.info_nce(image, text, COOL, hard=hard, weights=weights)
         assert_allclose(pairs.weight.mean(), 1, rtol=1e-6)
