@@ -1,6 +1,7 @@
 """Bad batches: a clear sentence, or the documented value; never a NaN gradient."""
 
 import logging
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ def test_negative_weights(make_pairs):
 
 def test_shapes_that_do_not_fit(mesh, make_pairs):
     image, text = make_pairs(6)
-    wrong = {
+    wrong: dict[str, dict[str, Any]] = {
         "weights": {"weights": jnp.ones(5)},
         "mask": {"mask": jnp.ones(7, bool)},
         "positives": {"positives": jnp.ones((6, 1), jnp.int32)},
