@@ -27,7 +27,7 @@ def run(options: Options) -> Report:
     budget = (4096 if options.full else 256) * 2**20
     limit = max(options.batches, default=2**22) // STEP
     mesh = make_mesh()
-    steps = {name: (step(form), None) for name, form in FORMS.items()}
+    steps: dict[str, tuple[Any, Any]] = {n: (step(form), None) for n, form in FORMS.items()}
     ring = step(contrastive.info_nce, mesh=mesh), NamedSharding(mesh, PartitionSpec("data"))
     steps[f"mmjax, {jax.device_count()} devices"] = ring
     found = {}

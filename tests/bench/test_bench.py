@@ -44,7 +44,7 @@ def test_time_and_memory_are_measured_and_drawn(tmp_path):
     lines = reports[0].curves["temporary memory, MiB"]
     assert {len(points) for points in lines.values()} == {1}
     seconds = reports[1].samples["64"]["seconds"]
-    assert set(seconds) == {"mmjax", "dense JAX", "mmjax, focal", "mmjax, HCL"}
+    assert set(seconds) == {"mmjax", "naive JAX", "mmjax, focal", "mmjax, HCL"}
     assert "skipped" in reports[1].grids[-1].title
     json.dumps([report.samples for report in reports])
     plot.draw(reports, tmp_path / "found.png")

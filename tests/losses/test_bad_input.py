@@ -20,7 +20,7 @@ LOSSES = {
 }
 
 
-def run(function, image, text, weights=None, scale=3.0, **options):
+def run(function, image, text, weights=None, **options):
     """Loss and gradients by everything, under jit."""
     weights = jnp.ones(len(image)) if weights is None else jnp.asarray(weights, jnp.float32)
 
@@ -28,7 +28,7 @@ def run(function, image, text, weights=None, scale=3.0, **options):
         return function(image, text, scale, weights=weights, **options)[0]
 
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))
-    return step(image, text, jnp.float32(scale), weights)
+    return step(image, text, jnp.float32(3.0), weights)
 
 
 def all_zero(gradients):
