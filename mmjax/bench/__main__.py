@@ -13,7 +13,7 @@ from mmjax.writer import write_atomic
 DEVICES = 8  # emulated on a CPU, for the benchmarks of the ring
 BENCHMARKS = {
     "loss-memory": "temporary memory of the loss and its gradients against the batch size",
-    "loss-time": "seconds of the loss and its gradients beside PyTorch and the dense form",
+    "loss-time": "seconds of the loss and its gradients beside PyTorch and a naive form",
     "loss-ring": "memory, traffic and error of the sharded loss on 1, 2, 4 and 8 devices",
     "loss-max-batch": "the largest batch that a memory budget allows",
     "adapter-cached": "a training step that reads the feature cache beside one that does not",

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.bench.harness import Grid, Options, Report
-from mmjax.encoders.dinov2 import Dinov2, Dinov2Config
+from mmjax.encoders.vision import VisionConfig, VisionTransformer
 
 SIZES = {  # hidden size, layers, heads
     "ViT-Ti/14": (192, 12, 3),
@@ -29,8 +29,8 @@ def run(options: Options) -> Report:
     rows, samples = [], {}
     for name in list(SIZES) if options.full else list(SIZES)[:2]:
         hidden, layers, heads = SIZES[name]
-        config = Dinov2Config(hidden, layers, heads, 4 * hidden, 14, 224, 224)
-        module = Dinov2(config)
+        config = VisionConfig(hidden, layers, heads, 4 * hidden, 14, 224, 224, layer_scale=True)
+        module = VisionTransformer(config)
         pixels = jax.random.normal(jax.random.key(0), (batch, 224, 224, 3), jnp.float32)
         params = jax.jit(module.init)(jax.random.key(1), pixels[:1])["params"]
         embed = jax.jit(lambda params, x, module=module: module.apply({"params": params}, x))

@@ -1,6 +1,7 @@
 """Which batch fits into a memory budget? Searched by compiling; nothing is run."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -26,19 +27,16 @@ def run(options: Options) -> Report:
     budget = (4096 if options.full else 256) * 2**20
     limit = max(options.batches, default=2**22) // STEP
     mesh = make_mesh()
-    split = NamedSharding(mesh, PartitionSpec("data"))
-    needs: dict[str, Callable[[int], int]] = {
-        name: (lambda batch, one=step(form): temporary_bytes(one, batch))
-        for name, form in FORMS.items()
-    }
-    ring = step(contrastive.info_nce, mesh=mesh)
-    needs[f"mmjax, {jax.device_count()} devices"] = lambda batch: temporary_bytes(
-        ring, batch, split
-    )
-    found = {
-        name: STEP * largest(lambda k, need=need: need(k * STEP) <= budget, limit)
-        for name, need in track(needs.items(), "searching the largest batch", len(needs))
-    }
+    steps: dict[str, tuple[Any, Any]] = {n: (step(form), None) for n, form in FORMS.items()}
+    ring = step(contrastive.info_nce, mesh=mesh), NamedSharding(mesh, PartitionSpec("data"))
+    steps[f"mmjax, {jax.device_count()} devices"] = ring
+    found = {}
+    for name, (one, sharding) in track(steps.items(), "searching the largest batch", len(steps)):
+
+        def fits(k: int, one: Callable[..., Any] = one, sharding: Any = sharding) -> bool:
+            return temporary_bytes(one, k * STEP, sharding) <= budget
+
+        found[name] = STEP * largest(fits, limit)
     rows = tuple((name, f"{batch:,}") for name, batch in found.items())
     title = f"Largest batch within {budget / 2**20:,.0f} MiB a device, D={WIDTH}, f32"
     return Report([Grid(title, ("form", "batch"), rows)], {"budget": budget, "batch": found})

@@ -1,4 +1,4 @@
-"""How long do the loss and its gradients take, beside the dense form and PyTorch?"""
+"""How long do the loss and its gradients take, beside the naive form and PyTorch?"""
 
 from collections.abc import Callable
 from typing import Any

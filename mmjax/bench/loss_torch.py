@@ -42,7 +42,7 @@ def sides(pair: Float[np.ndarray, "2 b d"], scale: float) -> dict[str, Callable[
                 leaf.grad = None
             value = loss(image, text, logit_scale.exp())
             value.backward()
-            return float(value)
+            return value.item()
 
         return once
 

@@ -48,14 +48,8 @@ def run(options: Options) -> Report:
             for name in (first, second):
                 seconds[name].append(_timed(["-c", COMPILE, cache]))
     rows = [(name, f"{statistics.median(s):.2f}", "") for name, s in seconds.items()]
-    rows.append(
-        (
-            "import mmjax / import jax",
-            "",
-            str(ratio(seconds["import mmjax"], seconds["import jax"])),
-        )
-    )
-    rows.append(("filled / empty cache", "", str(ratio(seconds[second], seconds[first]))))
+    for top, bottom in (("import mmjax", "import jax"), (second, first)):
+        rows.append((f"{top} / {bottom}", "", str(ratio(seconds[top], seconds[bottom]))))
     grid = Grid("Start-up", ("command", "median seconds", "ratio [90 % interval]"), tuple(rows))
     return Report([grid], seconds)
 

@@ -104,7 +104,7 @@ def test_a_bad_row_is_named(muge, tmp_path, file, row, message):
 
 def test_base64_of_no_picture_is_told_when_it_is_opened(muge, tmp_path):
     (tmp_path / "valid_imgs.tsv").write_text(f"1000020\t{base64.b64encode(b'no').decode()}\n")
-    with pytest.raises(MmjaxError, match="item valid/1000020, style photo: .* cannot be read"):
+    with pytest.raises(MmjaxError, match=r"item valid/1000020, style photo: .* cannot be read"):
         muge().items[2].picture("photo")
 
 

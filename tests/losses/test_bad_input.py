@@ -1,6 +1,7 @@
 """Bad batches: a clear sentence, or the documented value; never a NaN gradient."""
 
 import logging
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ LOSSES = {
 }
 
 
-def run(function, image, text, weights=None, scale=3.0, **options):
+def run(function, image, text, weights=None, **options):
     """Loss and gradients by everything, under jit."""
     weights = jnp.ones(len(image)) if weights is None else jnp.asarray(weights, jnp.float32)
 
@@ -27,7 +28,7 @@ def run(function, image, text, weights=None, scale=3.0, **options):
         return function(image, text, scale, weights=weights, **options)[0]
 
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))
-    return step(image, text, jnp.float32(scale), weights)
+    return step(image, text, jnp.float32(3.0), weights)
 
 
 def all_zero(gradients):
@@ -91,10 +92,14 @@ def test_negative_weights(make_pairs):
 
 def test_shapes_that_do_not_fit(mesh, make_pairs):
     image, text = make_pairs(6)
-    for name in ("weights", "mask", "positives"):
-        wrong = jnp.ones(5, jnp.int32 if name == "positives" else jnp.float32)
-        with pytest.raises(MmjaxError, match=rf"{name} has shape \(5,\); 6 pairs need \(6,\)"):
-            contrastive.info_nce(image, text, 1.0, **{name: wrong})
+    wrong: dict[str, dict[str, Any]] = {
+        "weights": {"weights": jnp.ones(5)},
+        "mask": {"mask": jnp.ones(7, bool)},
+        "positives": {"positives": jnp.ones((6, 1), jnp.int32)},
+    }
+    for name, options in wrong.items():
+        with pytest.raises(MmjaxError, match=rf"{name} has shape .*; 6 pairs need \(6,\)"):
+            contrastive.info_nce(image, text, 1.0, **options)
     with pytest.raises(MmjaxError, match=r"6 pairs do not divide over the 4 shards"):
         contrastive.info_nce(image, text, 1.0, mesh=mesh(4))
     for loss in (contrastive.supervised, contrastive.pairwise_bce):

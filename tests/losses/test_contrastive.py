@@ -83,7 +83,7 @@ def in_float64(loss, pairs, logit_scale, options):
         pairs = tuple(jnp.asarray(np.asarray(x), jnp.float64) for x in pairs)
         numbers = tuple(jnp.float64(x) for x in scalars(loss, logit_scale))
         given = arrays(options, jnp.float64)
-        run = jax.jit(lambda *x: value_and_gradients(getattr(dense, loss), *x, dict(given)))
+        run = jax.jit(lambda x, y: value_and_gradients(getattr(dense, loss), x, y, dict(given)))
         return jax.tree.map(np.asarray, run(pairs, numbers))
 
 
@@ -177,27 +177,28 @@ def test_one_modality(make_pairs):
 )
 def test_zero_strength_is_exactly_plain(options, make_pairs):
     def run(options):
-        step = jax.jit(lambda *x: value_and_gradients(contrastive.info_nce, *x, dict(options)))
+        step = jax.jit(lambda x, y: value_and_gradients(contrastive.info_nce, x, y, dict(options)))
         return step(make_pairs(N), (jnp.float32(2.0),))
 
     jax.tree.map(np.testing.assert_array_equal, run(options), run({}))
 
 
 def test_nearly_solved_pairs_keep_their_digits(make_pairs):
-    # log sum exp - own logit would lose them all: the loss is 1e-12, the logits are 100.
+    # log sum exp - own logit would lose them all in f32: logits are 25, the loss is below 1e-6.
+    warm = np.log(25.0)
     image, _ = make_pairs(8, 64)
-    found = jax.jit(lambda x: contrastive.info_nce(x, x, HOT, hard=Focal(0.5)))(image)
+    found = jax.jit(lambda x: contrastive.info_nce(x, x, warm, hard=Focal(0.5)))(image)
     with jax.enable_x64(True):
         wide = jnp.asarray(np.asarray(image), jnp.float64)
-        wanted = jax.tree.map(np.asarray, dense.info_nce(wide, wide, HOT, hard=Focal(0.5)))
+        wanted = jax.tree.map(np.asarray, dense.info_nce(wide, wide, warm, hard=Focal(0.5)))
     assert wanted[0] < 1e-6
     assert_allclose(found[0], wanted[0], rtol=1e-4)
     assert_allclose(found[1].weight, wanted[1].weight, rtol=1e-4)
 
 
 def test_the_temperature_is_clamped(make_pairs):
-    pairs = make_pairs(N)
-    hot, hotter = (contrastive.info_nce(*pairs, s)[0] for s in (MAX_LOGIT_SCALE, 9.0))
+    image, text = make_pairs(N)
+    hot, hotter = (contrastive.info_nce(image, text, s)[0] for s in (MAX_LOGIT_SCALE, 9.0))
     assert hot == hotter
 
 
@@ -211,11 +212,12 @@ def test_equal_captions_are_no_false_negatives(make_pairs):
 
 
 def test_hard_pairs_weigh_more_and_one_on_average(make_pairs):
+    image, text = make_pairs(N)
     weights = jnp.asarray(WEIGHTS, jnp.float32)
     for hard in (Focal(2.0), LossSoftmax(0.5)):
-        _, pairs = contrastive.info_nce(*make_pairs(N), COOL, hard=hard)
+        _, pairs = contrastive.info_nce(image, text, COOL, hard=hard)
         assert_allclose(pairs.weight.mean(), 1, rtol=1e-6)
         order = jnp.argsort(pairs.probability if isinstance(hard, Focal) else -pairs.loss)
         assert (jnp.diff(pairs.weight[order]) <= 0).all()
-        _, pairs = contrastive.info_nce(*make_pairs(N), COOL, hard=hard, weights=weights)
+        _, pairs = contrastive.info_nce(image, text, COOL, hard=hard, weights=weights)
         assert_allclose(pairs.weight.mean(), 1, rtol=1e-6)

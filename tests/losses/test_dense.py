@@ -132,13 +132,15 @@ def test_loss_and_every_gradient(name, hard, negatives, labels, smoothing):
 
     def parts(flat):
         pair, numbers, weights = flat[: 2 * N * D], flat[2 * N * D : -N], flat[-N:]
-        return *pair.reshape(2, N, D), *numbers, weights
+        image, text = pair.reshape(2, N, D)
+        return image, text, numbers[0], numbers[1], weights
 
     fixed = None
 
     def formula(flat):
-        *given, weights = parts(flat)
-        real, (loss, p) = LOSSES[name](*given, ids, smoothing, negatives)
+        image, text, logit_scale, bias, weights = parts(flat)
+        given = (image, text, logit_scale, bias, ids, smoothing, negatives)
+        real, (loss, p) = LOSSES[name](*given)
         weights = weights[real]
         nonlocal fixed
         if fixed is None:  # hard weights are constants of the gradient

@@ -1,0 +1,87 @@
+"""The benchmarks run, check what they compare, and say when noise decides."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmjax.bench import harness, loader, loss_max_batch, loss_memory, loss_ring, loss_time, plot
+from mmjax.bench.__main__ import BENCHMARKS, parse
+from mmjax.bench.harness import Comparison, Options
+from mmjax.errors import MmjaxError
+
+ROOT = Path(__file__).parents[2]
+TINY = Options(batches=(64,), rounds=1)
+
+
+def test_help_imports_no_jax():
+    code = (
+        "import sys\nsys.argv = ['bench', '--help']\n"
+        "from mmjax.bench.__main__ import parse\n"
+        "try:\n    parse()\n"
+        "except SystemExit:\n    pass\n"
+        "sys.exit(', '.join({'jax', 'torch', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for name in BENCHMARKS:
+        assert name in done.stdout
+        assert (ROOT / "mmjax" / "bench" / f"{name.replace('-', '_')}.py").exists()
+
+
+def test_an_unknown_name_is_told(capsys):
+    with pytest.raises(SystemExit):
+        parse(["loss-tmie"])
+    assert "there are loss-memory" in capsys.readouterr().err
+
+
+def test_time_and_memory_are_measured_and_drawn(tmp_path):
+    reports = [loss_memory.run(TINY), loss_time.run(TINY)]
+    lines = reports[0].curves["temporary memory, MiB"]
+    assert {len(points) for points in lines.values()} == {1}
+    seconds = reports[1].samples["64"]["seconds"]
+    assert set(seconds) == {"mmjax", "naive JAX", "mmjax, focal", "mmjax, HCL"}
+    assert "skipped" in reports[1].grids[-1].title
+    json.dumps([report.samples for report in reports])
+    plot.draw(reports, tmp_path / "found.png")
+    assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_ring_agrees_with_one_device():
+    samples = loss_ring.run(TINY).samples
+    assert list(samples) == ["1", "2", "4", "8"]
+    assert max(found["error"] for found in samples.values()) < 1e-5
+    assert samples["8"]["collectives"]["collective-permute"] > 0
+
+
+def test_the_loader_is_timed():
+    assert loader.run(Options(batches=(2,), rounds=1)).samples
+
+
+def test_the_search_stops_at_its_bound():
+    batch = loss_max_batch.run(Options(batches=(512,))).samples["batch"]
+    assert set(batch.values()) == {512}
+    for limit in (1, 7, 100, 1000):
+        found = loss_max_batch.largest(lambda k, limit=limit: k <= limit, 10_000)
+        assert 0.85 * limit <= found <= limit
+    assert loss_max_batch.largest(lambda k: False, 10) == 0
+
+
+def test_noise_is_never_a_pass():
+    steady = Comparison({"a": [1.0, 1.0, 1.0], "b": [2.0, 2.0, 2.0]}, [1.0, 1.01, 0.99])
+    assert steady.conclusive
+    assert steady.of("b").median == 0.5
+    noisy = Comparison({"a": [1.0, 1.0, 1.0], "b": [2.0, 2.0, 2.0]}, [1.0, 1.3, 0.8])
+    assert not noisy.conclusive
+    assert all("inconclusive" in row[2] for row in noisy.grid("t").rows if row[2])
+
+
+def test_sides_that_disagree_are_not_timed():
+    harness.check_equal({"a": 1.0, "b": 1.00001})
+    for wrong in (1.1, float("nan")):
+        with pytest.raises(MmjaxError, match=r"do not agree.*a 1, b"):
+            harness.check_equal({"a": 1.0, "b": wrong})
