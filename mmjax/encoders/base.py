@@ -40,7 +40,10 @@ class EncoderOutput(NamedTuple):
             return self.tokens
         if want == "tokens_deep":
             if self.hidden_states is None:
-                raise MmjaxError("only plain BERTs and XLM-Rs have the output 'tokens_deep'")
+                raise MmjaxError(
+                    "this encoder has no output 'tokens_deep' (plain BERTs and XLM-Rs have it); "
+                    "set its output to 'tokens'"
+                )
             layers = len(self.hidden_states)
             inner = [self.hidden_states[k * layers // 6 - 1] for k in DEEP_SIXTHS]
             return jnp.concatenate([self.tokens, *inner], axis=-1)
