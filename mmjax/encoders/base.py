@@ -67,6 +67,7 @@ class Encoder:
     fingerprint: str  # sha256 over the weights as they were published
     pooling: Pooling | None = None  # None: the class token
     dtype: Any = jnp.float32
+    quantize: str | None = None  # "int8": the kernels of dense layers
     mesh: Mesh | None = None
 
     @property
@@ -87,6 +88,7 @@ class Encoder:
             repr(self.config),
             repr(self.pooling),
             jnp.dtype(self.dtype).name,
+            *([self.quantize] if self.quantize else []),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
-from mmjax.encoders import bert, dinov2
+from mmjax.encoders import bert, dinov2, llama
 from mmjax.encoders.convert import KeyRule
 from mmjax.errors import MmjaxError
+from mmjax.sharding import Rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Family:
     module: Callable[..., nn.Module]  # (config, dtype, param_dtype)
     key_table: Callable[[Any], Sequence[KeyRule]]
     ignored: re.Pattern[str]
+    rules: Callable[[Any], Rules] | None = None  # who holds what on a mesh; None replicates
 
 
 _BERT = Family("bert", "text", bert.BertConfig.from_hf, bert.Bert, bert.key_table, bert.IGNORED)
@@ -33,12 +35,22 @@ _DINOV2 = Family(
     dinov2.key_table,
     dinov2.IGNORED,
 )
+_LLAMA = Family(
+    "llama",
+    "text",
+    llama.LlamaConfig.from_hf,
+    llama.Llama,
+    llama.key_table,
+    llama.IGNORED,
+    llama.rules,
+)
 
 FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
     "dinov2": _DINOV2,
+    "llama": _LLAMA,
 }
 
 

@@ -7,15 +7,16 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from safetensors import SafetensorError, safe_open
 
 from mmjax import sharding as shardings_lib
 from mmjax import trees
+from mmjax.encoders import quantize as quantize_lib
 from mmjax.errors import MmjaxError
 
 PyTree = Any
@@ -56,6 +57,27 @@ class _Piece:
     key: str
     layer: int | None
     transform: Transform
+
+
+@runtime_checkable
+class Tensors(Protocol):
+    """Tensors by name, read one at a time."""
+
+    def __enter__(self) -> "Tensors": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def keys(self) -> list[str]:
+        """All tensor names, sorted."""
+        ...
+
+    def header(self, key: str) -> tuple[str, Shape]:
+        """(safetensors' dtype name, shape) of a tensor, without reading it."""
+        ...
+
+    def read(self, key: str) -> np.ndarray:
+        """The tensor."""
+        ...
 
 
 class Checkpoint:
@@ -108,6 +130,25 @@ class Checkpoint:
             raise MmjaxError(f"{self.folder}: cannot read tensor {key!r}: {error}") from error
 
 
+def open_weights(path: Path) -> Tensors:
+    """Opens a folder of safetensors, or a GGUF file under Hugging Face's names.
+
+    Args:
+      path: the folder or the file.
+
+    Returns:
+      The tensors; nothing is read yet.
+
+    Raises:
+      MmjaxError: nothing to open, or a damaged file.
+    """
+    if path.suffix == ".gguf":
+        from mmjax.encoders.readers.gguf_llama import GgufLlama
+
+        return GgufLlama(path)
+    return Checkpoint(path)
+
+
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
@@ -137,8 +178,6 @@ def _plan(
     pieces: dict[str, list[_Piece]] = {}
     unexpected = []
     for key in keys:
-        if ignored.fullmatch(key):
-            continue
         for pattern, rule in compiled:
             if match := pattern.fullmatch(key):
                 groups = match.groupdict()
@@ -147,12 +186,13 @@ def _plan(
                 pieces.setdefault(rule.target.format(**groups), []).append(piece)
                 break
         else:
-            unexpected.append(key)
+            if not ignored.fullmatch(key):
+                unexpected.append(key)
     return pieces, unexpected
 
 
 def _problems(
-    checkpoint: Checkpoint, pieces: Mapping[str, list[_Piece]], targets: Mapping[str, Shape]
+    checkpoint: Tensors, pieces: Mapping[str, list[_Piece]], targets: Mapping[str, Shape]
 ) -> list[str]:
     """Everything that stops the pieces from filling the targets exactly once."""
     found = []
@@ -189,19 +229,21 @@ def load_params(
     dtype: Any,
     mesh: Mesh | None = None,
     sharding_rules: shardings_lib.Rules | None = None,
+    quantize: str | None = None,
 ) -> tuple[PyTree, str]:
     """Loads a checkpoint into a tree of parameters.
 
     At most one parameter (a stack of layers is one) is held on the host at a time.
 
     Args:
-      folder: where the safetensors file or its index is.
-      target: tree of ShapeDtypeStruct, as `jax.eval_shape` gives it.
+      folder: where the safetensors file or its index is; or a GGUF file.
+      target: nested dict of ShapeDtypeStruct, as `jax.eval_shape` gives it.
       rules: which tensor feeds which parameter.
-      ignored: names that are passed over.
+      ignored: names that are passed over where no rule wants them.
       dtype: float dtype of the parameters.
       mesh: None puts them on the default device.
       sharding_rules: (pattern, PartitionSpec) pairs over parameter paths; None replicates.
+      quantize: "int8" keeps the kernels of dense layers as `quantize.py` says; None none.
 
     Returns:
       (params, fingerprint): the tree, and sha256 over the checkpoint's tensors in the parameters'
@@ -220,7 +262,7 @@ def load_params(
         placements = dict(trees.named_leaves(tree))
     targets = {path: tuple(leaf.shape) for path, leaf in trees.named_leaves(target)}
 
-    with Checkpoint(folder) as checkpoint:
+    with open_weights(folder) as checkpoint:
         pieces, unexpected = _plan(checkpoint.keys(), rules, ignored)
         problems = [f"unexpected {key}" for key in unexpected]
         problems += _problems(checkpoint, pieces, targets)
@@ -230,35 +272,55 @@ def load_params(
                 f"({len(problems)} problems): " + "; ".join(problems)
             )
         digests: dict[str, str] = {}
-        leaves = {
-            path: _load_leaf(
-                checkpoint, path, pieces[path], shape, dtype, placements[path], digests
-            )
-            for path, shape in targets.items()
-        }
+        leaves: dict[str, jax.Array] = {}
+        for path, shape in targets.items():
+            leaf = np.empty(shape, dtype)
+            scale = None
+            if quantize and quantize_lib.is_kernel(path):
+                leaf = np.empty(shape, np.int8)
+                scale = np.empty((*shape[:-2], shape[-1]), np.float32)
+            _fill(leaf, scale, checkpoint, path, pieces[path], digests)
+            leaves[path] = _place(leaf, placements[path])
+            if scale is not None:
+                beside = path.removesuffix(quantize_lib.KERNEL) + quantize_lib.SCALE
+                leaves[beside] = _place(scale, _without_input_axis(placements[path], leaf.ndim))
+    if quantize:
+        target = quantize_lib.abstract(target)
     params = jax.tree_util.tree_map_with_path(lambda p, _: leaves[trees.path_of(p)], target)
     return params, _combine(digests)
 
 
-def _load_leaf(
-    checkpoint: Checkpoint,
+def _fill(
+    leaf: np.ndarray,
+    scale: np.ndarray | None,
+    checkpoint: Tensors,
     path: str,
     pieces: Sequence[_Piece],
-    shape: Shape,
-    dtype: Any,
-    placement: NamedSharding | None,
     digests: dict[str, str],
-) -> jax.Array:
-    """Reads, hashes, transforms and places one parameter."""
-    buffer = np.empty(shape, dtype)
+) -> None:
+    """Reads, hashes, transforms and, where there is a scale, quantises one parameter in place."""
     for piece in pieces:
         tensor = checkpoint.read(piece.key)
-        name = path if piece.layer is None else f"{path}[{piece.layer}]"
-        digests[name] = _digest(tensor)
-        buffer[... if piece.layer is None else piece.layer] = piece.transform.apply(tensor)
+        digests[path if piece.layer is None else f"{path}[{piece.layer}]"] = _digest(tensor)
+        at = ... if piece.layer is None else piece.layer
+        if scale is None:
+            leaf[at] = piece.transform.apply(tensor)
+        else:
+            leaf[at], scale[at] = quantize_lib.quantize(piece.transform.apply(tensor))
+
+
+def _place(leaf: np.ndarray, placement: NamedSharding | None) -> jax.Array:
     if placement is None:
-        return jax.device_put(buffer)
-    return jax.make_array_from_callback(shape, placement, lambda index: buffer[index])
+        return jax.device_put(leaf)
+    return jax.make_array_from_callback(leaf.shape, placement, lambda index: leaf[index])
+
+
+def _without_input_axis(placement: NamedSharding | None, ndim: int) -> NamedSharding | None:
+    """A kernel's placement, for its scale: the last axis but one is gone."""
+    if placement is None:
+        return None
+    axes = (*placement.spec, *(None,) * (ndim - len(placement.spec)))
+    return NamedSharding(placement.mesh, PartitionSpec(*axes[:-2], axes[-1]))
 
 
 def _digest(tensor: np.ndarray) -> str:

@@ -18,7 +18,7 @@ from mmjax.encoders.convert import (
     Shape,
     Transform,
 )
-from mmjax.encoders.layers import Attention, Dtype, LayerNorm, activation, check_sizes, stack
+from mmjax.encoders.layers import Attention, Dense, Dtype, LayerNorm, activation, check_sizes, stack
 from mmjax.errors import MmjaxError
 
 
@@ -140,9 +140,9 @@ class Dinov2Layer(nn.Module):
         )
         x = x + hidden * scale("layer_scale1")
         hidden = LayerNorm(config.layer_norm_eps, **dtypes, name="norm2")(x)
-        hidden = nn.Dense(config.intermediate_size, **dtypes, name="fc1")(hidden)
+        hidden = Dense(config.intermediate_size, **dtypes, name="fc1")(hidden)
         hidden = activation(config.hidden_act)(hidden)
-        hidden = nn.Dense(d, **dtypes, name="fc2")(hidden)
+        hidden = Dense(d, **dtypes, name="fc2")(hidden)
         x = x + hidden * scale("layer_scale2")
         return x, x[:, 0]
 

@@ -37,13 +37,13 @@ def read_optional_json(path: Path) -> dict[str, Any]:
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:
-    """Turns "asset:NAME", "hf:ORG/NAME[@REVISION]" or a folder into a folder on this machine.
+    """Turns "asset:NAME", "hf:ORG/NAME[@REVISION]" or a path into a path on this machine.
 
     Args:
       source: what to find.
 
     Returns:
-      The folder.
+      The folder, or the GGUF file.
 
     Raises:
       MmjaxError: says which forms are possible, or why the download failed.
@@ -56,10 +56,11 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     if text.startswith("hf:"):
         return _snapshot(text.removeprefix("hf:"))
     folder = Path(text).expanduser()
-    if not folder.is_dir():
+    if not folder.is_dir() and not (folder.suffix == ".gguf" and folder.is_file()):
         raise MmjaxError(
             f"encoder {text!r} is not a folder; give a folder with config.json and "
-            'model.safetensors, "asset:NAME" (python -m mmjax.assets list) or "hf:ORG/NAME"'
+            'model.safetensors, a .gguf file, "asset:NAME" (python -m mmjax.assets list) or '
+            '"hf:ORG/NAME"'
         )
     return folder
 

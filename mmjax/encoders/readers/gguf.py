@@ -44,14 +44,29 @@ class GgufFile:
         Raises:
           WeightsError: a type that the gguf package cannot dequantise.
         """
+        for name in self.tensors:
+            yield name, self.weight(name).astype(dtype, copy=False)
+
+    def weight(self, name: str) -> np.ndarray:
+        """Dequantises one tensor.
+
+        Args:
+          name: the file's name of it.
+
+        Returns:
+          Float32 [out, in].
+
+        Raises:
+          WeightsError: a type that the gguf package cannot dequantise.
+        """
         from gguf import dequantize
 
-        for name, tensor in self.tensors.items():
-            try:
-                array = dequantize(tensor.data, tensor.tensor_type)
-            except (NotImplementedError, ValueError) as error:
-                raise WeightsError(f"{self.path}: cannot dequantise {name} ({error})") from error
-            yield name, array.reshape(self.shapes[name]).astype(dtype, copy=False)
+        tensor = self.tensors[name]
+        try:
+            array = dequantize(tensor.data, tensor.tensor_type)
+        except (NotImplementedError, ValueError) as error:
+            raise WeightsError(f"{self.path}: cannot dequantise {name} ({error})") from error
+        return array.reshape(self.shapes[name])
 
 
 def read(path: Path) -> GgufFile:
