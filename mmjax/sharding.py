@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax import trees
 from mmjax.errors import MmjaxError
@@ -79,13 +79,13 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
     )
 
 
-def shardings(tree: PyTree, mesh: Mesh, rules: Rules = REPLICATED) -> PyTree:
+def shardings(tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules = REPLICATED) -> PyTree:
     """A NamedSharding for every leaf, by the first rule that matches its whole path."""
     specs = trees.match_rules(tree, rules)
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
 
 
-def fit(rules: Rules, tree: PyTree, mesh: Mesh) -> Rules:
+def fit(rules: Rules, tree: PyTree, mesh: Mesh | AbstractMesh) -> Rules:
     """Rules of a model's own for a tree and a mesh: what does not divide evenly stays whole.
 
     Args:

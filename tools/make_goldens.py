@@ -24,6 +24,8 @@ from transformers import (
     BertModel,
     Dinov2Config,
     Dinov2Model,
+    LlamaConfig,
+    LlamaForCausalLM,
     XLMRobertaConfig,
     XLMRobertaModel,
 )
@@ -35,6 +37,15 @@ TEXTS = {
     "me5-small": ["红苹果", "red apple", "大笑的脸", "a dog, 一只狗"],
 }
 SIZES: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
+# Short enough that the stretching shows within the positions of a tiny model.
+LLAMA3: dict[str, Any] = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 
 
 def randomize(model: torch.nn.Module, seed: int) -> None:
@@ -79,6 +90,21 @@ def text_golden(name: str, model: torch.nn.Module, pad: int, seed: int) -> None:
             input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask)
         ).last_hidden_state.numpy()
     save(name, model, {"input_ids": ids, "attention_mask": mask, "hidden": hidden})
+
+
+def llama_golden(name: str, seed: int, **changes: Any) -> None:
+    """A tiny LLaMA on a batch that is padded on the right."""
+    sizes: dict[str, Any] = {"vocab_size": 50, "intermediate_size": 48, **SIZES}
+    sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5}
+    model = LlamaForCausalLM(LlamaConfig(**sizes | changes))
+    randomize(model, seed)
+    model.model.embed_tokens.weight.data *= 0.02 / model.model.embed_tokens.weight.data.std()
+    random = np.random.default_rng(seed)
+    mask = (np.arange(11)[None] < np.array([11, 4, 1])[:, None]).astype(np.int64)
+    ids = np.where(mask == 1, random.integers(4, 50, mask.shape), 0)
+    with torch.no_grad():
+        outputs: Any = model.eval()(torch.tensor(ids), attention_mask=torch.tensor(mask))
+    save(name, model, {"input_ids": ids, "attention_mask": mask, "logits": outputs.logits.numpy()})
 
 
 def dinov2_golden() -> None:
@@ -176,6 +202,8 @@ def main() -> None:
         **text, max_position_embeddings=18, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
     )
     text_golden("xlmr_tiny", XLMRobertaModel(xlmr, add_pooling_layer=False), pad=1, seed=2)
+    llama_golden("llama_tiny", 4, rope_parameters=LLAMA3)
+    llama_golden("llama_tied_tiny", 5, tie_word_embeddings=True, num_key_value_heads=1)
     dinov2_golden()
     preprocess_golden()
     if arguments.real:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -86,34 +86,32 @@ def generate(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(0) if key is None else key, jnp.arange(prepared.mask.shape[0])
     )
-    options = _Options(model.module, model.mesh, bucket(max_new_tokens, _NEW_BUCKETS), ends)
-    state = prefill(model.params, adapters, prepared, rows, sampling, keys, options)
+    options = Options(model.module, model.mesh, bucket(max_new_tokens, _NEW_BUCKETS), ends)
+    state = prefill(model.params, adapters, prepared, sampling, keys, options)
     readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
+    ended = np.arange(prepared.mask.shape[0]) >= rows
     chunk = _PER_CHUNK if stop or on_text is not None else max_new_tokens
     for limit in [*range(chunk, max_new_tokens, chunk), max_new_tokens]:
-        state = decode(model.params, adapters, state, limit, sampling, keys, options)
-        tokens, done = np.asarray(state.tokens), np.array(state.done)
-        steps = int(state.step)
+        state = decode(model.params, adapters, state, ended, limit, sampling, keys, options)
+        tokens = np.asarray(state.tokens)[:, : int(state.step)]
         for i, reader in enumerate(readers):
-            done[i] |= reader.read(tokens[i, :steps])
-        if done.all():
+            ended[i] = reader.read(tokens[i])
+        if ended.all():
             break
-        if stop:
-            state = state._replace(done=jax.device_put(done, state.done.sharding))
     log_probs = np.asarray(state.log_probs)
     return [reader.finish(log_probs[i]) for i, reader in enumerate(readers)]
 
 
-class _Options(NamedTuple):
+class Options(NamedTuple):
     """What a compiled program is made for, beside the shapes of its arguments."""
 
     module: nn.Module
-    mesh: Mesh | None
+    mesh: Mesh | AbstractMesh | None
     new_tokens: int
     ends: tuple[int, ...]
 
 
-def _constrain(past: KeyValues, mesh: Mesh | None) -> KeyValues:
+def _constrain(past: KeyValues, mesh: Mesh | AbstractMesh | None) -> KeyValues:
     """Splits a cache: rows over `data`, heads over `model` where they divide."""
     if mesh is None:
         return past
@@ -123,20 +121,19 @@ def _constrain(past: KeyValues, mesh: Mesh | None) -> KeyValues:
     return KeyValues(*(jax.lax.with_sharding_constraint(x, sharding) for x in past))
 
 
-def _replicate(x: Array, mesh: Mesh | None) -> Array:
+def _replicate(x: Array, mesh: Mesh | AbstractMesh | None) -> Array:
     """Small results are whole on every device, so that every process can read them."""
     return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
 
 
-@functools.partial(jax.jit, static_argnames=("rows", "options"))
+@functools.partial(jax.jit, static_argnames="options")
 def prefill(
     params: PyTree,
     adapters: PyTree,
     prompts: Prepared,
-    rows: int,
     sampling: Sampling | None,
     keys: Key[Array, "b"],
-    options: _Options,
+    options: Options,
 ) -> State:
     """Reads the prompts and chooses every row's first token.
 
@@ -144,7 +141,6 @@ def prefill(
       params: the model's parameters.
       adapters: parameters for its `attention_input`.
       prompts: b padded prompts of l tokens.
-      rows: how many of them are real; the others are done from the start.
       sampling: None is greedy.
       keys: one a row.
       options: what the program is made for.
@@ -157,8 +153,7 @@ def prefill(
     hidden, new = extend(module, params, adapters, prompts.embeddings, prompts.mask)
     past = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, n), (0, 0)]), new)
     token, log_prob = choose(logits(module, params, hidden[:, -1]), sampling, _fold(keys, 0))
-    padding = jnp.arange(b) >= rows
-    done = padding | jnp.isin(token, jnp.array(ends, jnp.int32))
+    done = jnp.isin(token, jnp.array(ends, jnp.int32))
     return State(
         _constrain(past, mesh),
         jnp.pad(prompts.mask, [(0, 0), (0, n)]),
@@ -178,10 +173,11 @@ def decode(
     params: PyTree,
     adapters: PyTree,
     state: State,
-    limit: int,
+    ended: Bool[Array | np.ndarray, "b"],
+    limit: int | Int[Array, ""],
     sampling: Sampling | None,
     keys: Key[Array, "b"],
-    options: _Options,
+    options: Options,
 ) -> State:
     """Chooses tokens until every row is done or has `limit` of them.
 
@@ -189,6 +185,7 @@ def decode(
       params: the model's parameters.
       adapters: parameters for its `attention_input`.
       state: as `prefill` or this function left it; its memory is used again.
+      ended: bool [b], rows that something outside has ended.
       limit: most tokens a row, counted from the prompt's end.
       sampling: None is greedy.
       keys: one a row.
@@ -229,4 +226,4 @@ def decode(
             state.step + 1,
         )
 
-    return jax.lax.while_loop(going_on, advance, state)
+    return jax.lax.while_loop(going_on, advance, state._replace(done=state.done | ended))

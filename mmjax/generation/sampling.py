@@ -1,6 +1,6 @@
 """Choosing the next token from logits."""
 
-import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from mmjax.errors import MmjaxError
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Sampling:
+class Sampling(NamedTuple):
     """Draw from the tokens that are likely enough.
 
     The numbers are arguments of the compiled program, so other values compile nothing new.

@@ -68,7 +68,7 @@ def score(
     lengths = [len(answer) for answers in ids for answer in answers]
     if not min(lengths):
         raise MmjaxError("an answer has no token; give it at least one word")
-    prepared, rows = prepare(model, prompts, max(lengths))
+    prepared, _ = prepare(model, prompts, max(lengths))
     shape = (
         prepared.mask.shape[0],
         bucket(max(map(len, ids)), _LENGTHS),
@@ -82,11 +82,15 @@ def score(
     placed = [split_rows(jnp.asarray(x), model.mesh) for x in (answers, mask)]
     result = _score(model.params, adapters, prepared, *placed, model.module)
     values = np.asarray(result)
-    scored = [
-        [values[i, j, : len(answer)].copy() for j, answer in enumerate(row)]
-        for i, row in enumerate(ids[:rows])
+    return [
+        [_scored(values[i, j, : len(answer)]) for j, answer in enumerate(row)]
+        for i, row in enumerate(ids)
     ]
-    return [[Scored(float(x.sum()), x) for x in row] for row in scored]
+
+
+def _scored(log_probs: Float[np.ndarray, "t"]) -> Scored:
+    # A copy, or a short answer would keep the whole padded batch in memory.
+    return Scored(float(log_probs.sum()), log_probs.copy())
 
 
 @functools.partial(jax.jit, static_argnames="module")
@@ -101,12 +105,13 @@ def _score(
     """Log-probability of every answer's tokens; meaningless where the mask is 0."""
     b, n, t = answers.shape
     hidden, past = extend(module, params, adapters, prompts.embeddings, prompts.mask)
-    first = logits(module, params, hidden[:, -1])
+    last = hidden[:, -1]
     past = jax.tree.map(lambda x: jnp.repeat(x, n, axis=1), past)
     seen = jnp.repeat(prompts.mask, n, axis=0)
     whole = jnp.concatenate([seen, mask.reshape(b * n, t)], axis=1)
     embeddings = embed(module, params, answers.reshape(b * n, t))
     hidden, _ = extend(module, params, adapters, embeddings, whole, past)
-    following = logits(module, params, hidden[:, :-1]).reshape(b, n, t - 1, -1)
-    first = jnp.broadcast_to(first[:, None, None], (b, n, 1, first.shape[-1]))
+    first = logits(module, params, last)[:, None, None]
+    following = logits(module, params, hidden[:, :-1]).reshape(b, n, t - 1, first.shape[-1])
+    first = jnp.broadcast_to(first, (b, n, 1, first.shape[-1]))
     return log_prob(jnp.concatenate([first, following], axis=2), answers)
