@@ -22,7 +22,7 @@ from mmjax.generation.sampling import Sampling, choose
 
 PyTree = Any
 
-_NEW_BUCKETS = tuple(16 << i for i in range(13))
+NEW_BUCKETS = tuple(16 << i for i in range(13))
 _PER_CHUNK = 8  # tokens between two looks at stop strings, or two calls of the callback
 
 
@@ -86,7 +86,7 @@ def generate(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(0) if key is None else key, jnp.arange(prepared.mask.shape[0])
     )
-    options = Options(model.module, model.mesh, bucket(max_new_tokens, _NEW_BUCKETS), ends)
+    options = Options(model.module, model.mesh, bucket(max_new_tokens, NEW_BUCKETS), ends)
     state = prefill(model.params, adapters, prepared, sampling, keys, options)
     readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
     ended = np.arange(prepared.mask.shape[0]) >= rows
