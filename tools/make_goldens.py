@@ -167,6 +167,26 @@ def real_texts(name: str) -> None:
     np.savez_compressed(path, texts=np.array(TEXTS[name]), embeddings=np.stack(rows))
 
 
+def real_llama() -> None:
+    """Logits and a greedy answer of the SmolLM2 asset in torch."""
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    from mmjax import assets
+
+    folder = str(assets.path("smollm2-135m-instruct"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")
+    tokenizer.chat_template = Path(folder, "chat_template.jinja").read_text("utf-8")
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    ids = torch.tensor([tokenizer.encode(prompt)])
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logits = model(ids).logits[0, -4:, ::16].numpy()
+        out = model.generate(ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :].numpy()
+    path = GOLDENS / "real_smollm2-135m-instruct.npz"
+    np.savez_compressed(path, prompt=ids[0].numpy(), logits=logits, answer=out)
+
+
 def real_pictures() -> None:
     """Class tokens of two pictures by the DINOv2 asset in torch, at 224 and at 112 pixels."""
     from mmjax import assets
@@ -210,6 +230,7 @@ def main() -> None:
         real_texts("minilm-l6")
         real_texts("me5-small")
         real_pictures()
+        real_llama()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from mmjax.encoders.files import resolve
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 from mmjax.generation import decode, generate
-from mmjax.report import Table, print_table
 
 PROMPT = "Once upon a time, in a small town between two mountains, there lived an old clock maker"
 
@@ -128,18 +127,21 @@ def main() -> None:
             began = time.perf_counter()
             side()
             seconds[name].append(time.perf_counter() - began)
-    rate = args.new * args.batch
-    rows = tuple(
-        (name, (tuple(times), tuple(rate / t for t in times))) for name, times in seconds.items()
-    )
-    print_table(Table("Greedy decoding", ("seconds", "tokens/s"), rows))
+    rate = args.new * args.batch  # tokens a round
+    for name, times in seconds.items():
+        rates = [rate / t for t in times]
+        print(f"{name:>12}: {statistics.median(rates):.2f} tokens/s ({_spread(rates)})")
     print(f"compiling the decoding loop: {compiling:.1f} s; same tokens: {same}")
     if len(sides) > 1:
-        ratios = sorted(a / b for a, b in zip(*seconds.values(), strict=True))
+        ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
         print(
-            f"mmjax / transformers, median of {args.rounds} rounds: "
-            f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            f"time of mmjax / transformers, median of {args.rounds} rounds: "
+            f"{statistics.median(ratios):.2f} ({_spread(ratios)})"
         )
+
+
+def _spread(values: list[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}"
 
 
 if __name__ == "__main__":
