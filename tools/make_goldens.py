@@ -177,7 +177,9 @@ def real_llama() -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")
     tokenizer.chat_template = Path(folder, "chat_template.jinja").read_text("utf-8")
     question = [{"role": "user", "content": "What is the capital of France?"}]
-    prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    prompt: Any = tokenizer.apply_chat_template(
+        question, tokenize=False, add_generation_prompt=True
+    )
     ids = torch.tensor([tokenizer.encode(prompt)])
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
