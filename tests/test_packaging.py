@@ -60,7 +60,7 @@ def _imports(folder):
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        (PACKAGE, ("tensorboard",)),
+        (PACKAGE, ("tensorboard", "parity")),  # benches have torch beside them
         (ROOT / "configs", ()),
         (ROOT / "tests", ("test", "parity")),
         (ROOT / "tools", ("test", "parity")),
