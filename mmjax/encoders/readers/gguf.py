@@ -117,9 +117,7 @@ def read(path: Path) -> GgufFile:
 
 def _check_lengths(path: Path, tensors: int, keys: int) -> None:
     """Walks the header: the package would loop over any length and multiply any shape."""
-    data = np.asarray(
-        np.memmap(path, np.uint8, mode="r")
-    )  # as a memmap, a slice takes ten times as long
+    data = np.asarray(np.memmap(path, np.uint8, mode="r"))  # a memmap's own slices are slow
     at = 24
 
     def skip(count: int) -> int:
