@@ -1,8 +1,10 @@
 """One mesh, rules as data: who holds what, on one CPU, eight emulated devices or a pod."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -80,11 +82,37 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
 def shardings(tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules = REPLICATED) -> PyTree:
     """A NamedSharding for every leaf, by the first rule that matches its whole path."""
     specs = trees.match_rules(tree, rules)
-    return jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec),
-        specs,
-        is_leaf=lambda x: isinstance(x, PartitionSpec),
-    )
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
+
+
+def fit(rules: Rules, tree: PyTree, mesh: Mesh | AbstractMesh) -> Rules:
+    """Rules of a model's own for a tree and a mesh: what does not divide evenly stays whole.
+
+    Args:
+      rules: (anchored pattern, PartitionSpec) pairs.
+      tree: parameters or their shapes.
+      mesh: the mesh; axes that it lacks split nothing.
+
+    Returns:
+      One rule a leaf, its whole path escaped.
+    """
+    specs = trees.match_rules(tree, rules)
+
+    def fitted(leaf: jax.ShapeDtypeStruct, spec: PartitionSpec) -> PartitionSpec:
+        return PartitionSpec(
+            *(
+                axis if axis in mesh.shape and size % mesh.shape[axis] == 0 else None
+                for axis, size in zip(spec, leaf.shape, strict=False)
+            )
+        )
+
+    fits = jax.tree.map(fitted, tree, specs)
+    leaves = zip(trees.named_leaves(tree), jax.tree.leaves(fits, is_leaf=_is_spec), strict=True)
+    return [(re.escape(path), spec) for (path, _), spec in leaves]
+
+
+def _is_spec(x: Any) -> bool:
+    return isinstance(x, PartitionSpec)
 
 
 def shard_shapes(

@@ -117,3 +117,13 @@ def test_resolving_changes_nothing():
     before = copy.deepcopy(config)
     resolve(config)
     assert config == before
+
+
+def test_a_source_with_two_towers_gives_each_role_its_own():
+    (base, *_, main) = resolve(language()).stages
+    assert base.encoders["image"].tower == "image"
+    assert {role: spec.tower for role, spec in main.encoders.items()} == {
+        "image": "image",
+        "text": "text",
+        "foreign": "text",
+    }

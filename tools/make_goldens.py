@@ -31,6 +31,8 @@ from transformers import (
     CLIPModel,
     Dinov2Config,
     Dinov2Model,
+    LlamaConfig,
+    LlamaForCausalLM,
     RobertaConfig,
     RobertaModel,
     ViTConfig,
@@ -46,6 +48,15 @@ TEXTS = {
     "me5-small": ["红苹果", "red apple", "大笑的脸", "a dog, 一只狗"],
 }
 SIZES: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
+# Short enough that the stretching shows within the positions of a tiny model.
+LLAMA3: dict[str, Any] = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 
 
 def randomize(model: torch.nn.Module, seed: int) -> None:
@@ -95,6 +106,21 @@ def text_golden(name: str, model: torch.nn.Module, pad: int, seed: int) -> None:
             input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask)
         ).last_hidden_state.numpy()
     save(name, model, {"input_ids": ids, "attention_mask": mask, "hidden": hidden})
+
+
+def llama_golden(name: str, seed: int, **changes: Any) -> None:
+    """A tiny LLaMA on a batch that is padded on the right."""
+    sizes: dict[str, Any] = {"vocab_size": 50, "intermediate_size": 48, **SIZES}
+    sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5}
+    model = LlamaForCausalLM(LlamaConfig(**sizes | changes))
+    randomize(model, seed)
+    model.model.embed_tokens.weight.data *= 0.02 / model.model.embed_tokens.weight.data.std()
+    random = np.random.default_rng(seed)
+    mask = (np.arange(11)[None] < np.array([11, 4, 1])[:, None]).astype(np.int64)
+    ids = np.where(mask == 1, random.integers(4, 50, mask.shape), 0)
+    with torch.no_grad():
+        outputs: Any = model.eval()(torch.tensor(ids), attention_mask=torch.tensor(mask))
+    save(name, model, {"input_ids": ids, "attention_mask": mask, "logits": outputs.logits.numpy()})
 
 
 def dinov2_golden() -> None:
@@ -228,6 +254,28 @@ def real_texts(name: str) -> None:
     np.savez_compressed(path, texts=np.array(TEXTS[name]), embeddings=np.stack(rows))
 
 
+def real_llama() -> None:
+    """Logits and a greedy answer of the SmolLM2 asset in torch."""
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    from mmjax import assets
+
+    folder = str(assets.path("smollm2-135m-instruct"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")
+    tokenizer.chat_template = Path(folder, "chat_template.jinja").read_text("utf-8")
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt: Any = tokenizer.apply_chat_template(
+        question, tokenize=False, add_generation_prompt=True
+    )
+    ids = torch.tensor([tokenizer.encode(prompt)])
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logits = model(ids).logits[0, -4:, ::16].numpy()
+        out = model.generate(ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :].numpy()
+    path = GOLDENS / "real_smollm2-135m-instruct.npz"
+    np.savez_compressed(path, prompt=ids[0].numpy(), logits=logits, answer=out)
+
+
 def real_pictures() -> None:
     """Class tokens of two pictures by the DINOv2 asset in torch, at 224 and at 112 pixels."""
     from mmjax import assets
@@ -266,6 +314,8 @@ def main() -> None:
     roberta = RobertaConfig(**text, max_position_embeddings=18)
     text_golden("roberta_tiny", RobertaModel(roberta), pad=1, seed=9)
     classifier_golden(text | {"max_position_embeddings": 16})
+    llama_golden("llama_tiny", 4, rope_parameters=LLAMA3)
+    llama_golden("llama_tied_tiny", 5, tie_word_embeddings=True, num_key_value_heads=1)
     dinov2_golden()
     vit_golden()
     dual_goldens()
@@ -274,6 +324,7 @@ def main() -> None:
         real_texts("minilm-l6")
         real_texts("me5-small")
         real_pictures()
+        real_llama()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmjax.assets.manifest import Asset
-from mmjax.assets.vocabularies import byte_level_tokenizer, unigram_tokenizer
+from mmjax.assets.vocabularies import unigram_tokenizer
 from mmjax.errors import AssetError, WeightsError
 
 if TYPE_CHECKING:
@@ -49,23 +49,6 @@ _E5_EMBEDDING = {
     "type": "token_type_embeddings.weight",
     "ln.w": "LayerNorm.weight",
     "ln.b": "LayerNorm.bias",
-}
-
-_LLAMA = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_LLAMA_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
 }
 
 
@@ -256,71 +239,25 @@ def dinov2(raw: Path, out: Path) -> None:
 
 def smollm2(raw: Path, out: Path) -> None:
     """SmolLM2-135M-Instruct: dequantises the GGUF file to f16 under LlamaForCausalLM's names."""
-    from mmjax.encoders.readers import gguf
+    from mmjax.encoders.readers.gguf_llama import GgufLlama
 
-    file = gguf.read(raw / "model.gguf")
-    meta = {key.removeprefix("llama."): value for key, value in file.metadata.items()}
-    if meta.get("general.architecture") != "llama":
-        raise WeightsError(
-            f"the GGUF file holds a {meta.get('general.architecture')!r}, not a llama"
-        )
-    heads, kv_heads = meta["attention.head_count"], meta["attention.head_count_kv"]
-    weights = {}
-    for name, array in file.weights(np.float16):
-        target = _LLAMA.get(name)
-        if target is None:
-            _, layer, part, leaf = name.split(".")
-            target = f"model.layers.{layer}.{_LLAMA_LAYER[part]}.{leaf}"
-            if part in ("attn_q", "attn_k"):
-                array = _unpermute(array, heads if part == "attn_q" else kv_heads)
-        weights[target] = array
-    _save(weights, out)
-    special = {f"{n}_token_id": meta[f"tokenizer.ggml.{n}_token_id"] for n in ("bos", "eos")}
-    special["pad_token_id"] = meta["tokenizer.ggml.padding_token_id"]
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": meta["embedding_length"],
-        "intermediate_size": meta["feed_forward_length"],
-        "num_hidden_layers": meta["block_count"],
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "head_dim": meta["rope.dimension_count"],
-        "hidden_act": "silu",
-        "max_position_embeddings": meta["context_length"],
-        "rms_norm_eps": 1e-5,  # the file's f32 of the same
-        "rope_theta": float(meta["rope.freq_base"]),
-        "attention_bias": False,
-        "mlp_bias": False,
-        "tie_word_embeddings": "lm_head.weight" not in weights,
-        "torch_dtype": "float16",
-        "vocab_size": len(meta["tokenizer.ggml.tokens"]),
-        **special,
-    }
-    _json(out / "config.json", config)
+    model = GgufLlama(raw / "model.gguf")
+    _save({key: model.read(key).astype(np.float16) for key in model.keys()}, out)  # noqa: SIM118
+    config, special = model.config(), model.special_ids()
+    _json(out / "config.json", {**config, "torch_dtype": "float16"})
     _json(out / "generation_config.json", special)
-    byte_level_tokenizer(meta).save(str(out / "tokenizer.json"))
-    tokens = meta["tokenizer.ggml.tokens"]
-    names = {key.removesuffix("_id"): tokens[index] for key, index in special.items()}
-    unknown = tokens[meta["tokenizer.ggml.unknown_token_id"]]
+    model.tokenizer().save(str(out / "tokenizer.json"))
+    meta = model.file.metadata
     _json(
         out / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": meta["context_length"],
-            "unk_token": unknown,
-            **names,
+            "model_max_length": config["max_position_embeddings"],
+            "unk_token": meta["tokenizer.ggml.tokens"][meta["tokenizer.ggml.unknown_token_id"]],
+            **model.special_tokens(),
         },
     )
     (out / "chat_template.jinja").write_text(meta["tokenizer.chat_template"], "utf-8")
-
-
-def _unpermute(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Undoes llama.cpp's reordering of rotary rows: interleaved pairs back to two halves."""
-    rows, columns = weight.shape
-    return (
-        weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
-    )
 
 
 def _sentence_files(out: Path, width: int, max_seq_length: int) -> None:

@@ -1,6 +1,6 @@
 """Vocabularies of foreign files as tokenizers of the `tokenizers` package."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmjax.errors import WeightsError
@@ -70,31 +70,3 @@ def unigram_tokenizer(file: "E5File") -> Any:
 def _any_of(codes: Sequence[int]) -> str:
     """A pattern for one of several code points; for none of them, one that matches nowhere."""
     return "[" + "".join(rf"\x{{{code:X}}}" for code in codes) + "]" if codes else "(?!)"
-
-
-def byte_level_tokenizer(meta: Mapping[str, Any]) -> Any:
-    """Makes a GGUF file's vocabulary a byte-level BPE; digits one by one, as `smollm` splits.
-
-    Args:
-      meta: the file's metadata.
-
-    Returns:
-      A tokenizers.Tokenizer.
-    """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    control = 3
-    tokens = meta["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ")) for merge in meta["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    kinds = meta["tokenizer.ggml.token_type"]
-    special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == control]
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
-    return tokenizer

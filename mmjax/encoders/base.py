@@ -78,6 +78,7 @@ class Encoder:
     fingerprint: str  # sha256 over the weights as they were published
     pooling: Pooling | None = None  # None: the module's own embedding, or the class token
     dtype: Any = jnp.float32
+    quantize: str | None = None  # "int8": the kernels of dense layers
     mesh: Mesh | None = None
     logit_scale: float | None = None  # ln(1 / temperature) of a model with two towers
 
@@ -107,6 +108,7 @@ class Encoder:
             repr(self.config),
             repr(self.pooling),
             jnp.dtype(self.dtype).name,
+            *([self.quantize] if self.quantize else []),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

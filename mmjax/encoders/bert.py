@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders.convert import COPY, KeyRule, dense_rules, norm_rules
-from mmjax.encoders.layers import Attention, Dtype, LayerNorm, activation, check_sizes, stack
+from mmjax.encoders.layers import Attention, Dense, Dtype, LayerNorm, activation, check_sizes, stack
 from mmjax.errors import MmjaxError
 
 
@@ -101,9 +101,9 @@ class BertLayer(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         attended = Attention(config.num_heads, **dtypes, name="attention")(x, mask)
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="attention_norm")(x + attended)
-        hidden = nn.Dense(config.intermediate_size, **dtypes, name="intermediate")(x)
+        hidden = Dense(config.intermediate_size, **dtypes, name="intermediate")(x)
         hidden = activation(config.hidden_act)(hidden)
-        hidden = nn.Dense(config.hidden_size, **dtypes, name="output")(hidden)
+        hidden = Dense(config.hidden_size, **dtypes, name="output")(hidden)
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="output_norm")(x + hidden)
         return x, x
 

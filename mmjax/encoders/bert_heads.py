@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from mmjax.encoders import bert
+from mmjax.encoders import bert, layers
 from mmjax.encoders.bert import Bert, BertConfig
 from mmjax.encoders.clip import tower_config
 from mmjax.encoders.convert import COPY, TRANSPOSE, KeyRule, dense_rules, norm_rules
-from mmjax.encoders.layers import Dtype, LayerNorm
 from mmjax.encoders.pooling import Dense, Pooling
 from mmjax.errors import MmjaxError
 
@@ -56,8 +55,8 @@ class BertWithHead(nn.Module):
     """Token ids to hidden states; sows the embedding."""
 
     config: BertHeadConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
+    dtype: layers.Dtype = jnp.float32
+    param_dtype: layers.Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -76,16 +75,16 @@ class BertWithHead(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         tokens = Bert(config.bert, **dtypes, name="bert")(input_ids, attention_mask)
         if config.transform_dim is not None:
-            norm = LayerNorm(config.bert.layer_norm_eps, **dtypes, name="transform_norm")
-            transform = nn.Dense(config.transform_dim, **dtypes, name="transform")
+            norm = layers.LayerNorm(config.bert.layer_norm_eps, **dtypes, name="transform_norm")
+            transform = layers.Dense(config.transform_dim, **dtypes, name="transform")
             tokens = transform(norm(tokens))
         pooled = dataclasses.replace(config.pooling, normalize=False)(tokens, attention_mask)
         if config.tanh_pooler:
-            pooler = nn.Dense(config.hidden_size, **dtypes, name="pooler")
+            pooler = layers.Dense(config.hidden_size, **dtypes, name="pooler")
             pooled = jnp.tanh(pooler(pooled))
         if config.projection_dim is not None:
             width, bias = config.projection_dim, config.projection_bias
-            pooled = nn.Dense(width, use_bias=bias, **dtypes, name="projection")(pooled)
+            pooled = layers.Dense(width, use_bias=bias, **dtypes, name="projection")(pooled)
             if config.projection_act == "tanh":
                 pooled = jnp.tanh(pooled)
         if config.pooling.normalize:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
-from mmjax.encoders import bert, bert_heads, clip, dinov2, vision, vit
+from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, vision, vit
 from mmjax.encoders.convert import KeyRule
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
@@ -25,9 +25,14 @@ class Family:
     module: Callable[..., nn.Module]  # (config, dtype, param_dtype)
     key_table: Callable[[Any], Sequence[KeyRule]]
     ignored: re.Pattern[str]  # names without a rule that are passed over
-    sharding: Rules  # for a mesh with an axis "model"
+    sharding: Callable[[Any], Rules]  # who holds what on a mesh
     pools: bool = False  # whether the module says itself what one item's embedding is
     any_size: bool = False  # whether positions are interpolated without being asked
+
+
+def _always(rules: Rules) -> Callable[[Any], Rules]:
+    """Rules that do not depend on the config."""
+    return lambda _: rules
 
 
 _BERT = Family(
@@ -37,7 +42,7 @@ _BERT = Family(
     bert.Bert,
     bert.key_table,
     bert.IGNORED,
-    bert.SHARDING,
+    _always(bert.SHARDING),
 )
 _DINOV2 = Family(
     "dinov2",
@@ -46,7 +51,7 @@ _DINOV2 = Family(
     vision.VisionTransformer,
     dinov2.key_table,
     dinov2.IGNORED,
-    vision.SHARDING,
+    _always(vision.SHARDING),
     any_size=True,
 )
 _VIT = dataclasses.replace(
@@ -64,7 +69,7 @@ _CLIP_TEXT = Family(
     clip.ClipText,
     clip.text_key_table,
     clip.TEXT_IGNORED,
-    clip.TEXT_SHARDING,
+    _always(clip.TEXT_SHARDING),
     pools=True,
 )
 _CLIP_IMAGE = Family(
@@ -74,7 +79,7 @@ _CLIP_IMAGE = Family(
     vision.VisionTransformer,
     clip.vision_key_table,
     clip.VISION_IGNORED,
-    vision.SHARDING,
+    _always(vision.SHARDING),
     pools=True,
 )
 BERT_WITH_HEAD = Family(
@@ -84,8 +89,17 @@ BERT_WITH_HEAD = Family(
     bert_heads.BertWithHead,
     bert_heads.key_table,
     bert_heads.IGNORED,
-    bert.SHARDING,
+    _always(bert.SHARDING),
     pools=True,
+)
+_LLAMA = Family(
+    "llama",
+    "text",
+    llama.LlamaConfig.from_hf,
+    llama.Llama,
+    llama.key_table,
+    llama.IGNORED,
+    llama.sharding,
 )
 _ALTCLIP_TEXT = dataclasses.replace(
     BERT_WITH_HEAD, name="altclip", config=bert_heads.altclip_config
@@ -101,6 +115,7 @@ FAMILIES: Mapping[str, tuple[Family, ...]] = {
     "xlm-roberta": (_BERT,),
     "dinov2": (_DINOV2,),
     "vit": (_VIT,),
+    "llama": (_LLAMA,),
     "clip": (_CLIP_TEXT, _CLIP_IMAGE),
     "clip_text_model": (_CLIP_TEXT,),
     "clip_vision_model": (_CLIP_IMAGE,),

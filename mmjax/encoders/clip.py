@@ -22,6 +22,7 @@ from mmjax.encoders.convert import (
 )
 from mmjax.encoders.layers import (
     PRE_NORM_RULES,
+    Dense,
     Dtype,
     LayerNorm,
     PreNormLayer,
@@ -195,7 +196,7 @@ class ClipText(nn.Module):
         ends = input_ids if config.eos_token_id is None else input_ids == config.eos_token_id
         pooled = x[jnp.arange(len(x)), jnp.argmax(ends, axis=-1)]
         if config.projection_dim is not None:
-            project = nn.Dense(config.projection_dim, use_bias=False, **dtypes, name="projection")
+            project = Dense(config.projection_dim, use_bias=False, **dtypes, name="projection")
             pooled = project(pooled)
         self.sow("intermediates", "pooled", pooled)
         return x

@@ -10,10 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmjax import sharding as shardings_lib
 from mmjax import trees
+from mmjax.encoders import quantize as quantize_lib
+from mmjax.encoders.readers.gguf_llama import GgufLlama
 from mmjax.encoders.readers.safetensors import SafetensorsFile
 from mmjax.encoders.readers.torch_file import TorchFile
 from mmjax.errors import MmjaxError, WeightsError
@@ -147,6 +149,8 @@ _NAMES = (*_NAMES, "open_clip_pytorch_model.bin")
 def _open(path: Path) -> WeightsFile:
     if path.suffix == ".safetensors":
         return SafetensorsFile(path)
+    if path.suffix == ".gguf":
+        return GgufLlama(path)
     return TorchFile(path)
 
 
@@ -238,6 +242,7 @@ def load_params(
     dtype: Any,
     mesh: Mesh | None = None,
     sharding_rules: shardings_lib.Rules | None = None,
+    quantize: str | None = None,
 ) -> tuple[PyTree, str]:
     """Loads a checkpoint into a tree of parameters.
 
@@ -245,12 +250,13 @@ def load_params(
 
     Args:
       checkpoint: the opened files.
-      target: tree of ShapeDtypeStruct, as `jax.eval_shape` gives it.
+      target: nested dict of ShapeDtypeStruct, as `jax.eval_shape` gives it.
       rules: which tensor feeds which parameter.
       ignored: names that are passed over.
       dtype: float dtype of the parameters.
       mesh: None puts them on the default device.
       sharding_rules: (pattern, PartitionSpec) pairs over parameter paths; None replicates.
+      quantize: "int8" keeps the kernels of dense layers as `quantize.py` says; None none.
 
     Returns:
       (params, fingerprint): the tree, and sha256 over the checkpoint's tensors in the parameters'
@@ -280,10 +286,18 @@ def load_params(
             f"({len(problems)} problems): " + "; ".join(problems)
         )
     digests: dict[str, str] = {}
-    leaves = {
-        path: _load_leaf(checkpoint, path, pieces[path], shape, dtype, placements[path], digests)
-        for path, shape in targets.items()
-    }
+    leaves: dict[str, jax.Array] = {}
+    for path, shape in targets.items():
+        leaf, scale = np.empty(shape, dtype), None
+        if quantize and quantize_lib.is_kernel(path):
+            leaf, scale = np.empty(shape, np.int8), np.empty((*shape[:-2], shape[-1]), np.float32)
+        _fill(leaf, scale, checkpoint, path, pieces[path], digests)
+        leaves[path] = _place(leaf, placements[path])
+        if scale is not None:
+            beside = path.removesuffix(quantize_lib.KERNEL) + quantize_lib.SCALE
+            leaves[beside] = _place(scale, _without_input_axis(placements[path], leaf.ndim))
+    if quantize:
+        target = quantize_lib.abstract(target)
     params = jax.tree_util.tree_map_with_path(lambda p, _: leaves[trees.path_of(p)], target)
     return params, _combine(digests)
 
@@ -298,25 +312,37 @@ def read_scalar(checkpoint: Checkpoint, name: str) -> float | None:
     return float(value.reshape(()))
 
 
-def _load_leaf(
+def _fill(
+    leaf: np.ndarray,
+    scale: np.ndarray | None,
     checkpoint: Checkpoint,
     path: str,
     pieces: Sequence[_Piece],
-    shape: Shape,
-    dtype: Any,
-    placement: NamedSharding | None,
     digests: dict[str, str],
-) -> jax.Array:
-    """Reads, hashes, transforms and places one parameter."""
-    buffer = np.empty(shape, dtype)
+) -> None:
+    """Reads, hashes, transforms and, where there is a scale, quantises one parameter in place."""
     for piece in pieces:
         tensor = checkpoint.read(piece.key)
-        name = path if piece.layer is None else f"{path}[{piece.layer}]"
-        digests[name] = _digest(tensor)
-        buffer[... if piece.layer is None else piece.layer] = piece.transform.apply(tensor)
+        digests[path if piece.layer is None else f"{path}[{piece.layer}]"] = _digest(tensor)
+        at = ... if piece.layer is None else piece.layer
+        if scale is None:
+            leaf[at] = piece.transform.apply(tensor)
+        else:
+            leaf[at], scale[at] = quantize_lib.quantize(piece.transform.apply(tensor))
+
+
+def _place(leaf: np.ndarray, placement: NamedSharding | None) -> jax.Array:
     if placement is None:
-        return jax.device_put(buffer)
-    return jax.make_array_from_callback(shape, placement, lambda index: buffer[index])
+        return jax.device_put(leaf)
+    return jax.make_array_from_callback(leaf.shape, placement, lambda index: leaf[index])
+
+
+def _without_input_axis(placement: NamedSharding | None, ndim: int) -> NamedSharding | None:
+    """A kernel's placement, for its scale: the last axis but one is gone."""
+    if placement is None:
+        return None
+    axes = (*placement.spec, *(None,) * (ndim - len(placement.spec)))
+    return NamedSharding(placement.mesh, PartitionSpec(*axes[:-2], axes[-1]))
 
 
 def _digest(tensor: np.ndarray) -> str:

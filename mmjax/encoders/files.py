@@ -59,7 +59,8 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     if not place.exists():
         raise MmjaxError(
             f"encoder {text!r} is not a folder; give a folder with config.json and "
-            'model.safetensors, "asset:NAME" (python -m mmjax.assets list) or "hf:ORG/NAME"'
+            'model.safetensors, a .gguf file, "asset:NAME" (python -m mmjax.assets list) or '
+            '"hf:ORG/NAME"'
         )
     return place
 
@@ -83,7 +84,7 @@ def _snapshot(name: str) -> Path:
         return Path(folder)
 
     try:
-        folder = download("*.json", "*.safetensors", "*.txt", "*.model")
+        folder = download("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
         if not any(folder.glob("*.safetensors")):
             folder = download("*.bin")  # many repositories have both
     except (

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
+from mmjax.encoders.quantize import KERNEL, SCALE
 from mmjax.errors import MmjaxError
 
 Dtype = Any
@@ -73,6 +74,37 @@ def check_sizes(hidden_size: int, num_heads: int, hidden_act: str) -> None:
         )
 
 
+class Dense(nn.Module):
+    """`nn.Dense` whose kernel may also be int8 (`quantize.py`)."""
+
+    features: int
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
+        """Multiplies by the kernel and adds the bias.
+
+        Args:
+          x: float [*batch, in].
+
+        Returns:
+          Float [*batch, features] in `dtype`.
+        """
+        shape = (x.shape[-1], self.features)
+        kernel = self.param(KERNEL, nn.initializers.lecun_normal(), shape, self.param_dtype)
+        row = (1,) * (x.ndim - 1) + (-1,)
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if self.has_variable("params", SCALE):
+            # A column's scale can wait until after the product, where there is less to multiply.
+            y = (y * self.get_variable("params", SCALE).reshape(row)).astype(self.dtype)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+            y = y + bias.reshape(row).astype(self.dtype)
+        return y
+
+
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis, with statistics in float32.
 
@@ -130,8 +162,8 @@ class Attention(nn.Module):
         b, l, d = x.shape
         head = d // self.num_heads
 
-        def dense(name: str, use_bias: bool = True) -> nn.Dense:
-            return nn.Dense(
+        def dense(name: str, use_bias: bool = True) -> Dense:
+            return Dense(
                 d, use_bias=use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name
             )
 
@@ -193,9 +225,9 @@ class PreNormLayer(nn.Module):
         )
         x = x + scaled(attention(hidden, mask), "layer_scale1")
         hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm2")(x)
-        hidden = nn.Dense(self.intermediate_size, **dtypes, name="fc1")(hidden)
+        hidden = Dense(self.intermediate_size, **dtypes, name="fc1")(hidden)
         hidden = activation(self.hidden_act)(hidden)
-        hidden = nn.Dense(d, **dtypes, name="fc2")(hidden)
+        hidden = Dense(d, **dtypes, name="fc2")(hidden)
         x = x + scaled(hidden, "layer_scale2")
         return x, x[:, 0]
 
@@ -208,17 +240,20 @@ PRE_NORM_RULES = (
 )
 
 
-def stack(layer: type[nn.Module], num_layers: int) -> Callable[..., Any]:
+def stack(
+    layer: type[nn.Module], num_layers: int, in_axes: Any = (nn.broadcast,)
+) -> Callable[..., Any]:
     """Repeats a layer with `nn.scan`: one compiled body, parameters stacked on a leading axis.
 
     Args:
-      layer: module class whose call takes (x, mask) and returns (x, something to stack or None).
+      layer: module class whose call takes (x, *others) and returns (x, something to stack or None).
       num_layers: how many layers.
+      in_axes: for each of the others, `nn.broadcast` (the same for every layer, as a mask is) or
+        the axis that holds the layers.
 
     Returns:
-      The scanned module class; its call takes (x, mask) and returns (x, all layers' second value).
+      The scanned module class; its call returns (x, all layers' second value).
     """
-    in_axes: Any = (nn.broadcast,)  # the mask is the same for every layer
     return nn.scan(
         layer,
         variable_axes={"params": 0},

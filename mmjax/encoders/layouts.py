@@ -8,6 +8,7 @@ from typing import Any
 
 from mmjax.encoders.convert import Checkpoint
 from mmjax.encoders.files import read_json, read_optional_json
+from mmjax.encoders.readers.gguf_llama import GgufLlama
 from mmjax.errors import MmjaxError
 
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
@@ -36,8 +37,8 @@ def describe(source: Path) -> Description:
     """Reads what describes a model.
 
     Args:
-      source: a folder, or one file of weights: OpenAI's own archives describe themselves, other
-        files are described by the config that lies beside them.
+      source: a folder, or one file of weights: GGUF files and OpenAI's own archives describe
+        themselves, others are described by the config that lies beside them.
 
     Returns:
       The description.
@@ -46,6 +47,8 @@ def describe(source: Path) -> Description:
       MmjaxError: nothing describes the model, or it is none that mmjax has.
     """
     folder = source
+    if source.is_file() and source.suffix == ".gguf":
+        return Description(GgufLlama(source).config(), {}, str(source))
     if source.is_file():
         folder = source.parent
         with_sizes = Checkpoint(source)

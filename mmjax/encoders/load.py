@@ -8,16 +8,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from mmjax import sharding
 from mmjax.encoders import bert_heads, catalog, convert, layouts
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.catalog import Family
 from mmjax.encoders.files import resolve
 from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
+from mmjax.encoders.language_model import LanguageModel, load_text
+from mmjax.encoders.llama import LlamaConfig
 from mmjax.encoders.pooling import Pooling, load_dense, load_pooling
 from mmjax.encoders.text_preprocess import load_text_preprocess
 from mmjax.encoders.vision import VisionConfig
 from mmjax.errors import MmjaxError
-from mmjax.sharding import REPLICATED, Rules
+from mmjax.sharding import Rules
 
 _HEADS = ("pooler", "classifier")  # poolings that have weights
 
@@ -30,6 +33,7 @@ def load_encoder(
     image_size: int | None = None,
     pooling: str | None = None,
     tower: str | None = None,
+    quantize: str | None = None,
 ) -> Encoder:
     """Loads a frozen encoder with its tokenizer or picture constants.
 
@@ -45,20 +49,25 @@ def load_encoder(
     Args:
       source: "asset:NAME" (`python -m mmjax.assets list`), a folder in the layout of Hugging Face,
         sentence-transformers or open_clip, "hf:ORG/NAME[@REVISION]", or a file of weights beside
-        its config.json or open_clip_config.json. OpenAI's own .pt archives need no config.
+        its config.json or open_clip_config.json. OpenAI's own .pt archives and a LLaMA's .gguf
+        need no config.
       dtype: float dtype of parameters and computation: jnp.float32 or jnp.bfloat16.
       mesh: None puts the parameters on the default device.
       rules: (anchored pattern, PartitionSpec) pairs over parameter paths; None takes the family's,
-        which split large weights over the mesh's axis "model" where it has one.
+        which split large weights over the mesh's axis "model" where it has one; what does not
+        divide evenly stays whole.
       image_size: pictures only; side in pixels to resize and crop to, a multiple of the patch size.
         Positions are interpolated where the model was trained for another. None takes the size
         that the folder's preprocessor_config.json says.
-      pooling: BERTs only; "mean", "cls" or "max" instead of what the folder says, "pooler" for the
-        tanh pooler's output, "classifier" for the classifier's (Taiyi's embeddings).
+      pooling: texts only; "mean", "cls" or "max" instead of what the folder says; of BERTs also
+        "pooler" for the tanh pooler's output, "classifier" for the classifier's (Taiyi's
+        embeddings).
       tower: "text" or "image" of a model that has both; for one with a single tower it may be said.
+      quantize: "int8" keeps the kernels of dense layers as int8 with a scale an output channel, a
+        quarter of float32, and computes in `dtype` all the same; None keeps them in `dtype`.
 
     Returns:
-      The encoder; its parameters lie in their shardings.
+      The encoder, a `LanguageModel` for a decoder; its parameters lie in their shardings.
 
     Raises:
       MmjaxError: nothing at the source, a kind of model that is not supported, or weights that are
@@ -66,8 +75,11 @@ def load_encoder(
     """
     if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         raise MmjaxError(f"dtype {jnp.dtype(dtype).name} is not supported; float32 or bfloat16")
+    if quantize not in (None, "int8"):
+        raise MmjaxError(f"quantize {quantize!r} is not supported; 'int8' or None")
     place, text = resolve(source), os.fspath(source)
-    folder = place if place.is_dir() else place.parent
+    # A GGUF file holds all that a folder does; other files of weights lie in one.
+    folder = place if place.is_dir() or place.suffix == ".gguf" else place.parent
     description = layouts.describe(place)
     family = catalog.find(description.config, description.where, tower)
     try:
@@ -75,17 +87,21 @@ def load_encoder(
     except KeyError as error:
         raise MmjaxError(f"{description.where} lacks {error}") from error
 
-    pool, extra = None, {}
+    kind, pool, own, extra = Encoder, None, {}, {}
     if family.modality == "text":
         if image_size is not None:
             raise MmjaxError(f"image_size is given, but {text} is a text encoder")
         if family.pools and pooling is not None:
             raise MmjaxError(f"pooling is given, but {text} has an embedding of its own")
-        if not family.pools:
-            family, config, pool, extra = _pooled(family, config, description, folder, pooling)
-        preprocess = load_text_preprocess(
-            folder, config.max_length, config.vocab_size, config.pad_token_id
-        )
+        if isinstance(config, LlamaConfig):
+            kind, pool = LanguageModel, _pooled_without_weights(folder, pooling)
+            preprocess, own["chat"] = load_text(folder, config)
+        else:
+            if not family.pools:
+                family, config, pool, extra = _pooled(family, config, description, folder, pooling)
+            preprocess = load_text_preprocess(
+                folder, config.max_length, config.vocab_size, config.pad_token_id
+            )
         inputs = {name: (1, 1) for name in ("input_ids", "attention_mask")}
         example = {name: jax.ShapeDtypeStruct(s, jnp.int32) for name, s in inputs.items()}
     else:
@@ -100,11 +116,18 @@ def load_encoder(
     target = jax.eval_shape(lambda inputs: module.init(jax.random.key(0), **inputs), example)
     checkpoint = convert.Checkpoint(place, extra)
     if rules is None and mesh is not None:
-        rules = family.sharding if "model" in mesh.axis_names else REPLICATED
+        rules = sharding.fit(family.sharding(config), target["params"], mesh)
     params, fingerprint = convert.load_params(
-        checkpoint, target["params"], family.key_table(config), family.ignored, dtype, mesh, rules
+        checkpoint,
+        target["params"],
+        family.key_table(config),
+        family.ignored,
+        dtype,
+        mesh,
+        rules,
+        quantize,
     )
-    return Encoder(
+    return kind(
         name=text.rstrip("/").rsplit("/", 1)[-1].removeprefix("asset:"),
         family=family.name,
         modality=family.modality,
@@ -115,9 +138,18 @@ def load_encoder(
         fingerprint=fingerprint,
         pooling=pool,
         dtype=jnp.dtype(dtype),
+        quantize=quantize,
         mesh=mesh,
         logit_scale=convert.read_scalar(checkpoint, "logit_scale"),
+        **own,
     )
+
+
+def _pooled_without_weights(folder: Path, name: str | None) -> Pooling:
+    """How a decoder's tokens become one vector."""
+    if load_dense(folder) is not None:
+        raise MmjaxError(f"{folder}: a Dense module is supported after a BERT only")
+    return load_pooling(folder, name)
 
 
 def _pooled(

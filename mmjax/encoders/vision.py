@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from mmjax.encoders.convert import Shape, Transform
 from mmjax.encoders.layers import (
     PRE_NORM_RULES,
+    Dense,
     Dtype,
     LayerNorm,
     PreNormLayer,
@@ -179,7 +180,7 @@ class VisionTransformer(nn.Module):
             return norm("norm")(x)
         pooled = norm("norm")(x[:, 0])
         if config.projection_dim is not None:
-            project = nn.Dense(config.projection_dim, use_bias=False, **dtypes, name="projection")
+            project = Dense(config.projection_dim, use_bias=False, **dtypes, name="projection")
             pooled = project(pooled)
         self.sow("intermediates", "pooled", pooled)
         return x

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from mmjax import assets
 from mmjax.assets import convert
-from mmjax.assets.vocabularies import byte_level_tokenizer, unigram_tokenizer
+from mmjax.assets.vocabularies import unigram_tokenizer
 from mmjax.encoders.readers.e5_q4 import E5File, E5Header, E5Tokenizer
 from mmjax.errors import WeightsError
 
@@ -88,28 +88,6 @@ def test_minilm_loses_its_position_ids_truncation_and_padding(tmp_path):
     assert json.loads((out / "1_Pooling" / "config.json").read_text())["pooling_mode_mean_tokens"]
     assert [m["path"] for m in json.loads((out / "modules.json").read_text())][1] == "1_Pooling"
     assert (out / "model.safetensors").stat().st_mode & 0o777 == 0o644
-
-
-def test_rotary_rows_are_put_back():
-    """Undoes llama.cpp's permutation of q and k."""
-    heads, rows, columns = 3, 12, 5
-    weight = np.arange(rows * columns, dtype=np.float32).reshape(rows, columns)
-    permuted = weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2)
-    permuted = permuted.reshape(rows, columns)
-    assert not np.array_equal(permuted, weight)
-    np.testing.assert_array_equal(convert._unpermute(permuted, heads), weight)
-
-
-def test_byte_level_tokenizer_keeps_digits_apart():
-    letters = ["<|im_start|>", "a", "b", "1", "2", "Ġ", "ab", "12"]
-    meta = {
-        "tokenizer.ggml.tokens": letters,
-        "tokenizer.ggml.merges": ["a b", "1 2"],
-        "tokenizer.ggml.token_type": [3, 1, 1, 1, 1, 1, 1, 1],
-    }
-    tokenizer = byte_level_tokenizer(meta)
-    assert tokenizer.encode("<|im_start|>ab 12").tokens == ["<|im_start|>", "ab", "Ġ", "1", "2"]
-    assert tokenizer.decode([6, 5, 3]) == "ab 1"
 
 
 # --- the real ones -----------------------------------------------------------------------------

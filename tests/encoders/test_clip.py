@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from safetensors.numpy import load_file, save_file
 
 from mmjax import sharding, trees
-from mmjax.encoders import catalog, load_encoder
+from mmjax.encoders import catalog, clip, load_encoder
 from mmjax.errors import MmjaxError
 
 DUAL = ["clip_tiny", "chinese_clip_tiny", "altclip_tiny"]
@@ -198,9 +198,12 @@ def test_a_mesh_splits_a_tower_by_its_family_and_changes_nothing(tower, folder, 
         assert_allclose(many.embed_images(images), one.embed_images(images), atol=1e-5)
 
 
-def test_a_mesh_that_the_widths_do_not_divide_over_is_refused(folder, mesh):
+def test_widths_that_do_not_divide_stay_whole_unless_they_are_asked_for(folder, mesh):
+    place = {"mesh": mesh(1, 5), "tower": "text"}
+    kernel = load_encoder(folder("clip_tiny"), **place).params["layers"]["attention"]["query"]
+    assert kernel["kernel"].sharding.is_fully_replicated
     with pytest.raises(MmjaxError, match=r"cannot be split by .* over the mesh .*'model': 5"):
-        load_encoder(folder("clip_tiny"), mesh=mesh(1, 5), tower="text")
+        load_encoder(folder("clip_tiny"), **place, rules=clip.TEXT_SHARDING)
 
 
 # openai/clip-vit-large-patch14 as its config.json has it.
@@ -224,7 +227,8 @@ def test_clip_large_ahead_of_time(tower, shape, capsys):
     """Nothing large is left whole on every device, and the forward pass lowers for a TPU."""
     mesh = AbstractMesh(shape, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
     family = catalog.find(LARGE, "config.json", tower)
-    module = family.module(family.config(LARGE))
+    config = family.config(LARGE)
+    module = family.module(config)
     inputs = {"pixel_values": jax.ShapeDtypeStruct((64, 224, 224, 3), jnp.float32)}
     if tower == "text":
         ids = jax.ShapeDtypeStruct((64, 77), jnp.int32)
@@ -232,8 +236,9 @@ def test_clip_large_ahead_of_time(tower, shape, capsys):
     params = jax.eval_shape(lambda x: module.init(jax.random.key(0), **x), inputs)["params"]
     assert trees.count(params) == {"text": 123_650_304, "image": 303_966_208}[tower]
 
+    rules = family.sharding(config)
     leaves, held = dict(trees.named_leaves(params)), 0
-    for path, shard in sharding.shard_shapes(params, mesh, family.sharding).items():
+    for path, shard in sharding.shard_shapes(params, mesh, rules).items():
         whole, part = (4 * int(np.prod(s)) for s in (leaves[path].shape, shard))
         assert part < whole or whole <= 64 * MEBIBYTE, f"{path} is on every device"
         held += part
@@ -247,7 +252,7 @@ def test_clip_large_ahead_of_time(tower, shape, capsys):
         )
 
     rows = NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    params = placed(params, sharding.shardings(params, mesh, family.sharding))
+    params = placed(params, sharding.shardings(params, mesh, rules))
     inputs = placed(inputs, jax.tree.map(lambda _: rows, inputs))
     traced = jax.jit(lambda p, x: module.apply({"params": p}, **x)).trace(params, inputs)
     text = traced.lower(lowering_platforms=("tpu",)).as_text()

@@ -48,18 +48,33 @@ class GgufFile:
           (name, array of the shape [out, in]) in the file's order.
 
         Raises:
-          WeightsError: a type that the gguf package cannot dequantise.
+          WeightsError: a type that the gguf package cannot dequantise, or numbers not finite.
+        """
+        for name in self.tensors:
+            yield name, self.weight(name).astype(dtype, copy=False)
+
+    def weight(self, name: str) -> np.ndarray:
+        """Dequantises one tensor.
+
+        Args:
+          name: the file's name of it.
+
+        Returns:
+          Float32 [out, in].
+
+        Raises:
+          WeightsError: a type that the gguf package cannot dequantise, or numbers not finite.
         """
         from gguf import dequantize
 
-        for name, tensor in self.tensors.items():
-            try:
-                array = dequantize(tensor.data, tensor.tensor_type)
-            except (NotImplementedError, ValueError) as error:
-                raise WeightsError(f"{self.path}: cannot dequantise {name} ({error})") from error
-            if not np.isfinite(array).all():
-                raise WeightsError(f"{self.path}: {name} holds NaN or infinite numbers")
-            yield name, array.reshape(self.shapes[name]).astype(dtype, copy=False)
+        tensor = self.tensors[name]
+        try:
+            array = dequantize(tensor.data, tensor.tensor_type)
+        except (NotImplementedError, ValueError) as error:
+            raise WeightsError(f"{self.path}: cannot dequantise {name} ({error})") from error
+        if not np.isfinite(array).all():
+            raise WeightsError(f"{self.path}: {name} holds NaN or infinite numbers")
+        return array.reshape(self.shapes[name])
 
 
 def read(path: Path) -> GgufFile:
@@ -102,7 +117,7 @@ def read(path: Path) -> GgufFile:
 
 def _check_lengths(path: Path, tensors: int, keys: int) -> None:
     """Walks the header: the package would loop over any length and multiply any shape."""
-    data = np.memmap(path, np.uint8, mode="r")
+    data = np.asarray(np.memmap(path, np.uint8, mode="r"))  # a memmap's own slices are slow
     at = 24
 
     def skip(count: int) -> int:

@@ -5,7 +5,6 @@ other one is refused, so a file has no way to run code.
 """
 
 import pickletools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BufferedIOBase
 from typing import IO, Any, cast
@@ -41,7 +40,7 @@ _LITERALS = {
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
     *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
 }
-_MOST_NAMES, _DEEPEST = 200_000, 40
+_MOST_NAMES, _DEEPEST = 50_000, 40
 
 
 @dataclass(frozen=True)
@@ -240,23 +239,21 @@ def tensors_of(root: Any) -> dict[str, Tensor]:
             root = root[wrapper]
             break
     found: dict[str, Tensor] = {}
-    for count, (name, value) in enumerate(_walk(root, "", 0)):
-        if count > _MOST_NAMES:
-            raise WeightsError(f"its pickle has over {_MOST_NAMES} entries")
+    waiting, seen = [("", root, 0)], 0
+    while waiting:
+        name, value, depth = waiting.pop()
         if isinstance(value, Tensor):
             found[name] = value
+        parts = value.attributes if isinstance(value, Module) else value
+        if isinstance(parts, dict):
+            # Parts may be shared or hold themselves: a small pickle can have endless paths.
+            seen += len(parts)
+            if seen > _MOST_NAMES or depth > _DEEPEST:
+                raise WeightsError("its pickle has too many or too deeply nested entries")
+            prefix = f"{name}." if name else ""
+            waiting += [(f"{prefix}{key}", part, depth + 1) for key, part in parts.items()]
     if not found:
         raise WeightsError("its pickle holds no tensor")
     if all(name.startswith("module.") for name in found):
         found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
     return found
-
-
-def _walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if depth > _DEEPEST:
-        raise WeightsError("its pickle is nested too deeply")
-    yield name, value
-    parts = value.attributes if isinstance(value, Module) else value
-    if isinstance(parts, dict):
-        for key, part in parts.items():
-            yield from _walk(part, f"{name}.{key}" if name else str(key), depth + 1)

@@ -1,0 +1,213 @@
+"""A frozen decoder: an encoder with logits, a chat template and tokens that end a text."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from mmjax.encoders.base import Encoder
+from mmjax.encoders.files import read_optional_json
+from mmjax.encoders.llama import AttentionInput, KeyValues, Llama, LlamaConfig
+from mmjax.encoders.readers.gguf_llama import GgufLlama
+from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
+from mmjax.errors import MmjaxError
+
+PyTree = Any
+Message = Mapping[str, str]  # {"role": "user", "content": "..."}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat:
+    """How a model was taught to talk.
+
+    Attributes:
+      template: Jinja text that turns messages into a prompt; None where the model has none.
+      special_tokens: {"bos_token": text, ...}, which templates use.
+      eos_token_ids: ids that end an answer.
+    """
+
+    template: str | None
+    special_tokens: Mapping[str, str]
+    eos_token_ids: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel(Encoder):
+    """A frozen decoder; `mmjax.generation` continues texts with it."""
+
+    chat: Chat = dataclasses.field(default_factory=lambda: Chat(None, {}, ()))
+
+    def logits(
+        self, params: PyTree, inputs: Mapping[str, ArrayLike], adapters: PyTree = None
+    ) -> Float[Array, "b l v"]:
+        """Next-token logits at every position; pure, so it may be traced and differentiated.
+
+        Args:
+          params: tree like `self.params`.
+          inputs: {"input_ids" or "embeddings", "attention_mask"}: int [b, l] or float [b, l, d],
+            and int [b, l]; padded on either side.
+          adapters: parameters for the module's `attention_input`; leaves [layers, ...].
+
+        Returns:
+          Float32 [b, l, vocab_size].
+        """
+        embeddings = inputs.get("embeddings")
+        if embeddings is None:
+            embeddings = embed(self.module, params, jnp.asarray(inputs["input_ids"]))
+        mask = jnp.asarray(inputs["attention_mask"])
+        hidden, _ = extend(self.module, params, adapters, jnp.asarray(embeddings), mask)
+        return logits(self.module, params, hidden)
+
+    def with_attention_input(self, function: AttentionInput) -> "LanguageModel":
+        """The same frozen model with an adapter in front of every layer's attention.
+
+        Args:
+          function: (a layer's slice of the adapter's parameters, its normed input [b, l, d]) ->
+            what attention reads instead, [b, l, d].
+
+        Returns:
+          A model with the same parameters.
+        """
+        assert isinstance(self.module, Llama)
+        module = dataclasses.replace(self.module, attention_input=function, parent=None)
+        return dataclasses.replace(self, module=module)
+
+    def prompt_of(self, messages: Sequence[Message]) -> str:
+        """Renders a conversation with the model's chat template, up to the answer's first token.
+
+        Args:
+          messages: {"role": "system" | "user" | "assistant", "content": text}, in turn.
+
+        Returns:
+          The prompt, special tokens spelt out.
+
+        Raises:
+          MmjaxError: the model has no template, or the template refuses the messages.
+        """
+        if self.chat.template is None:
+            raise MmjaxError(f"{self.name!r} has no chat template; give it plain texts")
+        return _render(self.chat.template, messages, self.chat.special_tokens)
+
+    def encode_prompt(self, prompt: str | Sequence[Message] | Sequence[int]) -> list[int]:
+        """Token ids of a prompt.
+
+        Args:
+          prompt: a text, which gets the tokenizer's own first tokens; messages, rendered by the
+            chat template, which writes them itself; or ready ids.
+
+        Returns:
+          The ids, neither cut nor padded.
+
+        Raises:
+          MmjaxError: no token at all, or messages that cannot be rendered.
+        """
+        tokenizer = self.preprocess.tokenizer
+        if isinstance(prompt, str):
+            ids = tokenizer.encode(prompt).ids
+        elif prompt and isinstance(prompt[0], Mapping):
+            messages = [m for m in prompt if isinstance(m, Mapping)]
+            ids = tokenizer.encode(self.prompt_of(messages), add_special_tokens=False).ids
+        else:
+            ids = [i for i in prompt if isinstance(i, int)]
+        if not ids:
+            raise MmjaxError("a prompt has no token; give it at least one word")
+        return ids
+
+
+def embed(module: nn.Module, params: PyTree, ids: Int[Array, "*b"]) -> Float[Array, "*b d"]:
+    """Word embeddings of ids, float [*b, d]."""
+    found = module.apply({"params": params}, ids, method="embed")
+    assert isinstance(found, jax.Array)
+    return found
+
+
+def extend(
+    module: nn.Module,
+    params: PyTree,
+    adapters: PyTree,
+    embeddings: Float[Array, "b l d"],
+    mask: Int[Array, "b m"],
+    past: KeyValues | None = None,
+) -> tuple[Float[Array, "b l d"], KeyValues]:
+    """`Llama.extend`, pure: hidden states of embeddings, and their keys and values."""
+    applied = module.apply(
+        {"params": params}, embeddings, mask, past, adapters=adapters, method="extend"
+    )
+    return cast(tuple[jax.Array, KeyValues], applied)
+
+
+def logits(module: nn.Module, params: PyTree, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
+    """Next-token logits of hidden states, float32 [*b, v]."""
+    found = module.apply({"params": params}, hidden, method="logits")
+    assert isinstance(found, jax.Array)
+    return found
+
+
+def _render(template: str, messages: Sequence[Message], special_tokens: Mapping[str, str]) -> str:
+    """Renders a chat template as transformers does: sandboxed, block lines trimmed."""
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    try:
+        return environment.from_string(template).render(
+            messages=messages, add_generation_prompt=True, **special_tokens
+        )
+    except TemplateError as error:
+        raise MmjaxError(f"the chat template refuses the messages: {error}") from error
+
+
+def load_text(path: Path, config: LlamaConfig) -> tuple[TextPreprocess, Chat]:
+    """Reads the tokenizer and the chat template of a model.
+
+    Args:
+      path: a Hugging Face folder or a GGUF file.
+      config: the model's.
+
+    Returns:
+      (tokenizer with its constants, chat).
+
+    Raises:
+      MmjaxError: no tokenizer, a damaged one, or one with more tokens than the model.
+    """
+    if path.suffix == ".gguf":
+        model = GgufLlama(path)
+        tokenizer = model.tokenizer()
+        sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
+        preprocess = TextPreprocess(tokenizer, sha256, config.max_length, config.pad_token_id)
+        ends = _ids(model.special_ids().get("eos_token_id"))
+        return preprocess, Chat(model.chat_template, model.special_tokens(), ends)
+    preprocess = load_text_preprocess(
+        path, config.max_length, config.vocab_size, config.pad_token_id
+    )
+    own = read_optional_json(path / "tokenizer_config.json")
+    file = path / "chat_template.jinja"
+    template = file.read_text("utf-8") if file.is_file() else own.get("chat_template")
+    special = {}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        token = own.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if token is not None:
+            special[name] = token
+    ends = read_optional_json(path / "generation_config.json").get("eos_token_id")
+    if ends is None:
+        ends = read_optional_json(path / "config.json").get("eos_token_id")
+    # Some files hold a list of templates; a plain text is the one that all of them mean.
+    return preprocess, Chat(template if isinstance(template, str) else None, special, _ids(ends))
+
+
+def _ids(ends: int | list[int] | None) -> tuple[int, ...]:
+    return () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)

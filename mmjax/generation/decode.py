@@ -1,0 +1,229 @@
+"""Batched continuation of prompts: one prefill, then a compiled loop over a static cache."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
+from mmjax.encoders.llama import KeyValues
+from mmjax.encoders.text_preprocess import bucket
+from mmjax.errors import MmjaxError
+from mmjax.generation.prompts import Prepared, Prompt, prepare
+from mmjax.generation.reader import Generation, Reader
+from mmjax.generation.sampling import Sampling, choose
+
+PyTree = Any
+
+NEW_BUCKETS = tuple(16 << i for i in range(13))
+_PER_CHUNK = 8  # tokens between two looks at stop strings, or two calls of the callback
+
+
+class State(NamedTuple):
+    """A batch under way; the cache holds the prompts, then the new tokens but the last."""
+
+    past: KeyValues  # [layers, b, kv_heads, slots, head_dim]
+    mask: Int[Array, "b slots"]  # 1 at the slots that hold a token of the row
+    tokens: Int[Array, "b n"]
+    log_probs: Float[Array, "b n"]
+    done: Bool[Array, "b"]
+    step: Int[Array, ""]  # tokens chosen so far
+
+
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int = 64,
+    sampling: Sampling | None = None,
+    key: Key[Array, ""] | None = None,
+    stop: Sequence[str] = (),
+    stop_token_ids: Sequence[int] | None = None,
+    on_text: Callable[[int, str], None] | None = None,
+    adapters: PyTree = None,
+) -> list[Generation]:
+    """Continues prompts of any lengths together.
+
+    Lengths, rows and `max_new_tokens` are rounded up to buckets; a call in the same buckets runs
+    the same compiled programs. The loop ends as soon as every row has ended.
+
+    Args:
+      model: from `load_encoder`. With a mesh, rows are split over `data`, heads and vocabulary over
+        `model`.
+      prompts: n prompts: all of them texts, messages or ids, or all embeddings [l, d].
+      max_new_tokens: the most tokens a row.
+      sampling: None takes the likeliest token at every step.
+      key: where `sampling` draws from; needed with it. Row i draws from fold_in(key, i).
+      stop: texts that end a row; neither they nor what follows are part of its text.
+      stop_token_ids: None takes the model's own end tokens.
+      on_text: called as on_text(row, new piece of text), a few tokens at a time. A piece is held
+        back where it may still become part of a stop string or of an unfinished character.
+      adapters: parameters for the model's `attention_input`; leaves [layers, ...].
+
+    Returns:
+      One `Generation` a prompt, in order.
+
+    Raises:
+      MmjaxError: an empty prompt, one that leaves no room for the new tokens, or sampling without
+        a key.
+    """
+    if not len(prompts):
+        return []
+    if max_new_tokens < 1:
+        raise MmjaxError(f"max_new_tokens {max_new_tokens} must be at least 1")
+    if sampling is not None:
+        sampling.check()
+        if key is None:
+            raise MmjaxError("sampling draws random tokens: pass key=jax.random.key(...) too")
+    ends = model.chat.eos_token_ids if stop_token_ids is None else tuple(stop_token_ids)
+    prepared, rows = prepare(model, prompts, max_new_tokens)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.key(0) if key is None else key, jnp.arange(prepared.mask.shape[0])
+    )
+    options = Options(model.module, model.mesh, bucket(max_new_tokens, NEW_BUCKETS), ends)
+    state = prefill(model.params, adapters, prepared, sampling, keys, options)
+    readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
+    ended = np.arange(prepared.mask.shape[0]) >= rows
+    chunk = _PER_CHUNK if stop or on_text is not None else max_new_tokens
+    for limit in [*range(chunk, max_new_tokens, chunk), max_new_tokens]:
+        state = decode(model.params, adapters, state, ended, limit, sampling, keys, options)
+        tokens = np.asarray(state.tokens)[:, : int(state.step)]
+        for i, reader in enumerate(readers):
+            ended[i] = reader.read(tokens[i])
+        if ended.all():
+            break
+    log_probs = np.asarray(state.log_probs)
+    return [reader.finish(log_probs[i]) for i, reader in enumerate(readers)]
+
+
+class Options(NamedTuple):
+    """What a compiled program is made for, beside the shapes of its arguments."""
+
+    module: nn.Module
+    mesh: Mesh | AbstractMesh | None
+    new_tokens: int
+    ends: tuple[int, ...]
+
+
+def _constrain(past: KeyValues, mesh: Mesh | AbstractMesh | None) -> KeyValues:
+    """Splits a cache: rows over `data`, heads over `model` where they divide."""
+    if mesh is None:
+        return past
+    heads = past.keys.shape[2] % mesh.shape.get("model", 1) == 0 and "model" in mesh.shape
+    spec = P(None, "data" if "data" in mesh.shape else None, "model" if heads else None)
+    sharding = NamedSharding(mesh, spec)
+    return KeyValues(*(jax.lax.with_sharding_constraint(x, sharding) for x in past))
+
+
+def _replicate(x: Array, mesh: Mesh | AbstractMesh | None) -> Array:
+    """Small results are whole on every device, so that every process can read them."""
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
+
+
+@functools.partial(jax.jit, static_argnames="options")
+def prefill(
+    params: PyTree,
+    adapters: PyTree,
+    prompts: Prepared,
+    sampling: Sampling | None,
+    keys: Key[Array, "b"],
+    options: Options,
+) -> State:
+    """Reads the prompts and chooses every row's first token.
+
+    Args:
+      params: the model's parameters.
+      adapters: parameters for its `attention_input`.
+      prompts: b padded prompts of l tokens.
+      sampling: None is greedy.
+      keys: one a row.
+      options: what the program is made for.
+
+    Returns:
+      The state with one token a row, and room for the others.
+    """
+    module, mesh, n, ends = options
+    b = prompts.mask.shape[0]
+    hidden, new = extend(module, params, adapters, prompts.embeddings, prompts.mask)
+    past = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, n), (0, 0)]), new)
+    token, log_prob = choose(logits(module, params, hidden[:, -1]), sampling, _fold(keys, 0))
+    done = jnp.isin(token, jnp.array(ends, jnp.int32))
+    return State(
+        _constrain(past, mesh),
+        jnp.pad(prompts.mask, [(0, 0), (0, n)]),
+        _replicate(jnp.zeros((b, n), jnp.int32).at[:, 0].set(token), mesh),
+        _replicate(jnp.zeros((b, n), jnp.float32).at[:, 0].set(log_prob), mesh),
+        _replicate(done, mesh),
+        jnp.int32(1),
+    )
+
+
+def _fold(keys: Key[Array, "b"], step: Int[Array, ""] | int) -> Key[Array, "b"]:
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+
+
+@functools.partial(jax.jit, static_argnames="options", donate_argnames="state")
+def decode(
+    params: PyTree,
+    adapters: PyTree,
+    state: State,
+    ended: Bool[Array | np.ndarray, "b"],
+    limit: int | Int[Array, ""],
+    sampling: Sampling | None,
+    keys: Key[Array, "b"],
+    options: Options,
+) -> State:
+    """Chooses tokens until every row is done or has `limit` of them.
+
+    Args:
+      params: the model's parameters.
+      adapters: parameters for its `attention_input`.
+      state: as `prefill` or this function left it; its memory is used again.
+      ended: bool [b], rows that something outside has ended.
+      limit: most tokens a row, counted from the prompt's end.
+      sampling: None is greedy.
+      keys: one a row.
+      options: what the program is made for.
+
+    Returns:
+      The state after the last token. A done row's further tokens mean nothing.
+    """
+    module, mesh, n, ends = options
+    prompt = state.mask.shape[1] - n
+
+    def going_on(state: State) -> Bool[Array, ""]:
+        return (state.step < limit) & ~state.done.all()
+
+    def advance(state: State) -> State:
+        last = jax.lax.dynamic_slice_in_dim(state.tokens, state.step - 1, 1, axis=1)
+        slot = prompt + state.step - 1
+        mask = jnp.concatenate([state.mask, jnp.ones_like(last)], axis=1)
+        hidden, new = extend(
+            module, params, adapters, embed(module, params, last), mask, state.past
+        )
+        past = jax.tree.map(
+            lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, slot, axis=3),
+            state.past,
+            new,
+        )
+        following = logits(module, params, hidden[:, 0])
+        token, log_prob = choose(following, sampling, _fold(keys, state.step))
+        token, log_prob = _replicate(token, mesh), _replicate(log_prob, mesh)
+        return State(
+            _constrain(past, mesh),
+            jax.lax.dynamic_update_slice_in_dim(state.mask, jnp.ones_like(last), slot, axis=1),
+            jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.step, axis=1),
+            jax.lax.dynamic_update_slice_in_dim(
+                state.log_probs, log_prob[:, None], state.step, axis=1
+            ),
+            state.done | jnp.isin(token, jnp.array(ends, jnp.int32)),
+            state.step + 1,
+        )
+
+    return jax.lax.while_loop(going_on, advance, state._replace(done=state.done | ended))

@@ -1,0 +1,117 @@
+"""Log-probabilities of given answers: every prompt is read once, its answers in one pass."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
+from mmjax.encoders.text_preprocess import bucket
+from mmjax.errors import MmjaxError
+from mmjax.generation.prompts import Prepared, Prompt, prepare, split_rows
+from mmjax.generation.sampling import log_prob
+
+PyTree = Any
+_LENGTHS = tuple(1 << i for i in range(17))
+
+
+class Scored(NamedTuple):
+    """How likely a model finds an answer.
+
+    Attributes:
+      log_prob: sum over its tokens.
+      token_log_probs: float32 [t].
+    """
+
+    log_prob: float
+    token_log_probs: np.ndarray
+
+
+def score(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    continuations: Sequence[Sequence[str | Sequence[int]]],
+    adapters: PyTree = None,
+) -> list[list[Scored]]:
+    """Log-probabilities of answers to prompts, for multiple choice and labels.
+
+    A prompt and its answers are cut into tokens apart, so an answer after a text that ends in a
+    word begins with its space. Divide by the number of tokens where answers differ in length.
+
+    Args:
+      model: from `load_encoder`.
+      prompts: n prompts, as `generate` takes them.
+      continuations: for each prompt its answers: texts, taken without special tokens, or ids.
+      adapters: parameters for the model's `attention_input`; leaves [layers, ...].
+
+    Returns:
+      For each prompt one `Scored` an answer.
+
+    Raises:
+      MmjaxError: lists of different lengths, an empty answer, or too many tokens.
+    """
+    if len(prompts) != len(continuations):
+        raise MmjaxError(f"{len(prompts)} prompts but {len(continuations)} lists of continuations")
+    if not any(len(answers) for answers in continuations):
+        return [[] for _ in continuations]
+    tokenizer = model.preprocess.tokenizer
+    ids = [
+        [tokenizer.encode(a, add_special_tokens=False).ids if isinstance(a, str) else list(a)
+         for a in answers]
+        for answers in continuations
+    ]  # fmt: skip
+    lengths = [len(answer) for answers in ids for answer in answers]
+    if not min(lengths):
+        raise MmjaxError("an answer has no token; give it at least one word")
+    prepared, _ = prepare(model, prompts, max(lengths))
+    shape = (
+        prepared.mask.shape[0],
+        bucket(max(map(len, ids)), _LENGTHS),
+        bucket(max(lengths), _LENGTHS),
+    )
+    answers = np.zeros(shape, np.int32)
+    mask = np.zeros(shape, np.int32)
+    for i, row in enumerate(ids):
+        for j, answer in enumerate(row):
+            answers[i, j, : len(answer)], mask[i, j, : len(answer)] = answer, 1
+    placed = [split_rows(jnp.asarray(x), model.mesh) for x in (answers, mask)]
+    result = _score(model.params, adapters, prepared, *placed, model.module)
+    values = np.asarray(result)
+    return [
+        [_scored(values[i, j, : len(answer)]) for j, answer in enumerate(row)]
+        for i, row in enumerate(ids)
+    ]
+
+
+def _scored(log_probs: Float[np.ndarray, "t"]) -> Scored:
+    # A copy, or a short answer would keep the whole padded batch in memory.
+    return Scored(float(log_probs.sum()), log_probs.copy())
+
+
+@functools.partial(jax.jit, static_argnames="module")
+def _score(
+    params: PyTree,
+    adapters: PyTree,
+    prompts: Prepared,
+    answers: Int[Array, "b n t"],
+    mask: Int[Array, "b n t"],
+    module: nn.Module,
+) -> Float[Array, "b n t"]:
+    """Log-probability of every answer's tokens; meaningless where the mask is 0."""
+    b, n, t = answers.shape
+    hidden, past = extend(module, params, adapters, prompts.embeddings, prompts.mask)
+    last = hidden[:, -1]
+    past = jax.tree.map(lambda x: jnp.repeat(x, n, axis=1), past)
+    seen = jnp.repeat(prompts.mask, n, axis=0)
+    whole = jnp.concatenate([seen, mask.reshape(b * n, t)], axis=1)
+    embeddings = embed(module, params, answers.reshape(b * n, t))
+    hidden, _ = extend(module, params, adapters, embeddings, whole, past)
+    first = logits(module, params, last)[:, None, None]
+    following = logits(module, params, hidden[:, :-1]).reshape(b, n, t - 1, first.shape[-1])
+    first = jnp.broadcast_to(first, (b, n, 1, first.shape[-1]))
+    return log_prob(jnp.concatenate([first, following], axis=2), answers)

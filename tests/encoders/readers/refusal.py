@@ -1,0 +1,31 @@
+"""What reading a damaged or hostile file must look like."""
+
+import resource
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmjax.errors import MmjaxError
+
+SECONDS, KIBIBYTES = 1.0, 200 * 1024
+
+
+def refused(read: Callable[[], Any], tmp_path: Path) -> str:
+    """Reads; returns the error's message. Fails when it is slow, large, or runs the file's code."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.process_time()  # the machine may be busy
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's overflows inside the parsers
+        with pytest.raises(MmjaxError) as raised:
+            read()
+    assert time.process_time() - began < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KIBIBYTES
+    assert not (tmp_path / "ran").exists()
+    message = str(raised.value)
+    assert "\n" not in message
+    assert str(tmp_path) in message
+    return message
