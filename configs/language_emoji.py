@@ -20,11 +20,13 @@ from configs.base_emoji import get_config as get_base
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """The recipe; `size` is `full`, or `tiny` for a try in seconds."""
+    """The recipe; `size` is `full`, `tiny` (seconds) or `ablations` (one more system)."""
+    if size not in ("full", "tiny", "ablations"):
+        raise ValueError(f"size {size!r}; expected 'full', 'tiny' or 'ablations'")
     tiny = size == "tiny"
-    base: Any = get_base(size)
+    base: Any = get_base("full" if size == "ablations" else size)
     config = ConfigDict()
-    config.name = f"language_emoji{'_tiny' if tiny else ''}"
+    config.name = "language_emoji" if size == "full" else f"language_emoji_{size}"
     config.task = "language"
     config.seeds = base.seeds
     config.languages = base.languages  # (added, known)
@@ -70,10 +72,9 @@ def get_config(size: str = "full") -> ConfigDict:
         cache_features=True,
     )
     # The same encoder, text and steps without the transformer: is it worth it?
-    config.variants = dict(
-        linear=dict(adapter=dict(kind="linear", members=1, input_dropout=0.0)),
-        mlp=dict(adapter=dict(kind="mlp")),
-    )
+    config.variants = dict(linear=dict(adapter=dict(kind="linear", members=1, input_dropout=0.0)))
+    if size == "ablations":
+        config.variants.mlp = dict(adapter=dict(kind="mlp"))
     config.mesh = dict(data=-1, model=1)
     config.checkpoint = dict(allow_other_encoder=False)
     config.writer = dict(tensorboard=False)

@@ -13,13 +13,16 @@ def language() -> dict:
 
 
 def test_the_default_recipe_trains_base_baseline_and_adapter_in_turn():
-    recipe = resolve(language())
+    assert [s.name for s in resolve(language()).stages] == ["base", "linear", "language"]
+    recipe = resolve(as_dict(language_emoji.get_config("ablations")))
     assert [s.name for s in recipe.stages] == ["base", "linear", "mlp", "language"]
     assert [s.adapter.kind for s in recipe.stages[1:]] == ["linear", "mlp", "transformer"]
     for baseline in recipe.stages[1:3]:
         same = dataclasses.replace(baseline, name="language", adapter=recipe.main.adapter)
         assert same == recipe.main
     assert recipe.seeds == (0, 1, 2)
+    with pytest.raises(ValueError, match="'full', 'tiny' or 'ablations'"):
+        language_emoji.get_config("huge")
 
 
 def test_the_domain_recipe_compares_every_method_at_every_share():

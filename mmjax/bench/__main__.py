@@ -17,6 +17,8 @@ BENCHMARKS = {
     "loss-ring": "memory, traffic and error of the sharded loss on 1, 2, 4 and 8 devices",
     "loss-max-batch": "the largest batch that a memory budget allows",
     "adapter-cached": "a training step that reads the feature cache beside one that does not",
+    "clip-forward": "CLIP's image tower beside Hugging Face's torch model, and loading its file",
+    "decode": "greedy tokens a second beside Hugging Face's generate in torch",
     "extract": "pictures a second through a frozen encoder",
     "loader": "pictures a second from JPEG to array",
     "startup": "seconds to import, to answer --help, to compile first and from the cache",

@@ -1,14 +1,10 @@
 """Is CLIP's image tower as quick as Hugging Face's torch model, and how long does its file load?
 
-  python -m mmjax.bench.clip_forward [--rounds 10] [--batch-size 8]
-
-ViT-B/32 at 224 pixels, random weights, float32. Both sides read one folder that the bench writes,
-compute the same pictures, and take turns; torch is needed (the `parity` extra).
+ViT-B/32 at 224 pixels, random weights, float32. Both sides read one folder that the bench writes.
 """
 
-import argparse
+import importlib
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from mmjax.bench.harness import Grid, Options, Report, compare
 from mmjax.encoders import Encoder, load_encoder
+from mmjax.errors import MmjaxError
 
 PIXELS = {
     "size": {"shortest_edge": 224},
@@ -55,8 +53,7 @@ def load(folder: Path) -> tuple[Encoder, float]:
 
 def sides(encoder: Encoder, model: Any, pixels: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
     """One call each of mmjax and torch; both return embeddings on the host."""
-    import torch
-
+    torch: Any = importlib.import_module("torch")  # a peer to measure, not a dependency
     apply = jax.jit(lambda params, x: encoder.apply(params, {"pixel_values": x}).pooled)
     nchw = torch.tensor(pixels.transpose(0, 3, 1, 2))
 
@@ -67,40 +64,35 @@ def sides(encoder: Encoder, model: Any, pixels: np.ndarray) -> dict[str, Callabl
     return {"mmjax": lambda: np.asarray(apply(encoder.params, pixels)), "torch": theirs}
 
 
-def spread(values: list[float]) -> str:
-    """Median and quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.2f} (quartiles {low:.2f} to {high:.2f})"
+def run(options: Options) -> Report:
+    """Times the image tower, after checking that both sides embed alike.
 
+    Args:
+      options: the first of `batches` replaces a batch of 8.
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=10, help="calls of each side, in turn")
-    parser.add_argument("--batch-size", type=int, default=8, help="pictures a call")
-    args = parser.parse_args()
+    Returns:
+      Seconds of each side, and of loading the file.
+
+    Raises:
+      MmjaxError: the sides embed differently.
+    """
+    if options.peer != "torch":
+        return Report([Grid("CLIP's image tower: skipped (--peer torch)", (), ())])
+    (batch, *_) = options.sizes((8,), (8,))
     with tempfile.TemporaryDirectory() as folder:
         model = write(Path(folder))
         size = (Path(folder) / "model.safetensors").stat().st_size
         encoder, loading = load(Path(folder))
-    shape = (args.batch_size, 224, 224, 3)
-    calls = sides(encoder, model, np.random.default_rng(0).standard_normal(shape, np.float32))
-    outputs = {name: call() for name, call in calls.items()}  # compiles and warms up
-    error = float(np.abs(outputs["mmjax"] - outputs["torch"]).max())
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(args.rounds):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - began)
-    print(f"CLIP ViT-B/32 image tower, float32, batch {args.batch_size}, {args.rounds} rounds")
-    for name, taken in seconds.items():
-        print(f"{name}: {spread([args.batch_size / s for s in taken])} images/s")
-    ratios = [t / m for m, t in zip(seconds["mmjax"], seconds["torch"], strict=True)]
-    print(f"mmjax / torch: {spread(ratios)}")
-    print(f"largest difference of embeddings: {error:.1e}")
-    print(f"image tower of a file of {size / 1e6:.0f} MB loaded in {loading:.1f} s")
-
-
-if __name__ == "__main__":
-    main()
+    pixels = np.random.default_rng(0).standard_normal((batch, 224, 224, 3), np.float32)
+    calls = sides(encoder, model, pixels)
+    ours, theirs = (call() for call in calls.values())
+    if not np.allclose(ours, theirs, atol=1e-3):
+        raise MmjaxError("the sides embed differently, so their times say nothing")
+    found = compare(calls, options.num_rounds)
+    return Report(
+        [
+            found.grid(f"CLIP ViT-B/32, image tower, batch {batch}, f32"),
+            Grid("Loading it", ("file", "seconds"), ((f"{size / 1e6:.0f} MB", f"{loading:.1f}"),)),
+        ],
+        {**found.samples(), "loading": loading, "bytes": size, "batch": batch},
+    )

@@ -1,16 +1,10 @@
 """How quickly does a language model write, beside Hugging Face's `generate` in torch?
 
-  python -m mmjax.bench.decode [--model asset:smollm2-135m-instruct] [--rounds 5] [--batch 1]
-
 Both sides hold the same float32 weights and write greedily, from the same prompts, the same number
-of tokens, round by round in turn; the tokens are compared before anything is timed. Without torch,
-its row is left out.
+of tokens.
 """
 
-import argparse
 import importlib
-import importlib.util
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from mmjax.bench.harness import Grid, Options, Report, compare
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.files import resolve
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 from mmjax.generation import decode, generate
 
+MODEL = "asset:smollm2-135m-instruct"
 PROMPT = "Once upon a time, in a small town between two mountains, there lived an old clock maker"
 
 Side = Callable[[], np.ndarray]  # one round; returns the new tokens [batch, new]
@@ -104,46 +100,39 @@ def compile_seconds(model: LanguageModel, prompts: list[list[int]], new: int) ->
     return time.perf_counter() - began
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--model", default="asset:smollm2-135m-instruct", help="a LLaMA's source")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each side, in turn")
-    parser.add_argument("--batch", type=int, default=1, help="rows")
-    parser.add_argument("--new", type=int, default=64, help="tokens to write")
-    args = parser.parse_args()
-    model = load_encoder(args.model)
-    if not isinstance(model, LanguageModel):
-        raise MmjaxError(f"{args.model} is no language model")
-    prompts = [model.encode_prompt(PROMPT)] * args.batch
-    compiling = compile_seconds(model, prompts, args.new)
-    sides = {"mmjax": mmjax_side(model, prompts, args.new)}
-    if importlib.util.find_spec("torch"):
-        sides["transformers"] = torch_side(str(resolve(args.model)), prompts, args.new)
-    first = {name: side() for name, side in sides.items()}  # warms up too
-    same = all(np.array_equal(first["mmjax"], tokens) for tokens in first.values())
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(args.rounds):
-        for name, side in sides.items():
-            began = time.perf_counter()
-            side()
-            seconds[name].append(time.perf_counter() - began)
-    rate = args.new * args.batch  # tokens a round
-    for name, times in seconds.items():
-        rates = [rate / t for t in times]
-        print(f"{name:>12}: {statistics.median(rates):.2f} tokens/s ({_spread(rates)})")
-    print(f"compiling the decoding loop: {compiling:.1f} s; same tokens: {same}")
-    if len(sides) > 1:
-        ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
-        print(
-            f"time of mmjax / transformers, median of {args.rounds} rounds: "
-            f"{statistics.median(ratios):.2f} ({_spread(ratios)})"
-        )
+def run(options: Options) -> Report:
+    """Times greedy generation, after checking that both sides write the same tokens.
 
+    Args:
+      options: the first of `batches` is the number of rows; `full` writes 64 tokens, else 16.
 
-def _spread(values: list[float]) -> str:
-    return f"{min(values):.2f} to {max(values):.2f}"
+    Returns:
+      Seconds of each side, tokens a second, and what the loop takes to compile.
 
-
-if __name__ == "__main__":
-    main()
+    Raises:
+      MmjaxError: the sides write different tokens.
+    """
+    (rows,), new = options.sizes((1,), (1,))[:1], 64 if options.full else 16
+    model = load_encoder(MODEL)
+    assert isinstance(model, LanguageModel)
+    prompts = [model.encode_prompt(PROMPT)] * rows
+    compiling = compile_seconds(model, prompts, new)
+    sides = {"mmjax": mmjax_side(model, prompts, new)}
+    if options.peer == "torch":
+        sides["transformers"] = torch_side(str(resolve(MODEL)), prompts, new)
+    tokens = {name: side() for name, side in sides.items()}
+    if not all(np.array_equal(tokens["mmjax"], written) for written in tokens.values()):
+        raise MmjaxError("the sides write different tokens, so their times say nothing")
+    found = compare(sides, options.num_rounds)
+    rates = [(name, f"{rows * new * 2 / min(s):.1f}") for name, s in found.seconds.items()]
+    return Report(
+        [
+            found.grid(f"{MODEL}, {rows} rows, {new} new tokens, greedy, f32"),
+            Grid(
+                "Tokens a second",
+                ("side", "best"),
+                (*rates, ("seconds to compile the loop", f"{compiling:.1f}")),
+            ),
+        ],
+        {**found.samples(), "compiling": compiling, "rows": rows, "new": new},
+    )

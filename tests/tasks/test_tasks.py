@@ -180,6 +180,16 @@ def test_the_adapter_does_not_see_padding():
     np.testing.assert_allclose(found, applied(adapter, params, tokens, mask), atol=1e-5)
 
 
+def test_members_share_the_transformer_and_differ_in_their_maps():
+    adapter = LanguageAdapter(6, 8, 1, 2, 4, 0.1, skip=True, skip_hidden=5, members=3)
+    tokens, mask = inputs("foreign").values()
+    params = initial(adapter, tokens, mask)
+    found = applied(adapter, params, tokens, mask)
+    assert found.shape == (3, len(tokens), 6)
+    assert sorted(params["params"]["skip"]) == ["member_0", "member_1", "member_2"]
+    assert len({float(abs(member).sum()) for member in found}) == 3
+
+
 def test_a_text_without_tokens_stays_finite():
     tokens, mask = jnp.ones((2, 3, 4)), jnp.zeros((2, 3), bool)
     np.testing.assert_array_equal(masked_mean(tokens, mask), 0)
