@@ -34,6 +34,7 @@ def get_config(size: str = "full") -> ConfigDict:
         exclude_labels=("flags", "component"),
         test_fraction=0.2,
         val_fraction=0.1,
+        keep_families=True,
         limit=160 if tiny else 0,
     )
     config.image_head = dict(hidden=(512,), out_dim=256, dropout=0.4, hidden_dropout=0.3, members=2)

@@ -75,6 +75,8 @@ class PairsSpec:
       exclude_labels: labels that are left out.
       test_fraction: share of items held out for the test, families kept whole.
       val_fraction: share of items held out for model selection, families kept whole.
+      keep_families: False deals items one by one, so that near-duplicates of what is tested may be
+        trained on: only for comparison with figures that were measured so.
       limit: at most so many items (0: all); for quick tries.
       domain: which of the items are a domain with a split of its own.
     """
@@ -85,6 +87,7 @@ class PairsSpec:
     exclude_labels: tuple[str, ...] = ()
     test_fraction: float = 0.2
     val_fraction: float = 0.1
+    keep_families: bool = True
     limit: int = 0
     domain: DomainSpec = field(default_factory=DomainSpec)
 

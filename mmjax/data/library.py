@@ -218,7 +218,7 @@ class Library:
         ]
         shares = spec.domain if domain and labels else spec
         split = split_by_family(
-            [items[i].family for i in chosen],
+            [items[i].family if spec.keep_families else items[i].id for i in chosen],
             seed_for(seed, "split"),
             shares.test_fraction,
             shares.val_fraction,

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
+from mmjax.data.library import Library
+from mmjax.data.records import Corpus, Item
 from mmjax.data.splits import split_by_family
 from mmjax.errors import MmjaxError
+from mmjax.spec import PairsSpec
 
 FAMILIES = [f"f{i // 3}" for i in range(300)]
 
@@ -36,3 +39,12 @@ def test_a_test_set_of_the_data_itself_is_taken_and_validation_dealt_from_the_re
 def test_one_family_cannot_be_split():
     with pytest.raises(MmjaxError, match="leave nothing for"):
         split_by_family(["same"] * 50, 0, 0.2, 0.1)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_recipe_may_deal_the_members_of_a_family_apart(keep, mesh, monkeypatch):
+    items = tuple(Item(str(i), str(i // 10), "", {}, {}) for i in range(100))
+    monkeypatch.setattr(Library, "corpus", lambda self, spec: Corpus("x", items, {}, ""))
+    split = Library(mesh(1, 1), ("zh", "en")).split(PairsSpec(keep_families=keep), 0)
+    sides = [{items[i].family for i in indices} for indices in split.values()]
+    assert (sum(map(len, sides)) == 10) == keep
