@@ -41,7 +41,7 @@ def load_base(
     task, below, _ = load_base_of(card, folder, towers, mesh)
     if below:
         frozen["below"] = below
-    return make_task(stage_of(card), towers, task), frozen, card
+    return make_task(stage_of(card), towers, task, mesh), frozen, card
 
 
 def load_base_of(

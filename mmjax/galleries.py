@@ -1,5 +1,6 @@
 """Pictures for the report: what was found for queries, and which pairs weigh most."""
 
+import dataclasses
 import io
 from collections.abc import Iterator
 
@@ -118,6 +119,7 @@ def hard_samples(run: Run, recipe: Recipe, library: Library, count: int = 8) -> 
     assembly, trainable = load_trained(run, library)
     task, train = assembly.task, assembly.data.train
     assert isinstance(task, DomainTask)
+    task = dataclasses.replace(task, mesh=None)  # all pairs at once need not divide over a mesh
     assert train is not None
     functions = Published(task, library.mesh).bind(trainable, assembly.frozen)
     scales = {

@@ -97,7 +97,8 @@ def assemble(run: Run, library: Library) -> Assembly:
         # Encoders run in the step: their weights are an argument of it, like everything frozen.
         for role, spec in run.stage.encoders.items():
             frozen[role] = library.encoder(spec).params
-    return Assembly(make_task(run.stage, data.towers, base_task), data, frozen, base_card)
+    task = make_task(run.stage, data.towers, base_task, library.mesh)
+    return Assembly(task, data, frozen, base_card)
 
 
 def load_trained(run: Run, library: Library) -> tuple[Assembly, PyTree]:

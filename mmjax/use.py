@@ -74,7 +74,7 @@ class Adapted:
             for role, spec in self._specs.items()
         }
         base, frozen, _ = load_base_of(self.card, folder, towers, self._mesh)
-        task = make_task(stage, towers, base)
+        task = make_task(stage, towers, base, self._mesh)
         trainable = sharding.place(params, self._mesh)
         self._functions = Published(task, self._mesh).bind(trainable, frozen)
         self._text_role = stage.text_role

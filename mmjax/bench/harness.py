@@ -139,8 +139,11 @@ class Comparison:
 def compare(sides: Mapping[str, Callable[[], Any]], rounds: int) -> Comparison:
     """Times sides in turn: there and back in every round, so that drift hits all alike.
 
+    Each timed run follows an untimed one of the same side: whoever runs behind a side that has
+    just returned gigabytes to the system would pay for its pages (seen: 10 % of A/A).
+
     Args:
-      sides: name -> a call that returns when its work is done; warmed up here.
+      sides: name -> a call that returns when its work is done.
       rounds: how often.
 
     Returns:
@@ -154,6 +157,7 @@ def compare(sides: Mapping[str, Callable[[], Any]], rounds: int) -> Comparison:
     for _ in range(rounds):
         taken = dict.fromkeys(seconds, 0.0)
         for name, run in (*order, *reversed(order)):
+            run()
             began = time.perf_counter()
             run()
             taken[name] += time.perf_counter() - began

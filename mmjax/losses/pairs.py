@@ -75,7 +75,8 @@ def prepare(
 ) -> Pairs:
     """Checks a batch.
 
-    Values can be looked at outside `jax.jit` only, where bad ones raise. Under `jax.jit` features
+    Values can be looked at outside `jax.jit` only, where bad ones raise and equal texts without
+    `positives` are warned of. Under `jax.jit` features
     that are not finite make the loss NaN and every gradient 0, so that the step is lost and not
     the model; a weight that is negative or not finite counts as 0.
 
@@ -112,6 +113,8 @@ def prepare(
             f"{AXIS!r} axis; pad them to a multiple and mask the padding"
         )
     valid = jnp.ones(size, bool) if mask is None else mask.astype(bool)
+    if positives is None and _visible(text) and _visible(valid):
+        warn_duplicates([row.tobytes() for row in np.asarray(text)[np.asarray(valid)]], "texts")
     finite = jnp.isfinite(image).all(axis=1) & jnp.isfinite(text).all(axis=1)
     _refuse(~finite, "features are not finite numbers")
     weights = jnp.ones(size, jnp.float32) if weights is None else weights
@@ -141,9 +144,14 @@ def _shield(x: Float[Array, "..."], sound: Bool[Array, ""]) -> Float[Array, "...
 _shield.defvjp(lambda x, sound: (x, sound), lambda sound, by_x: (jnp.where(sound, by_x, 0), None))
 
 
+def _visible(x: Array) -> bool:
+    """Whether there are values to look at: not in a traced array, nor in other processes' rows."""
+    return not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)
+
+
 def _refuse(wrong: Bool[Array, " b"], what: str) -> None:
-    """Raises where values can be seen; a traced or another process's array has none to see."""
-    if isinstance(wrong, Tracer) or not wrong.is_fully_addressable:
+    """Raises where values can be seen."""
+    if not _visible(wrong):
         return
     rows = np.flatnonzero(wrong)
     if len(rows):

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
 
 from mmjax.adapters.language import masked_mean
 from mmjax.adapters.projection import ProjectionHead, unit
 from mmjax.losses.contrastive import info_nce
+from mmjax.losses.pairs import PairLoss
 from mmjax.metrics import Metrics, mean_of
 from mmjax.spec import HeadSpec, LossSpec
 from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
@@ -30,6 +32,7 @@ class ContrastiveTask:
       image_head: sizes of the head on image features.
       text_head: sizes of the head on text features.
       loss_spec: temperature and label smoothing.
+      mesh: the loss goes round its data axis; None leaves a sharded batch to the compiler.
     """
 
     image: Tower
@@ -37,6 +40,7 @@ class ContrastiveTask:
     image_head: HeadSpec
     text_head: HeadSpec
     loss_spec: LossSpec
+    mesh: Mesh | None = None
 
     def _head(self, role: str) -> ProjectionHead:
         spec = {"image": self.image_head, "text": self.text_head}[role]
@@ -117,20 +121,19 @@ class ContrastiveTask:
     def loss(
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Symmetric InfoNCE over the global batch; see `mmjax.losses.contrastive.info_nce`."""
+        """Symmetric InfoNCE over the global batch; equal texts are positives of each other."""
         image_key, text_key = jax.random.split(key)
         image = self.members(self.embed("image", trainable, frozen, batch["image"], image_key))
         text = self.members(self.embed("text", trainable, frozen, batch["text"], text_key))
-        logit_scale = self.logit_scale(trainable)
-        each = member_info_nce(image, text, logit_scale, self.loss_spec.label_smoothing)
-        similarity = jnp.einsum("mid,mjd->ij", image, text)
-        nearest = jnp.argmax(similarity, axis=-1) == jnp.arange(len(each))
+        logit_scale, captions = self.logit_scale(trainable), batch["text"]["row"]
+        smoothing = self.loss_spec.label_smoothing
+        loss, pairs = member_info_nce(image, text, logit_scale, captions, smoothing, self.mesh)
         metrics = {
-            "contrastive": mean_of(each),
-            "batch_accuracy": mean_of(nearest.astype(jnp.float32)),
+            "contrastive": mean_of(pairs.loss),
+            "probability": mean_of(pairs.probability),
             "temperature": mean_of(jnp.exp(-logit_scale)[None]),
         }
-        return each.mean(), metrics
+        return loss, metrics
 
     def functions(self) -> Mapping[str, EmbedFn]:
         """`embed_images` and `embed_texts`, both onto the unit sphere of the joint space."""
@@ -144,11 +147,31 @@ def member_info_nce(
     image: Float[Array, "m b e"],
     text: Float[Array, "m b e"],
     logit_scale: Float[Array, ""],
+    captions: Int[Array, " b"],
     label_smoothing: float,
-) -> Float[Array, " b"]:
-    """Symmetric InfoNCE of every member on its own, averaged over members, for every pair."""
-    losses = [
-        info_nce(*pair, logit_scale, label_smoothing=label_smoothing)[1].loss
+    mesh: Mesh | None,
+) -> tuple[Float[Array, ""], PairLoss]:
+    """Symmetric InfoNCE of every member on its own, averaged over members.
+
+    Args:
+      image: unit vectors.
+      text: the same.
+      logit_scale: logarithm of the inverse temperature.
+      captions: equal ones are the same text, hence positives of each other.
+      label_smoothing: share of the target spread over the batch.
+      mesh: see `ContrastiveTask`.
+
+    Returns:
+      (scalar, what each pair counted).
+    """
+    found = [
+        info_nce(
+            *pair,
+            logit_scale,
+            positives=captions,
+            label_smoothing=label_smoothing,
+            mesh=mesh,
+        )
         for pair in zip(image, text, strict=True)
     ]
-    return jnp.stack(losses).mean(axis=0)
+    return jax.tree.map(lambda *each: jnp.stack(each).mean(axis=0), *found)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from mmjax.adapters.residual import ResidualAdapter
@@ -33,6 +34,7 @@ class DomainTask:
       weighting: which pairs and negatives count more.
       continual: what holds on to the base's knowledge.
       loss_spec: temperature and label smoothing.
+      mesh: the loss goes round its data axis; None leaves a sharded batch to the compiler.
     """
 
     base: DualEncoder
@@ -40,6 +42,7 @@ class DomainTask:
     weighting: WeightingSpec
     continual: ContinualSpec
     loss_spec: LossSpec
+    mesh: Mesh | None = None
 
     @property
     def text_role(self) -> str:
@@ -128,6 +131,7 @@ class DomainTask:
             label_smoothing=self.loss_spec.label_smoothing,
             hard=hard[w.pairs],
             negatives=negatives,
+            mesh=self.mesh,
         )
 
     def loss(

@@ -134,9 +134,11 @@ class LanguageTask:
         if "image" in batch:
             image = self.embed("image", trainable, frozen, batch["image"])
             pairs = self.base.members(image), self.base.members(self._joint(frozen, members))
+            logit_scale, captions = self.logit_scale(trainable), batch["foreign"]["row"]
             smoothing = self.loss_spec.label_smoothing
-            each = member_info_nce(*pairs, self.logit_scale(trainable), smoothing)
-            return each.mean(), {"contrastive": mean_of(each)}
+            loss, found = member_info_nce(*pairs, logit_scale, captions, smoothing, self.base.mesh)
+            metrics = {"contrastive": found.loss, "probability": found.probability}
+            return loss, {name: mean_of(each) for name, each in metrics.items()}
         teacher = jax.lax.stop_gradient(self._teacher(frozen, batch["text"]))
         kind = self.loss_spec.kind.removeprefix("distill_")
         name = self.loss_spec.distill if kind == "two_stage" else kind

@@ -128,3 +128,14 @@ def test_duplicates_are_counted(caplog):
         assert not caplog.messages
         assert pairs.warn_duplicates(["a", "b", "a", "a"]) == 2
     assert "2 of 4 captions" in caplog.messages[0]
+
+
+def test_equal_texts_are_told_of_where_no_positives_are_given(caplog):
+    image = jnp.eye(4)
+    text = image.at[3].set(image[0])
+    with caplog.at_level(logging.WARNING, "mmjax"):
+        contrastive.info_nce(image, text, 1.0, positives=jnp.array([0, 1, 2, 0]))
+        contrastive.info_nce(image, text, 1.0, mask=jnp.array([True, True, True, False]))
+        assert not caplog.messages
+        contrastive.info_nce(image, text, 1.0)
+    assert "1 of 4 texts" in caplog.messages[0]

@@ -1,5 +1,7 @@
 """Behaviours that every task must have, one row a task."""
 
+import dataclasses
+import re
 from typing import Any
 
 import jax
@@ -29,6 +31,7 @@ from mmjax.tasks.domain import DomainTask
 from mmjax.tasks.language import LanguageTask
 
 D_IMAGE, D_TEXT, D_FOREIGN, B, L = 12, 10, 8, 16, 4
+ROWS = jnp.arange(B, dtype=jnp.int32)
 HEAD = HeadSpec(hidden=(16,), out_dim=6, dropout=0.1, hidden_dropout=0.1, members=2)
 BASE = ContrastiveTask(Tower("image", D_IMAGE), Tower("text", D_TEXT), HEAD, HEAD, LossSpec())
 ADAPTER = AdapterSpec(
@@ -75,10 +78,10 @@ def inputs(role, seed=0):
     if role == "foreign":
         mask = np.arange(L) < rng.integers(1, L + 1, B)[:, None]
         tokens = rng.normal(size=(B, L, D_FOREIGN)).astype(np.float32) * mask[..., None]
-        return {"features": jnp.asarray(tokens), "mask": jnp.asarray(mask)}
+        return {"features": jnp.asarray(tokens), "mask": jnp.asarray(mask), "row": ROWS}
     width = {"image": D_IMAGE, "text": D_TEXT}[role.removeprefix("general_")]
     features = jnp.asarray(rng.normal(size=(B, width)).astype(np.float32))
-    return {"features": features, "row": jnp.arange(B, dtype=jnp.int32)}
+    return {"features": features, "row": ROWS}
 
 
 @pytest.fixture(params=TASKS)
@@ -151,16 +154,54 @@ def test_published_functions_give_finite_unit_vectors(setup):
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("devices", [2, 8])
-@pytest.mark.parametrize("setup", ["contrastive", "distill_mse", "domain"], indirect=True)
-def test_a_step_does_not_depend_on_the_mesh(setup, devices, mesh):
+def on_ring(task, ring):
+    """The task as a recipe makes it on a mesh of several devices."""
+    if isinstance(task, LanguageTask):
+        return dataclasses.replace(task, base=dataclasses.replace(task.base, mesh=ring))
+    return dataclasses.replace(task, mesh=ring)
+
+
+@pytest.mark.parametrize(
+    "setup", ["contrastive", "distill_mse", "language contrastive", "domain"], indirect=True
+)
+def test_a_step_does_not_depend_on_the_mesh(setup, mesh):
     task, trainable, frozen, batch = setup
     _, alone, _ = run(task, trainable, frozen, batch, steps=3)
-    many = mesh(devices)
+    many = mesh(8)
     host = jax.tree.map(np.asarray, batch)
     placed = place(trainable, many), place(frozen, many), place_batch(host, many)
-    _, together, _ = run(task, *placed, steps=3)
+    _, together, _ = run(on_ring(task, many), *placed, steps=3)
     np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("setup", ["contrastive", "domain, hard"], indirect=True)
+def test_no_device_ever_holds_a_whole_tower(setup, mesh):
+    task, trainable, frozen, batch = setup
+    many = mesh(8)
+    batch = place_batch(jax.tree.map(np.asarray, batch), many)
+    placed = place(trainable, many), place(frozen, many)
+    loss = jax.jit(jax.grad(on_ring(task, many).loss, has_aux=True))
+    compiled = loss.lower(*placed, batch, jax.random.key(0)).compile().as_text() or ""
+    assert "collective-permute" in compiled
+    assert not [
+        line for line in compiled.splitlines() if re.search(rf"= f32\[{B},.*all-gather", line)
+    ]
+
+
+@pytest.mark.parametrize("setup", ["contrastive", "language contrastive", "domain"], indirect=True)
+def test_equal_texts_are_positives_of_each_other(setup):
+    task, trainable, frozen, batch = setup
+    role = task.text_role
+    features = batch[role]["features"]
+    twin = {"features": features.at[1].set(features[0])}
+    if "mask" in batch[role]:
+        twin["mask"] = batch[role]["mask"].at[1].set(batch[role]["mask"][0])
+
+    def probability(rows):
+        inputs = {**batch, role: {**twin, "row": rows}}
+        return task.loss(trainable, frozen, inputs, jax.random.key(0))[1]["probability"].total
+
+    assert probability(ROWS.at[1].set(0)) > 1.01 * probability(ROWS)
 
 
 def initial(module, *inputs) -> Any:
@@ -173,7 +214,7 @@ def applied(module, params, *inputs) -> Any:
 
 def test_the_adapter_does_not_see_padding():
     adapter = LanguageAdapter(6, 8, 2, 2, 4, 0.1)
-    tokens, mask = inputs("foreign").values()
+    tokens, mask, _ = inputs("foreign").values()
     params = initial(adapter, tokens, mask)
     wider = jnp.pad(tokens, ((0, 0), (0, 4), (0, 0)), constant_values=9.0)
     found = applied(adapter, params, wider, jnp.pad(mask, ((0, 0), (0, 4))))
@@ -182,7 +223,7 @@ def test_the_adapter_does_not_see_padding():
 
 def test_members_share_the_transformer_and_differ_in_their_maps():
     adapter = LanguageAdapter(6, 8, 1, 2, 4, 0.1, skip=True, skip_hidden=5, members=3)
-    tokens, mask = inputs("foreign").values()
+    tokens, mask, _ = inputs("foreign").values()
     params = initial(adapter, tokens, mask)
     found = applied(adapter, params, tokens, mask)
     assert found.shape == (3, len(tokens), 6)
