@@ -168,6 +168,7 @@ def test_constants_in_the_processors_own_file(make, golden):
     assert max(errors(llava(path), golden("llava_tiny"))) <= 1e-5
 
 
+@pytest.mark.slow
 def test_int8_and_bfloat16(make, golden):
     path, arrays = make("llava_next_tiny"), golden("llava_next_tiny")
     small = llava(path, quantize="int8")
@@ -256,6 +257,7 @@ def test_a_model_without_eyes_says_so(folder):
         generate(llava(folder("llama_tiny")), [[5]], 2, images=[[np.zeros((4, 4, 3), np.uint8)]])
 
 
+@pytest.mark.slow
 def test_an_adapter_in_the_decoder(make, golden):
     model, arrays = llava(make("llava_tiny")), golden("llava_tiny")
     adapted = model.with_attention_input(lambda a, x: x * (1 + a["scale"][None, None]))
