@@ -30,7 +30,9 @@ class Leaf:
         self._placement, self._dtype = placement, np.dtype(dtype)
         self._host: np.ndarray | None = None
         self._device: jax.Array | None = None
-        if stacked and np.prod(shape) * self._dtype.itemsize >= STREAMED:
+        # A CPU's default device takes the host's array itself: it is never there twice.
+        shared = placement is None and jax.default_backend() == "cpu"
+        if stacked and not shared and np.prod(shape) * self._dtype.itemsize >= STREAMED:
             self._device = _zeros(shape, self._dtype, placement)
             self._layer = None
             if placement is not None:

@@ -1,5 +1,6 @@
 """LLaVAs beside live torch: variants of features and layouts, tiles, greedy texts."""
 
+import functools
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mmjax.encoders import LanguageModel, load_encoder
+from mmjax.encoders.language_model import extend, logits
 from mmjax.encoders.llava import LlavaConfig
 from mmjax.encoders.llava_images import best_size, load_llava_images, unpad
 from mmjax.generation import generate
@@ -81,7 +83,7 @@ def made(tiled: bool, folder, write_tokenizer, **changes: Any) -> tuple[Any, Lan
     ],
 )
 def test_random_models(tiled, changes, tmp_path, write_tokenizer):
-    """Logits, with padding, three pictures in a prompt, two in a row, one and none."""
+    """With padding; three pictures in a prompt, two in a row, one, none."""
     import torch
 
     theirs, ours = made(tiled, tmp_path, write_tokenizer, **changes)
@@ -94,15 +96,21 @@ def test_random_models(tiled, changes, tmp_path, write_tokenizer):
     for row, expanded in enumerate(mixed.ids):
         padded[row, : len(expanded)], mask[row, : len(expanded)] = expanded, 1
     pixels = torch_pixels(tiled, [p for row in pictures for p in row])
+    inputs = {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(mask)}
     with torch.no_grad():
-        logits = theirs(
-            input_ids=torch.tensor(padded), attention_mask=torch.tensor(mask), **pixels
-        ).logits.numpy()
+        hidden = theirs.model(**inputs, **pixels).last_hidden_state
+        expected = hidden.numpy(), theirs.lm_head(hidden).numpy()
     prepared, _ = prepare(ours, ids, 1, pictures)
-    inputs = {"embeddings": prepared.embeddings, "attention_mask": prepared.mask}
-    found = np.asarray(jax.jit(ours.logits)(ours.params, inputs))
-    for row, n in enumerate(mask.sum(1)):
-        assert np.abs(found[row, -n:] - logits[row, :n]).max() <= 1e-5
+    found = forward(ours.module, ours.params, *prepared)
+    for a, b in zip(found, expected, strict=True):
+        for row, n in enumerate(mask.sum(1)):
+            assert np.abs(np.asarray(a)[row, -n:] - b[row, :n]).max() <= 1e-5
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward(module, params, embeddings, mask):
+    hidden, _ = extend(module, params, None, embeddings, mask)
+    return hidden, logits(module, params, hidden)
 
 
 @pytest.mark.parametrize("tiled", [False, True])
