@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mmjax.encoders.files import read_json
-from mmjax.encoders.readers import sentencepiece
+from mmjax.encoders.readers import sentencepiece, tiktoken
 from mmjax.encoders.readers.gguf_llama import halves, tokenizer_of
 from mmjax.encoders.readers.torch_file import TorchFile
 from mmjax.errors import WeightsError
@@ -67,10 +67,11 @@ class MetaLlama:
             raise WeightsError(f"{folder} has {PARAMS} but no consolidated.00.pth")
         opened = {number: TorchFile(path) for number, path in found.items()}
         any_shard = next(iter(opened.values()))
-        if _FIRST not in any_shard.keys():  # noqa: SIM118  (a file is not a mapping)
-            raise WeightsError(f"{folder}: {_FIRST} lacks; the shards hold no LLaMA")
-        rows = any_shard.header(_FIRST)[1][0]
-        count = self._param("dim") // max(rows, 1)
+        if not {_FIRST, _TABLE} <= set(any_shard.keys()):
+            raise WeightsError(f"{folder}: {_FIRST} or {_TABLE} lacks; the shards hold no LLaMA")
+        if any(len(any_shard.header(name)[1]) != 2 for name in (_FIRST, _TABLE)):
+            raise WeightsError(f"{folder}: {_FIRST} and {_TABLE} must be matrices")
+        count = self._size("dim") // max(any_shard.header(_FIRST)[1][0], 1)
         lacking = [f"consolidated.{i:02d}.pth" for i in range(count) if i not in opened]
         further = [found[i].name for i in sorted(found) if i >= count]
         if lacking or further:
@@ -101,7 +102,7 @@ class MetaLlama:
     def _name(self, name: str) -> tuple[str, int | None]:
         if name == _TABLE:
             # Columns up to LLaMA 2, rows since LLaMA 3.
-            split = self._shards[0].header(name)[1][1] != self._param("dim")
+            split = self._shards[0].header(name)[1][1] != self._size("dim")
             return "model.embed_tokens.weight", int(split)
         stem = name.removesuffix(".weight")
         if stem in _NAMES and stem != name:
@@ -117,6 +118,12 @@ class MetaLlama:
         if key not in self._params:
             raise WeightsError(f"{self.folder / PARAMS} lacks {key!r}")
         return self._params[key]
+
+    def _size(self, key: str) -> int:
+        value = self._param(key)
+        if not isinstance(value, int) or value < 1:
+            raise WeightsError(f"{self.folder / PARAMS}: {key} is {value!r}, expected a count")
+        return value
 
     def keys(self) -> list[str]:
         """All tensor names, sorted."""
@@ -137,7 +144,7 @@ class MetaLlama:
         if axis is None and any(not np.array_equal(part, parts[0]) for part in parts[1:]):
             raise WeightsError(f"{self.folder}: the shards do not agree on {name}")
         array = parts[0] if axis is None or len(parts) == 1 else np.concatenate(parts, axis)
-        heads = {"q_proj": self._param("n_heads"), "k_proj": self._kv_heads}
+        heads = {"q_proj": self._size("n_heads"), "k_proj": self._kv_heads}
         for part, count in heads.items():
             if part in key:
                 return halves(array, count)
@@ -145,18 +152,18 @@ class MetaLlama:
 
     @property
     def _kv_heads(self) -> int:
-        return self._params.get("n_kv_heads") or self._param("n_heads")
+        return self._params.get("n_kv_heads") or self._size("n_heads")
 
     def config(self) -> dict[str, Any]:
         """The content of config.json that params.json and the shapes amount to."""
-        params, dim = self._params, self._param("dim")
+        params, dim = self._params, self._size("dim")
         theta = float(params.get("rope_theta", 10000.0))
         config: dict[str, Any] = {
             "model_type": "llama",
             "hidden_size": dim,
             "intermediate_size": self._width(),
-            "num_hidden_layers": self._param("n_layers"),
-            "num_attention_heads": self._param("n_heads"),
+            "num_hidden_layers": self._size("n_layers"),
+            "num_attention_heads": self._size("n_heads"),
             "num_key_value_heads": self._kv_heads,
             "rms_norm_eps": self._param("norm_eps"),
             "rope_theta": theta,
@@ -182,26 +189,32 @@ class MetaLlama:
 
     def _width(self) -> int:
         """The feed-forward width, as Meta's model.py rounds it."""
-        width = int(2 * 4 * self._param("dim") / 3)
+        width = int(2 * 4 * self._size("dim") / 3)
         if self._params.get("ffn_dim_multiplier") is not None:
             width = int(self._params["ffn_dim_multiplier"] * width)
-        multiple = self._param("multiple_of")
+        multiple = self._size("multiple_of")
         return multiple * (-(-width // multiple))
 
     def tokenizer(self) -> tuple[Tokenizer, dict[str, str], tuple[int, ...]]:
-        """The tokenizer in tokenizer.model, as LLaMA 1 and 2 have it.
+        """The tokenizer in tokenizer.model: sentencepiece's, or since LLaMA 3 a list of tokens.
 
         Returns:
           (tokenizer, {"bos_token": text, "eos_token": text}, ids that end a text).
 
         Raises:
-          WeightsError: no such file, or one that is not a sentencepiece BPE.
+          WeightsError: no such file, or one that is of neither kind.
         """
         path = self.folder / "tokenizer.model"
         if not path.is_file():
             raise WeightsError(f"{self.folder} has neither tokenizer.json nor tokenizer.model")
-        meta = sentencepiece.read(path)
+        with path.open("rb") as file:
+            listed = file.read(1) not in (b"", b"\n")  # a message begins with its field 1
+        words = self.header("model.embed_tokens.weight")[1][0]
+        meta = tiktoken.read(path, words) if listed else sentencepiece.read(path)
         tokens = meta["tokenizer.ggml.tokens"]
-        ends = [meta[f"tokenizer.ggml.{name}_token_id"] for name in ("bos", "eos")]
-        special = {"bos_token": tokens[ends[0]], "eos_token": tokens[ends[1]]}
-        return tokenizer_of(meta), special, (ends[1],)
+        if len(tokens) > words:
+            raise WeightsError(f"{path} has {len(tokens)} tokens but the model only {words}")
+        ids = {n: meta.get(f"tokenizer.ggml.{n}_token_id") for n in ("bos", "eos", "eot")}
+        special = {f"{name}_token": tokens[ids[name]] for name in ("bos", "eos")}
+        ends = tuple(ids[name] for name in ("eos", "eot") if ids[name] is not None)
+        return tokenizer_of(meta), special, ends

@@ -38,10 +38,7 @@ def read(path: Path) -> dict[str, Any]:
         if not tokens or max(ids.values()) >= len(tokens):
             raise WeightsError(f"{path} has {len(tokens)} pieces, fewer than its special ones need")
     except (ValueError, KeyError, IndexError, StopIteration, TypeError, struct.error) as error:
-        raise WeightsError(
-            f"{path} is no sentencepiece model, or damaged ({error!r}); LLaMA 3's tokenizer.model "
-            "is of another kind: put Hugging Face's tokenizer.json beside it"
-        ) from error
+        raise WeightsError(f"{path} is no sentencepiece model, or damaged ({error!r})") from error
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": tokens,

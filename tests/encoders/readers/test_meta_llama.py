@@ -1,5 +1,7 @@
 """LLaMAs as Meta publishes them: shards, rotary rows, params.json, tokenizer.model."""
 
+import base64
+import itertools
 import json
 import struct
 
@@ -205,6 +207,7 @@ NORM, WO = {"norm.weight": np.zeros(DIM, "f4")}, {"layers.1.attention.wo.weight"
         (spoilt(n_layers=3), r"nothing feeds layers/.* for layers \[2\]"),
         (spoilt(use_scaled_rope=True), "says use_scaled_rope but not rope_scaling_factor"),
         (lambda f: (f / "params.json").write_text("{}"), "lacks 'dim'"),
+        (spoilt(dim="large"), "dim is 'large', expected a count"),
         (lambda f: (f / "tokenizer.json").unlink(), "neither tokenizer.json nor tokenizer.model"),
     ],
 )
@@ -282,5 +285,54 @@ def test_tokenizer_model_of_llama_2(tmp_path):
         b"YQ== 0\nYg== 1",
     ):
         (folder / "tokenizer.model").write_bytes(content)
+        with pytest.raises(MmjaxError, match=r"tokenizer\.model"):
+            load_encoder(folder)
+
+
+RANKS = [bytes([c]) for c in b"abcde "] + [
+    b"ab",
+    b"bc",
+    b"abc",
+    b"cd",
+    b" a",
+    b"abcd",
+    b" ab",
+    b"de",
+]
+RANKS += [
+    "苹".encode()[:1],
+    "苹".encode()[1:2],
+    "苹".encode()[2:],
+    "苹".encode()[:2],
+    "苹".encode(),
+]
+
+
+def byte_pairs(word):
+    """tiktoken's rule: join the two neighbours that make the token of the lowest rank."""
+    parts = [bytes([c]) for c in word]
+    while True:
+        pairs = [a + b for a, b in itertools.pairwise(parts)]
+        known = [pair for pair in pairs if pair in RANKS]
+        if not known:
+            return [RANKS.index(part) for part in parts]
+        at = pairs.index(min(known, key=RANKS.index))
+        parts[at : at + 2] = [pairs[at]]
+
+
+def test_tokenizer_model_of_llama_3(tmp_path):
+    folder = write_meta(tmp_path / "meta", 2, rows=True, params={"rope_theta": 500000.0})
+    lines = [base64.b64encode(token) + b" %d" % i for i, token in enumerate(RANKS)]
+    (folder / "tokenizer.model").write_bytes(b"\n".join(lines) + b"\n")
+    model = language_model(folder)
+    first = len(RANKS)
+    for word in ("abcd", "abcde", "bcde", "ecdabbc", "苹a", "aabcabcd", "e"):
+        ids = model.encode_prompt(word)
+        assert ids == [first, *byte_pairs(word.encode())], word
+        assert model.preprocess.tokenizer.decode(ids) == word
+    assert model.encode_prompt("<|eot_id|>") == [first, first + 9]
+    assert model.chat.eos_token_ids == (first + 1, first + 9)
+    for spoilt_lines in (lines[1:], [b"a*b 0"], [*lines, b"YQ== 3 4"], lines * 3):
+        (folder / "tokenizer.model").write_bytes(b"\n".join(spoilt_lines))
         with pytest.raises(MmjaxError, match=r"tokenizer\.model"):
             load_encoder(folder)
