@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AltCLIPConfig,
     AltCLIPModel,
@@ -33,6 +34,13 @@ from transformers import (
     Dinov2Model,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
     ViTConfig,
@@ -41,6 +49,10 @@ from transformers import (
     XLMRobertaModel,
 )
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import (
+    LlavaNextImageProcessorPil,
+)
 
 GOLDENS = Path(__file__).parents[1] / "tests" / "goldens"
 TEXTS = {
@@ -121,6 +133,66 @@ def llama_golden(name: str, seed: int, **changes: Any) -> None:
     with torch.no_grad():
         outputs: Any = model.eval()(torch.tensor(ids), attention_mask=torch.tensor(mask))
     save(name, model, {"input_ids": ids, "attention_mask": mask, "logits": outputs.logits.numpy()})
+
+
+# Wide, tall, near a square, smaller than a tile; and (height, width) of the tiles' canvases.
+LLAVA_PICTURES = [(30, 70), (61, 24), (33, 35), (9, 14)]
+LLAVA_PINPOINTS = [[20, 40], [40, 20], [40, 40], [60, 20], [20, 60]]
+LLAVA_PROMPTS = [
+    ("w5 <image> w6 w7 <image> w8", [0, 3]),
+    ("<image> w9", [1]),
+    ("w10 w11 w12", []),
+    ("w13 <image> w14 w15 w16", [2]),
+]
+
+
+def llava_golden(tiled: bool) -> None:
+    """A tiny LLaVA-1.5 or LLaVA-NeXT on texts with two, one and no picture, padded in front."""
+    text: dict[str, Any] = {"vocab_size": 52, "intermediate_size": 48, **SIZES}
+    text |= {"num_key_value_heads": 2, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5}
+    vision: dict[str, Any] = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 24}
+    vision |= {"intermediate_size": 48, "image_size": 20, "patch_size": 4}
+    shared: dict[str, Any] = {"text_config": {"model_type": "llama", **text}}
+    shared |= {"vision_config": {"model_type": "clip_vision_model", **vision}}
+    shared |= {"image_token_index": 50, "image_seq_length": 25}
+    words = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3}
+    words |= {f"w{i}": i for i in range(4, 50)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]")
+    fast.padding_side = "left"
+    fast.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    pixels: dict[str, Any] = {"size": {"shortest_edge": 20}, "crop_size": 20}
+    pixels |= {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}  # as the tests' folders
+    processor: Any
+    options: dict[str, Any] = {"patch_size": 4, "vision_feature_select_strategy": "default"}
+    options |= {"num_additional_image_tokens": 1}
+    if tiled:
+        pinpoints = {"image_grid_pinpoints": LLAVA_PINPOINTS}
+        model: Any = LlavaNextForConditionalGeneration(LlavaNextConfig(**shared, **pinpoints))
+        images = LlavaNextImageProcessorPil(**pixels, **pinpoints)
+        processor = LlavaNextProcessor(images, fast, **options)
+    else:
+        model = LlavaForConditionalGeneration(LlavaConfig(**shared))
+        processor = LlavaProcessor(LlavaImageProcessorPil(**pixels), fast, **options)
+    randomize(model.eval(), 10 + tiled)
+    table = model.model.language_model.embed_tokens.weight
+    table.data *= 0.02 / table.data.std()
+    pictures = [picture(*size, seed=i) for i, size in enumerate(LLAVA_PICTURES)]
+    texts, owned = zip(*LLAVA_PROMPTS, strict=True)
+    inputs = processor(
+        images=[Image.fromarray(pictures[i]) for row in owned for i in row],
+        text=list(texts),
+        padding=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        logits = model(**inputs).logits.numpy()
+    arrays = {f"picture_{i}": x for i, x in enumerate(pictures)}
+    arrays |= {"texts": np.array(texts), "owned": np.array(json.dumps(owned))}
+    arrays |= {"input_ids": inputs["input_ids"].numpy(), "logits": logits}
+    arrays |= {"attention_mask": inputs["attention_mask"].numpy()}
+    save("llava_next_tiny" if tiled else "llava_tiny", model, arrays)
 
 
 def dinov2_golden() -> None:
@@ -316,6 +388,8 @@ def main() -> None:
     classifier_golden(text | {"max_position_embeddings": 16})
     llama_golden("llama_tiny", 4, rope_parameters=LLAMA3)
     llama_golden("llama_tied_tiny", 5, tie_word_embeddings=True, num_key_value_heads=1)
+    llava_golden(tiled=False)
+    llava_golden(tiled=True)
     dinov2_golden()
     vit_golden()
     dual_goldens()

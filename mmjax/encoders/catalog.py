@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
-from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, vision, vit
+from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, llava, vision, vit
 from mmjax.encoders.convert import KeyRule
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
@@ -101,6 +101,15 @@ _LLAMA = Family(
     llama.IGNORED,
     llama.sharding,
 )
+_LLAVA = Family(
+    "llava",
+    "text",
+    llava.LlavaConfig.from_hf,
+    llava.Llava,
+    llava.key_table,
+    llava.IGNORED,
+    llava.sharding,
+)
 _ALTCLIP_TEXT = dataclasses.replace(
     BERT_WITH_HEAD, name="altclip", config=bert_heads.altclip_config
 )
@@ -116,6 +125,8 @@ FAMILIES: Mapping[str, tuple[Family, ...]] = {
     "dinov2": (_DINOV2,),
     "vit": (_VIT,),
     "llama": (_LLAMA,),
+    "llava": (_LLAVA,),
+    "llava_next": (_LLAVA,),
     "clip": (_CLIP_TEXT, _CLIP_IMAGE),
     "clip_text_model": (_CLIP_TEXT,),
     "clip_vision_model": (_CLIP_IMAGE,),

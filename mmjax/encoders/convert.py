@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmjax import sharding as shardings_lib
 from mmjax import trees
 from mmjax.encoders import quantize as quantize_lib
-from mmjax.encoders.readers.gguf_llama import GgufLlama
+from mmjax.encoders.placing import Leaf
 from mmjax.encoders.readers.safetensors import SafetensorsFile
 from mmjax.encoders.readers.torch_file import TorchFile
 from mmjax.errors import MmjaxError, WeightsError
@@ -99,12 +99,18 @@ class WeightsFile(Protocol):
 class Checkpoint:
     """Tensors by name, over one file of weights or the shards of an index."""
 
-    def __init__(self, source: Path, extra: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        source: Path,
+        extra: Mapping[str, Path] | None = None,
+        opened: WeightsFile | None = None,
+    ) -> None:
         """Opens every file and reads its header; no tensor is read yet.
 
         Args:
           source: a file of weights, or a folder that holds one or an index with its shards.
           extra: further such folders; prefix of their tensors' names -> folder.
+          opened: the source's weights where something has opened them before.
 
         Raises:
           MmjaxError: nothing to open, a shard that lacks, a damaged file, or a tensor twice.
@@ -112,11 +118,12 @@ class Checkpoint:
         self.source = source
         self._file_of: dict[str, tuple[WeightsFile, str]] = {}
         for prefix, place in {"": source, **(extra or {})}.items():
-            for path in _weight_files(place):
-                file = _open(path)
+            known = opened if place == source else None
+            files = [_open(path) for path in _weight_files(place)] if known is None else [known]
+            for file in files:
                 for key in file.keys():  # noqa: SIM118  (a file is not a mapping)
                     if prefix + key in self._file_of:
-                        raise WeightsError(f"{path} has a tensor of another file too: {key}")
+                        raise WeightsError(f"{place}: two files have the tensor {key}")
                     self._file_of[prefix + key] = file, key
 
     def keys(self) -> list[str]:
@@ -149,8 +156,6 @@ _NAMES = (*_NAMES, "open_clip_pytorch_model.bin")
 def _open(path: Path) -> WeightsFile:
     if path.suffix == ".safetensors":
         return SafetensorsFile(path)
-    if path.suffix == ".gguf":
-        return GgufLlama(path)
     return TorchFile(path)
 
 
@@ -246,7 +251,8 @@ def load_params(
 ) -> tuple[PyTree, str]:
     """Loads a checkpoint into a tree of parameters.
 
-    At most one parameter (a stack of layers is one) is held on the host at a time.
+    At most one of the checkpoint's tensors is held on the host at a time, and beside it one
+    parameter of less than `placing.STREAMED` bytes: larger stacks are filled on their devices.
 
     Args:
       checkpoint: the opened files.
@@ -288,14 +294,18 @@ def load_params(
     digests: dict[str, str] = {}
     leaves: dict[str, jax.Array] = {}
     for path, shape in targets.items():
-        leaf, scale = np.empty(shape, dtype), None
-        if quantize and quantize_lib.is_kernel(path):
-            leaf, scale = np.empty(shape, np.int8), np.empty((*shape[:-2], shape[-1]), np.float32)
+        small = bool(quantize) and quantize_lib.is_kernel(path)
+        stacked = pieces[path][0].layer is not None
+        leaf = Leaf(shape, np.int8 if small else dtype, placements[path], stacked)
+        scale = None
+        if small:
+            placement = _without_input_axis(placements[path], len(shape))
+            scale = Leaf((*shape[:-2], shape[-1]), np.float32, placement, stacked)
         _fill(leaf, scale, checkpoint, path, pieces[path], digests)
-        leaves[path] = _place(leaf, placements[path])
+        leaves[path] = leaf.finish()
         if scale is not None:
             beside = path.removesuffix(quantize_lib.KERNEL) + quantize_lib.SCALE
-            leaves[beside] = _place(scale, _without_input_axis(placements[path], leaf.ndim))
+            leaves[beside] = scale.finish()
     if quantize:
         target = quantize_lib.abstract(target)
     params = jax.tree_util.tree_map_with_path(lambda p, _: leaves[trees.path_of(p)], target)
@@ -313,8 +323,8 @@ def read_scalar(checkpoint: Checkpoint, name: str) -> float | None:
 
 
 def _fill(
-    leaf: np.ndarray,
-    scale: np.ndarray | None,
+    leaf: Leaf,
+    scale: Leaf | None,
     checkpoint: Checkpoint,
     path: str,
     pieces: Sequence[_Piece],
@@ -324,17 +334,11 @@ def _fill(
     for piece in pieces:
         tensor = checkpoint.read(piece.key)
         digests[path if piece.layer is None else f"{path}[{piece.layer}]"] = _digest(tensor)
-        at = ... if piece.layer is None else piece.layer
-        if scale is None:
-            leaf[at] = piece.transform.apply(tensor)
-        else:
-            leaf[at], scale[at] = quantize_lib.quantize(piece.transform.apply(tensor))
-
-
-def _place(leaf: np.ndarray, placement: NamedSharding | None) -> jax.Array:
-    if placement is None:
-        return jax.device_put(leaf)
-    return jax.make_array_from_callback(leaf.shape, placement, lambda index: leaf[index])
+        value = piece.transform.apply(tensor)
+        if scale is not None:
+            value, scales = quantize_lib.quantize(value)
+            scale.put(piece.layer, scales)
+        leaf.put(piece.layer, value)
 
 
 def _without_input_axis(placement: NamedSharding | None, ndim: int) -> NamedSharding | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,16 +13,22 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
+from tokenizers import Tokenizer
 
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.files import read_optional_json
 from mmjax.encoders.llama import AttentionInput, KeyValues, Llama, LlamaConfig
+from mmjax.encoders.llava import Llava
+from mmjax.encoders.llava_images import LlavaImages
 from mmjax.encoders.readers.gguf_llama import GgufLlama
+from mmjax.encoders.readers.meta_llama import MetaLlama
 from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
 from mmjax.errors import MmjaxError
 
 PyTree = Any
-Message = Mapping[str, str]  # {"role": "user", "content": "..."}
+# {"role": "user", "content": "..."}; for a LLaVA the content may be a list of {"type": "text",
+# "text": "..."} and {"type": "image", "image": a picture}.
+Message = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +51,7 @@ class LanguageModel(Encoder):
     """A frozen decoder; `mmjax.generation` continues texts with it."""
 
     chat: Chat = dataclasses.field(default_factory=lambda: Chat(None, {}, ()))
+    images: LlavaImages | None = None  # what pictures in a prompt become; None: it reads none
 
     def logits(
         self, params: PyTree, inputs: Mapping[str, ArrayLike], adapters: PyTree = None
@@ -76,7 +84,7 @@ class LanguageModel(Encoder):
         Returns:
           A model with the same parameters.
         """
-        assert isinstance(self.module, Llama)
+        assert isinstance(self.module, Llama | Llava)
         module = dataclasses.replace(self.module, attention_input=function, parent=None)
         return dataclasses.replace(self, module=module)
 
@@ -144,6 +152,19 @@ def extend(
     return cast(tuple[jax.Array, KeyValues], applied)
 
 
+def mix(
+    module: nn.Module,
+    params: PyTree,
+    ids: Int[Array, "b l"],
+    tiles: Float[Array, "t h w 3"],
+    places: Int[Array, "b l"],
+) -> Float[Array, "b l d"]:
+    """`Llava.mix`, pure: embeddings of texts with pictures in them."""
+    found = module.apply({"params": params}, ids, tiles, places, method="mix")
+    assert isinstance(found, jax.Array)
+    return found
+
+
 def logits(module: nn.Module, params: PyTree, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
     """Next-token logits of hidden states, float32 [*b, v]."""
     found = module.apply({"params": params}, hidden, method="logits")
@@ -159,6 +180,9 @@ def _render(template: str, messages: Sequence[Message], special_tokens: Mapping[
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
+    # transformers' own tag, which marks what the assistant said: it changes no text.
+    template = re.sub(r"(\{%[-+]?\s*)generation(\s*[-+]?%\})", r"\1if true\2", template)
+    template = re.sub(r"(\{%[-+]?\s*)endgeneration(\s*[-+]?%\})", r"\1endif\2", template)
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
@@ -170,12 +194,15 @@ def _render(template: str, messages: Sequence[Message], special_tokens: Mapping[
         raise MmjaxError(f"the chat template refuses the messages: {error}") from error
 
 
-def load_text(path: Path, config: LlamaConfig) -> tuple[TextPreprocess, Chat]:
+def load_text(
+    path: Path, config: LlamaConfig, opened: GgufLlama | MetaLlama | None = None
+) -> tuple[TextPreprocess, Chat]:
     """Reads the tokenizer and the chat template of a model.
 
     Args:
-      path: a Hugging Face folder or a GGUF file.
+      path: a folder, Hugging Face's or Meta's.
       config: the model's.
+      opened: weights that may hold the tokenizer.
 
     Returns:
       (tokenizer with its constants, chat).
@@ -183,19 +210,23 @@ def load_text(path: Path, config: LlamaConfig) -> tuple[TextPreprocess, Chat]:
     Raises:
       MmjaxError: no tokenizer, a damaged one, or one with more tokens than the model.
     """
-    if path.suffix == ".gguf":
-        model = GgufLlama(path)
-        tokenizer = model.tokenizer()
-        sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
-        preprocess = TextPreprocess(tokenizer, sha256, config.max_length, config.pad_token_id)
-        ends = _ids(model.special_ids().get("eos_token_id"))
-        return preprocess, Chat(model.chat_template, model.special_tokens(), ends)
+    if isinstance(opened, GgufLlama):
+        ends = _ids(opened.special_ids().get("eos_token_id"))
+        chat = Chat(opened.chat_template, opened.special_tokens(), ends)
+        return _preprocess(opened.tokenizer(), config), chat
+    if isinstance(opened, MetaLlama) and not (path / "tokenizer.json").is_file():
+        tokenizer, special, ends = opened.tokenizer()
+        return _preprocess(tokenizer, config), Chat(None, special, ends)
     preprocess = load_text_preprocess(
         path, config.max_length, config.vocab_size, config.pad_token_id
     )
     own = read_optional_json(path / "tokenizer_config.json")
     file = path / "chat_template.jinja"
-    template = file.read_text("utf-8") if file.is_file() else own.get("chat_template")
+    if file.is_file():
+        template = file.read_text("utf-8")
+    else:  # a processor's templates lie in a file of their own
+        template = read_optional_json(path / "chat_template.json").get("chat_template")
+        template = template or own.get("chat_template")
     special = {}
     for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
         token = own.get(name)
@@ -204,9 +235,15 @@ def load_text(path: Path, config: LlamaConfig) -> tuple[TextPreprocess, Chat]:
             special[name] = token
     ends = read_optional_json(path / "generation_config.json").get("eos_token_id")
     if ends is None:
-        ends = read_optional_json(path / "config.json").get("eos_token_id")
+        content = read_optional_json(path / "config.json")
+        ends = content.get("eos_token_id", content.get("text_config", {}).get("eos_token_id"))
     # Some files hold a list of templates; a plain text is the one that all of them mean.
     return preprocess, Chat(template if isinstance(template, str) else None, special, _ids(ends))
+
+
+def _preprocess(tokenizer: Tokenizer, config: LlamaConfig) -> TextPreprocess:
+    sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
+    return TextPreprocess(tokenizer, sha256, config.max_length, config.pad_token_id)
 
 
 def _ids(ends: int | list[int] | None) -> tuple[int, ...]:

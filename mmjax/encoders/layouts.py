@@ -1,4 +1,4 @@
-"""Other projects' ways to describe a CLIP, brought to Hugging Face's: open_clip's and OpenAI's."""
+"""Other projects' ways to describe a model, brought to Hugging Face's."""
 
 import dataclasses
 import re
@@ -9,6 +9,7 @@ from typing import Any
 from mmjax.encoders.convert import Checkpoint
 from mmjax.encoders.files import read_json, read_optional_json
 from mmjax.encoders.readers.gguf_llama import GgufLlama
+from mmjax.encoders.readers.meta_llama import PARAMS, MetaLlama
 from mmjax.errors import MmjaxError
 
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
@@ -31,6 +32,7 @@ class Description:
     config: Mapping[str, Any]  # as config.json
     preprocessor: Mapping[str, Any]  # as preprocessor_config.json; empty: nothing is said
     where: str  # for error messages
+    opened: GgufLlama | MetaLlama | None = None  # weights that describe themselves
 
 
 def describe(source: Path) -> Description:
@@ -48,7 +50,8 @@ def describe(source: Path) -> Description:
     """
     folder = source
     if source.is_file() and source.suffix == ".gguf":
-        return Description(GgufLlama(source).config(), {}, str(source))
+        opened = GgufLlama(source)
+        return Description(opened.config(), {}, str(source), opened)
     if source.is_file():
         folder = source.parent
         with_sizes = Checkpoint(source)
@@ -57,6 +60,9 @@ def describe(source: Path) -> Description:
     path, other = folder / "config.json", folder / "open_clip_config.json"
     if other.is_file() and not path.is_file():
         return _open_clip(read_json(other), str(other))
+    if (folder / PARAMS).is_file() and not path.is_file():
+        opened = MetaLlama(folder)
+        return Description(opened.config(), {}, str(folder / PARAMS), opened)
     preprocessor = read_optional_json(folder / "preprocessor_config.json")
     return Description(read_json(path), preprocessor, str(path))
 

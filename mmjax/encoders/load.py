@@ -16,6 +16,8 @@ from mmjax.encoders.files import resolve
 from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
 from mmjax.encoders.language_model import LanguageModel, load_text
 from mmjax.encoders.llama import LlamaConfig
+from mmjax.encoders.llava import LlavaConfig
+from mmjax.encoders.llava_images import load_llava_images
 from mmjax.encoders.pooling import Pooling, load_dense, load_pooling
 from mmjax.encoders.text_preprocess import load_text_preprocess
 from mmjax.encoders.vision import VisionConfig
@@ -50,7 +52,8 @@ def load_encoder(
       source: "asset:NAME" (`python -m mmjax.assets list`), a folder in the layout of Hugging Face,
         sentence-transformers or open_clip, "hf:ORG/NAME[@REVISION]", or a file of weights beside
         its config.json or open_clip_config.json. OpenAI's own .pt archives and a LLaMA's .gguf
-        need no config.
+        need no config, nor does a folder of Meta's
+        (params.json beside consolidated.NN.pth).
       dtype: float dtype of parameters and computation: jnp.float32 or jnp.bfloat16.
       mesh: None puts the parameters on the default device.
       rules: (anchored pattern, PartitionSpec) pairs over parameter paths; None takes the family's,
@@ -93,9 +96,12 @@ def load_encoder(
             raise MmjaxError(f"image_size is given, but {text} is a text encoder")
         if family.pools and pooling is not None:
             raise MmjaxError(f"pooling is given, but {text} has an embedding of its own")
-        if isinstance(config, LlamaConfig):
+        if isinstance(config, LlamaConfig | LlavaConfig):
             kind, pool = LanguageModel, _pooled_without_weights(folder, pooling)
-            preprocess, own["chat"] = load_text(folder, config)
+            decoder = config if isinstance(config, LlamaConfig) else config.text
+            preprocess, own["chat"] = load_text(folder, decoder, description.opened)
+            if isinstance(config, LlavaConfig):
+                own["images"] = load_llava_images(folder, config)
         else:
             if not family.pools:
                 family, config, pool, extra = _pooled(family, config, description, folder, pooling)
@@ -114,7 +120,7 @@ def load_encoder(
 
     module = family.module(config, dtype=dtype, param_dtype=dtype)
     target = jax.eval_shape(lambda inputs: module.init(jax.random.key(0), **inputs), example)
-    checkpoint = convert.Checkpoint(place, extra)
+    checkpoint = convert.Checkpoint(place, extra, description.opened)
     if rules is None and mesh is not None:
         rules = sharding.fit(family.sharding(config), target["params"], mesh)
     params, fingerprint = convert.load_params(

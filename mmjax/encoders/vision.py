@@ -42,6 +42,7 @@ class VisionConfig:
     layer_scale: bool = False  # DINOv2
     pre_norm: bool = False  # CLIP: a norm of the embeddings, and the last norm on the class token
     projection_dim: int | None = None  # CLIP: width of the joint space
+    feature_layers: tuple[int, ...] = ()  # LLaVA: give the tokens after these layers, side by side
 
     @property
     def num_patches(self) -> int:
@@ -107,6 +108,15 @@ class VisionConfig:
         return dataclasses.replace(self, image_size=image_size)
 
 
+class _WholeLayer(PreNormLayer):
+    """The same layer, of which a scan keeps all tokens and not the first alone."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> tuple[Float[Array, "b l d"], Any]:
+        """As `PreNormLayer`."""
+        x, _ = super().__call__(*arguments, **named)
+        return x, x
+
+
 class VisionTransformer(nn.Module):
     """Pictures to tokens: the class token first, then the patches row by row."""
 
@@ -123,7 +133,7 @@ class VisionTransformer(nn.Module):
 
         Returns:
           Float [b, 1 + num_patches, d]: hidden states after the last norm; for CLIP after the last
-          layer, as its norm is for the class token alone.
+          layer, as its norm is for the class token alone. With `feature_layers` [b, l, k * d].
 
         Source:
           Dosovitskiy et al. 2021 (ViT), Radford et al. 2021 (CLIP), Oquab et al. 2023 (DINOv2).
@@ -164,7 +174,8 @@ class VisionTransformer(nn.Module):
 
         if config.pre_norm:
             x = norm("pre_norm")(x)
-        layers = stack(PreNormLayer, config.num_layers)(
+        several = len(config.feature_layers) > 1
+        layers = stack(_WholeLayer if several else PreNormLayer, config.num_layers)(
             config.num_heads,
             config.intermediate_size,
             config.hidden_act,
@@ -175,6 +186,10 @@ class VisionTransformer(nn.Module):
             name="layers",
         )
         x, class_tokens = layers(x, None)
+        if several:
+            return jnp.concatenate([class_tokens[i - 1] for i in config.feature_layers], axis=-1)
+        if config.feature_layers:  # num_layers is its number
+            return x
         self.sow("intermediates", "class_tokens", class_tokens)
         if not config.pre_norm:
             return norm("norm")(x)

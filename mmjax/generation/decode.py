@@ -12,6 +12,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.text_preprocess import bucket
@@ -47,6 +48,7 @@ def generate(
     stop_token_ids: Sequence[int] | None = None,
     on_text: Callable[[int, str], None] | None = None,
     adapters: PyTree = None,
+    images: Sequence[Sequence[ImageLike]] | None = None,
 ) -> list[Generation]:
     """Continues prompts of any lengths together.
 
@@ -65,13 +67,15 @@ def generate(
       on_text: called as on_text(row, new piece of text), a few tokens at a time. A piece is held
         back where it may still become part of a stop string or of an unfinished character.
       adapters: parameters for the model's `attention_input`; leaves [layers, ...].
+      images: a LLaVA's only; for each prompt its pictures, as many as it has image tokens. None
+        takes those that its messages hold.
 
     Returns:
       One `Generation` a prompt, in order.
 
     Raises:
-      MmjaxError: an empty prompt, one that leaves no room for the new tokens, or sampling without
-        a key.
+      MmjaxError: an empty prompt, one that leaves no room for the new tokens, sampling without a
+        key, or pictures that do not go with the prompts.
     """
     if not len(prompts):
         return []
@@ -82,7 +86,7 @@ def generate(
         if key is None:
             raise MmjaxError("sampling draws random tokens: pass key=jax.random.key(...) too")
     ends = model.chat.eos_token_ids if stop_token_ids is None else tuple(stop_token_ids)
-    prepared, rows = prepare(model, prompts, max_new_tokens)
+    prepared, rows = prepare(model, prompts, max_new_tokens, images)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(0) if key is None else key, jnp.arange(prepared.mask.shape[0])
     )

@@ -1,6 +1,6 @@
 """Prompts of any kind and length as one padded batch of embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -10,7 +10,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from mmjax.encoders.language_model import LanguageModel, Message, embed
+from mmjax.encoders.image_preprocess import ImageLike
+from mmjax.encoders.language_model import LanguageModel, Message, embed, mix
+from mmjax.encoders.llava import WORD
+from mmjax.encoders.llava_images import Mixed
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 
@@ -27,7 +30,10 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    model: LanguageModel, prompts: Sequence[Prompt], max_new_tokens: int
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    images: Sequence[Sequence[ImageLike]] | None = None,
 ) -> tuple[Prepared, int]:
     """Makes prompts a batch of a bucket's shape.
 
@@ -35,12 +41,14 @@ def prepare(
       model: its tokenizer and its word embeddings.
       prompts: n prompts.
       max_new_tokens: room to leave.
+      images: for each prompt its pictures; None takes those that its messages hold.
 
     Returns:
       (the batch, n): at least n rows; those beyond n repeat the first prompt's last token.
 
     Raises:
-      MmjaxError: a prompt that is empty or too long.
+      MmjaxError: a prompt that is empty or too long, or whose pictures are not as many as its
+        image tokens.
     """
     given = [isinstance(prompt, np.ndarray) for prompt in prompts]
     if any(given) and not all(given):
@@ -51,6 +59,9 @@ def prepare(
         else np.array(model.encode_prompt(prompt), np.int32)
         for prompt in prompts
     ]
+    mixed = _mixed(model, items, prompts, images)
+    if mixed is not None:
+        items = mixed.ids
     longest, limit = max(map(len, items)), model.config.max_length
     if min(map(len, items)) < 1 or longest + max_new_tokens > limit:
         raise MmjaxError(
@@ -59,7 +70,7 @@ def prepare(
         )
     length = min(bucket(longest, _BUCKETS), limit)
     data = 1 if model.mesh is None else model.mesh.shape.get("data", 1)
-    rows = -(-(1 << (len(items) - 1).bit_length()) // data) * data
+    rows = _rows(len(items), data)
     items += [items[0][-1:]] * (rows - len(items))
     batch = np.zeros((rows, length, *items[0].shape[1:]), items[0].dtype)
     mask = np.zeros((rows, length), np.int32)
@@ -67,12 +78,56 @@ def prepare(
         # In front: the next token of every row then has the same slot.
         batch[row, length - len(item) :], mask[row, length - len(item) :] = item, 1
     placed = [split_rows(jnp.asarray(x), model.mesh) for x in (batch, mask)]
-    if not any(given):
+    if mixed is not None:
+        places = np.full((rows, length), WORD, np.int32)
+        for row, item in enumerate(mixed.places):
+            places[row, length - len(item) :] = item
+        tiles = np.zeros((_rows(len(mixed.tiles), data), *mixed.tiles.shape[1:]), np.float32)
+        tiles[: len(mixed.tiles)] = mixed.tiles
+        more = [split_rows(jnp.asarray(x), model.mesh) for x in (tiles, places)]
+        placed[0] = _mix(model.module, model.params, placed[0], *more)
+    elif not any(given):
         placed[0] = _embed(model.module, model.params, placed[0])
     return Prepared(placed[0], placed[1]), len(prompts)
 
 
+def _rows(count: int, data: int) -> int:
+    """A power of two that holds them, rounded up to what the mesh's axis divides."""
+    return -(-(1 << (count - 1).bit_length()) // data) * data
+
+
 _embed = jax.jit(embed, static_argnames="module")
+_mix = jax.jit(mix, static_argnames="module")
+
+
+def _mixed(
+    model: LanguageModel,
+    items: Sequence[np.ndarray],
+    prompts: Sequence[Prompt],
+    images: Sequence[Sequence[ImageLike]] | None,
+) -> Mixed | None:
+    """Prompts with their pictures; None where there are none."""
+    if images is not None and len(images) != len(prompts):
+        raise MmjaxError(f"{len(prompts)} prompts but {len(images)} lists of pictures")
+    pictures = [_in_messages(p) for p in prompts] if images is None else [list(p) for p in images]
+    if model.images is None and any(pictures):
+        raise MmjaxError(f"{model.name!r} ({model.family}) reads no pictures; a LLaVA does")
+    if any(isinstance(prompt, np.ndarray) for prompt in prompts):
+        if any(pictures):
+            raise MmjaxError("prompts given as embeddings take no pictures; mix them in before")
+        return None
+    if model.images is None:
+        return None
+    mixed = model.images.mix([item.tolist() for item in items], pictures)
+    return mixed if len(mixed.tiles) else None
+
+
+def _in_messages(prompt: Prompt) -> list[ImageLike]:
+    """The pictures among the parts of messages."""
+    messages = [] if isinstance(prompt, str | np.ndarray) else prompt
+    contents = [m.get("content") for m in messages if isinstance(m, Mapping)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return [part["image"] for part in parts if part.get("type") == "image" and "image" in part]
 
 
 def split_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:

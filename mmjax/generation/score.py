@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
@@ -37,6 +38,7 @@ def score(
     prompts: Sequence[Prompt],
     continuations: Sequence[Sequence[str | Sequence[int]]],
     adapters: PyTree = None,
+    images: Sequence[Sequence[ImageLike]] | None = None,
 ) -> list[list[Scored]]:
     """Log-probabilities of answers to prompts, for multiple choice and labels.
 
@@ -48,12 +50,14 @@ def score(
       prompts: n prompts, as `generate` takes them.
       continuations: for each prompt its answers: texts, taken without special tokens, or ids.
       adapters: parameters for the model's `attention_input`; leaves [layers, ...].
+      images: as `generate` takes them.
 
     Returns:
       For each prompt one `Scored` an answer.
 
     Raises:
-      MmjaxError: lists of different lengths, an empty answer, or too many tokens.
+      MmjaxError: lists of different lengths, an empty answer, too many tokens, or pictures that do
+        not go with the prompts.
     """
     if len(prompts) != len(continuations):
         raise MmjaxError(f"{len(prompts)} prompts but {len(continuations)} lists of continuations")
@@ -68,7 +72,7 @@ def score(
     lengths = [len(answer) for answers in ids for answer in answers]
     if not min(lengths):
         raise MmjaxError("an answer has no token; give it at least one word")
-    prepared, _ = prepare(model, prompts, max(lengths))
+    prepared, _ = prepare(model, prompts, max(lengths), images)
     shape = (
         prepared.mask.shape[0],
         bucket(max(map(len, ids)), _LENGTHS),

@@ -230,3 +230,11 @@ def test_sentencepiece_merges_by_score_and_falls_back_to_bytes():
 def test_unknown_tokenizers_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         gguf_llama.tokenizer_of({**LETTERS, **change})
+
+
+def test_a_file_is_opened_once(write, monkeypatch):
+    opened, read = [], reader.read
+    monkeypatch.setattr(reader, "read", lambda path: opened.append(path) or read(path))
+    path = write("llama_tiny")
+    load_encoder(path)
+    assert opened == [path]

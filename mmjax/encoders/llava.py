@@ -1,0 +1,291 @@
+"""LLaVA-1.5 and LLaVA-NeXT: CLIP's image tower, a projector, and a LLaMA that reads both."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from mmjax.encoders import clip, llama
+from mmjax.encoders.convert import COPY, KeyRule, dense_rules
+from mmjax.encoders.layers import Dense, Dtype, activation
+from mmjax.encoders.llama import AttentionInput, KeyValues, Llama, LlamaConfig
+from mmjax.encoders.vision import SHARDING as VISION_SHARDING
+from mmjax.encoders.vision import VisionConfig, VisionTransformer
+from mmjax.errors import MmjaxError
+from mmjax.sharding import Rules
+
+WORD, NEWLINE = -1, 0  # what stands at a place that holds a word, and where a row of patches ends
+
+# What Hugging Face leaves out of config.json is at its default.
+_TEXT_DEFAULTS: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+}
+_VISION_DEFAULTS: dict[str, Any] = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+_PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+
+
+@dataclasses.dataclass(frozen=True)
+class LlavaConfig:
+    """Sizes of both models, and what of a picture reaches the words."""
+
+    text: LlamaConfig
+    vision: VisionConfig  # up to the last layer that is read
+    vision_layers: int  # that the checkpoint has
+    class_token: bool  # whether the image tower's class token is read too
+    projector_act: str
+    projector_bias: bool
+    image_token_id: int
+    pinpoints: tuple[tuple[int, int], ...]  # LLaVA-NeXT: sizes (height, width) for the tiles
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the decoder."""
+        return self.text.hidden_size
+
+    @property
+    def max_length(self) -> int:
+        """The longest prompt, pictures included, in tokens."""
+        return self.text.max_length
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Embeddings that one tile becomes."""
+        return self.vision.num_patches + self.class_token
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> "LlavaConfig":
+        """Reads Hugging Face's config.json of a Llava- or LlavaNextForConditionalGeneration.
+
+        Args:
+          config: its content.
+
+        Returns:
+          The config.
+
+        Raises:
+          MmjaxError: towers other than CLIP's and LLaMA's, or a choice of features or of tiles
+            that the towers do not have.
+        """
+        text = _TEXT_DEFAULTS | (config.get("text_config") or {})
+        text["tie_word_embeddings"] = bool(
+            config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
+        )
+        vision = config.get("vision_config") or _VISION_DEFAULTS
+        for part, kind, known in (
+            ("text_config", text["model_type"], "llama"),
+            ("vision_config", vision.get("model_type", "clip_vision_model"), "clip_vision_model"),
+        ):
+            if kind != known:
+                raise MmjaxError(f"config.json: {part} of a {kind!r} is not supported; {known!r}")
+        tower = clip.vision_config(vision)
+        layers = _feature_layers(config.get("vision_feature_layer", -2), tower.num_layers)
+        strategy = config.get("vision_feature_select_strategy", "default")
+        tiled = config["model_type"] == "llava_next"
+        if strategy not in ("default", "full") or (tiled and strategy == "full"):
+            raise MmjaxError(
+                f"config.json: vision_feature_select_strategy {strategy!r} is not supported; "
+                "'default', or for LLaVA-1.5 'full'"
+            )
+        token = config.get("image_token_index", config.get("image_token_id"))
+        act = config.get("projector_hidden_act", "gelu")
+        activation(act)
+        pinpoints = config.get("image_grid_pinpoints") or _PINPOINTS
+        return cls(
+            text=LlamaConfig.from_hf(text),
+            vision=dataclasses.replace(
+                tower, num_layers=max(layers), feature_layers=layers, projection_dim=None
+            ),
+            vision_layers=tower.num_layers,
+            class_token=strategy == "full",
+            projector_act=act,
+            projector_bias=bool(config.get("multimodal_projector_bias", True)),
+            image_token_id=32000 if token is None else token,
+            pinpoints=_checked(pinpoints, tower.image_size) if tiled else (),
+        )
+
+
+def _feature_layers(asked: int | Sequence[int], total: int) -> tuple[int, ...]:
+    """Numbers of layers, counted from 1; 0 would be the embeddings."""
+    indices = [asked] if isinstance(asked, int) else list(asked)
+    layers = tuple(i if i >= 0 else total + 1 + i for i in indices)
+    if not layers or min(layers) < 1 or max(layers) > total:
+        raise MmjaxError(
+            f"config.json: vision_feature_layer {asked} is none of the {total} layers of the tower"
+        )
+    return layers
+
+
+def _checked(pinpoints: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, int], ...]:
+    sizes = tuple((h, w) for h, w in pinpoints)
+    wrong = [size for size in sizes if min(size) < side or size[0] % side or size[1] % side]
+    if wrong:
+        raise MmjaxError(f"config.json: image_grid_pinpoints {wrong} are no multiples of {side}")
+    return sizes
+
+
+class Llava(nn.Module):
+    """A LLaMA whose embeddings may come from pictures.
+
+    Alone it reads texts like the `Llama` in it: `embed`, `extend` and `logits` are that one's.
+    `mix` makes embeddings of words and pictures.
+    """
+
+    config: LlavaConfig
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    attention_input: AttentionInput | None = None
+
+    def setup(self) -> None:
+        """Declares the parts."""
+        config, width = self.config, self.config.hidden_size
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        self.vision = VisionTransformer(config.vision, **dtypes)
+        self.linear_1 = Dense(width, config.projector_bias, **dtypes)
+        self.linear_2 = Dense(width, config.projector_bias, **dtypes)
+        if config.pinpoints:
+            self.image_newline = self.param(
+                "image_newline", nn.initializers.normal(width**-0.5), (width,), self.param_dtype
+            )
+        self.language_model = Llama(config.text, **dtypes, attention_input=self.attention_input)
+
+    def __call__(
+        self, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]
+    ) -> Float[Array, "b l d"]:
+        """Hidden states of texts, as `Llama`'s."""
+        if self.is_initializing():  # or the parts that pictures need would have no parameters
+            side = self.config.vision.image_size
+            self.read_tiles(jnp.zeros((1, side, side, self.config.vision.num_channels)))
+        return self.language_model(input_ids, attention_mask)
+
+    def read_tiles(self, pixel_values: Float[Array, "t h w c"]) -> Float[Array, "t n d"]:
+        """Embeddings of tiles, each a square of the image tower's size.
+
+        Args:
+          pixel_values: float [t, image_size, image_size, 3], normalised.
+
+        Returns:
+          Float [t, tokens_per_tile, d] in `dtype`.
+
+        Source:
+          Liu et al. 2023 (LLaVA-1.5); Liu et al. 2024 (LLaVA-NeXT).
+        """
+        hidden = self.vision(pixel_values)
+        if not self.config.class_token:
+            hidden = hidden[:, 1:]
+        return self.linear_2(activation(self.config.projector_act)(self.linear_1(hidden)))
+
+    def mix(
+        self,
+        input_ids: Int[Array, "b l"],
+        pixel_values: Float[Array, "t h w c"],
+        places: Int[Array, "b l"],
+    ) -> Float[Array, "b l d"]:
+        """Embeddings of texts with pictures in them.
+
+        Args:
+          input_ids: int [b, l]; read where `places` is `WORD`.
+          pixel_values: float [t, image_size, image_size, 3]: the tiles of all pictures.
+          places: int [b, l]: `WORD`, `NEWLINE`, or 1 + the number of a tile's token among the
+            t * tokens_per_tile of all tiles.
+
+        Returns:
+          Float [b, l, d].
+        """
+        words = self.embed(input_ids)
+        patches = self.read_tiles(pixel_values).reshape(-1, self.config.hidden_size)
+        newline = jnp.zeros_like(patches[:1])
+        if self.config.pinpoints:
+            newline = self.image_newline.astype(self.dtype)[None]
+        table = jnp.concatenate([newline, patches])
+        return jnp.where(places[..., None] == WORD, words, table[jnp.maximum(places, 0)])
+
+    def embed(self, input_ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        """Looks up word embeddings, float [b, l, d]."""
+        return self.language_model.embed(input_ids)
+
+    def extend(self, *arguments: Any, **named: Any) -> tuple[Float[Array, "b l d"], KeyValues]:
+        """As `Llama.extend`."""
+        return self.language_model.extend(*arguments, **named)
+
+    def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
+        """As `Llama.logits`."""
+        return self.language_model.logits(hidden)
+
+
+def key_table(config: LlavaConfig) -> tuple[KeyRule, ...]:
+    """How Hugging Face's tensors map onto the parameters of `Llava`.
+
+    Transformers 4 saves `language_model.model.layers...` and `vision_tower.vision_model...`,
+    transformers 5 may put `model.` in front of all and leave the inner names out.
+
+    Args:
+      config: says which layers of the image tower are read.
+
+    Returns:
+      The rules.
+    """
+    top = r"(?:model\.)?"
+    behind = "|".join(str(i) for i in range(config.vision.num_layers, config.vision_layers))
+    read = rf"(?!.*\.layers\.(?:{behind})\.)" if behind else ""
+    return (
+        *_inside(llama.key_table(config.text), rf"(?:{top}language_model\.)?", "language_model"),
+        *_inside(
+            [r for r in clip.vision_key_table(config.vision) if r.target not in _NOT_READ],
+            rf"{top}vision_tower\.{read}",
+            "vision",
+        ),
+        *dense_rules(top + r"multi_modal_projector\.(?P<linear>linear_1|linear_2)", "{linear}"),
+        KeyRule(top + "image_newline", "image_newline", COPY),
+    )
+
+
+_NOT_READ = ("norm/scale", "norm/bias", "projection/kernel")  # of the image tower
+
+
+def _inside(rules: Sequence[KeyRule], prefix: str, part: str) -> list[KeyRule]:
+    return [KeyRule(prefix + r.pattern, f"{part}/{r.target}", r.transform) for r in rules]
+
+
+# Buffers, a tied head, and the image tower behind the last layer that is read.
+IGNORED = re.compile(
+    r".*rotary_emb\.inv_freq|(.*\.)?lm_head\.weight|.*\.position_ids"
+    r"|(model\.)?vision_tower\.(vision_model\.)?(encoder\.layers\.\d+|post_layernorm)\..*"
+)
+
+
+def sharding(config: LlavaConfig) -> Rules:
+    """Who holds what: both towers' own rules, and the projector's width over `model`.
+
+    Args:
+      config: says whether there is a head of its own.
+
+    Returns:
+      (anchored pattern, PartitionSpec) pairs.
+    """
+    towers = (("language_model", llama.sharding(config.text)), ("vision", VISION_SHARDING))
+    inner = [(f"{part}/{p}", spec) for part, rules in towers for p, spec in rules if p != ".*"]
+    return (
+        *inner,
+        ("linear_1/kernel", P(None, "model")),
+        ("linear_2/kernel", P("model", None)),
+        (".*", P()),
+    )
