@@ -12,8 +12,8 @@ from mmjax.adapters.language import LanguageAdapter, PooledAdapter
 from mmjax.losses import distill
 from mmjax.metrics import Metrics, mean_of
 from mmjax.spec import AdapterSpec, LossSpec
-from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
-from mmjax.tasks.contrastive import ContrastiveTask, member_info_nce
+from mmjax.tasks.base import Batch, EmbedFn, Inputs, TextSpace, Tower
+from mmjax.tasks.contrastive import member_info_nce
 from mmjax.trees import PyTree
 
 
@@ -21,7 +21,7 @@ from mmjax.trees import PyTree
 class LanguageTask:
     """An adapter on a frozen foreign encoder, towards the text space of a frozen base.
 
-    The frozen tree holds `base` (the base's heads) and, where features are not cached, the
+    The frozen tree holds `base` (what the base trained) and, where features are not cached, the
     encoders' weights under their roles. A batch holds `foreign` (the new language) and either
     `text` (the same sentence in the base's language) or `image`.
 
@@ -33,7 +33,7 @@ class LanguageTask:
     """
 
     foreign: Tower
-    base: ContrastiveTask
+    base: TextSpace
     adapter: AdapterSpec
     loss_spec: LossSpec
 
