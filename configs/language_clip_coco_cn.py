@@ -9,18 +9,19 @@ tokens into CLIP's English text space, distilled on parallel text alone (no imag
 You bring
   data/parallel_zh_en.jsonl   {"source": "一只猫", "target": "a cat"}, one pair a line
   data/COCO-CN, data/Flickr30k-CN, data/MUGE   in Chinese-CLIP's layout (mmjax/data/muge.py)
-and CLIP and the RoBERTa come from the Hugging Face hub. Only the test pictures are read. COCO-CN has
-no English captions of its own: with a file `test_texts_en.jsonl` beside its others the table gets the
-English ceiling, else it has the floor (Chinese in CLIP's own text tower), a linear map and the adapter.
+and CLIP and the RoBERTa come from the Hugging Face hub. Only test pictures are read. COCO-CN has no
+English captions of its own: with a file `test_texts_en.jsonl` beside its others the table gets the
+English ceiling, else it has the floor (Chinese in CLIP's own text tower), a linear map and the
+adapter.
 
 Frozen tokens are cached, 50,000 pairs of some 20 tokens in 3 GB of memory and disk;
 --config.train.cache_features=False computes them in every step instead.
 
-Of classification sets in ImageNet's or ELEVATER's layout, name their folders:
-  --config.evals='("retrieval","classification")' --config.benchmarks.classification='("data/cifar-10",)'
-(with --mode evaluate for a run that is finished).
+Classification sets in ImageNet's or ELEVATER's layout, after the fact with --mode evaluate:
+  --config.evals='("retrieval", "classification")'
+  --config.benchmarks.classification='("data/cifar-10",)'
 
-Measured: not yet; `:tiny` runs in the tests on random checkpoints. The published rows are in README.
+Measured: not yet; `:tiny` runs in the tests on random checkpoints. Published rows: see README.
 """
 
 from typing import Any
