@@ -56,7 +56,7 @@ def _spread(total: int, count: int) -> Int[np.ndarray, " k"]:
 def _gallery_row(
     query: int,
     texts: Float[np.ndarray, "n d"],
-    images: Float[np.ndarray, "n d"],
+    images: Float[np.ndarray, "p d"],
     rank: Int[np.ndarray, " n"],
     assembly: Assembly,
     recipe: Recipe,
