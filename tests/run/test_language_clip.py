@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,8 @@ def adapted(finished):
 def recipe_of(world, **changes):
     config = get_config("tiny")
     for name, value in (flags(world) | changes).items():
-        place, last = config, name.split(".")
+        place: Any = config
+        last = name.split(".")
         for part in last[:-1]:
             place = place[part]
         place[last[-1]] = value
