@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import mmjax
 from configs.language_clip_coco_cn import get_config
+from configs.zeroshot_chinese_clip import get_config as get_zeroshot
 from mmjax import study
 from mmjax.data import feature_cache
 from mmjax.errors import MmjaxError
@@ -305,6 +306,29 @@ def test_without_english_captions_there_is_no_ceiling(world, cached, tmp_path):
     assert list(results.systems) == ["floor", "adapted"]
     assert "recovery_t2i_mR" not in results.systems["adapted"]
     assert "no en captions" in (tmp_path / "run" / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_chinese_clip_is_measured_as_it_is(world, write_folder, cached, tmp_path):
+    write_folder(tmp_path / "chinese_clip", "chinese_clip_tiny")
+    config: Any = get_zeroshot("tiny")
+    config.encoders.image.source = str(tmp_path / "chinese_clip")
+    config.encoders.text.max_length = 12
+    config.pairs.source = f"cn_clip:{world / 'COCO-CN'}"
+    config.evals = ("retrieval", "classification")
+    config.benchmarks.retrieval = ()
+    config.benchmarks.classification = (str(world / "cifar"),)
+    recipe = resolve(as_dict(config))
+    study.run(recipe, {"name": recipe.name}, tmp_path / "run", "test")
+    results = Results.load(tmp_path / "run" / "results.json")
+    assert list(results.labels.values()) == ["base, zh queries"]
+    found = mmjax.load_adapter(tmp_path / "run")
+    texts = found.embed_texts([words for words, _ in COCO])
+    images = found.embed_images([png(i) for i in range(12)])
+    wanted = published(texts, images, [set(ids) for _, ids in COCO])
+    values = results.systems["adapted"]
+    assert [values[f"t2i_R@{k}"][0] for k in (1, 5, 10)] == pytest.approx(wanted)
+    assert 0 <= values["cifar/zeroshot_acc"][0] <= 1
 
 
 @pytest.mark.parametrize(
