@@ -54,7 +54,7 @@ def _outside_base(recipe: Recipe, seed: int) -> Run:
     wanted = ("contrastive", "pretrained", *(("language",) if main.task == "domain" else ()))
     if stage.task not in wanted:
         raise MmjaxError(
-            f"{folder} is a {stage.task!r} adapter; config.base needs a {' or '.join(wanted)} one"
+            f"{folder} is a {stage.task!r} adapter; config.base needs one of {', '.join(wanted)}"
         )
     if main.task == "domain" and main.encoders != stage.encoders:
         raise MmjaxError(
