@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmjax.data.library import Library
 from mmjax.data.records import Item
-from mmjax.evals import ranks
+from mmjax.evals import both_ranks
 from mmjax.evals.functions import Published
 from mmjax.recipe import Recipe
 from mmjax.report import Gallery, GalleryImage, GalleryRow, HardPair, HardSamples
@@ -28,7 +28,7 @@ def galleries(run: Run, recipe: Recipe, library: Library, count: int = 10) -> It
     asked = assembly.data.test["adapted"]
     images = functions["embed_images"](asked.data.images)
     texts = functions[asked.text_function](asked.data.texts)
-    rank = ranks(texts, images, asked.data.texts.rows)
+    rank, _ = both_ranks(texts, images, asked.data)
     language = language_of(run, recipe)
     # Spread evenly over the items that went right, and over the worst: neither list is hand-picked.
     right, wrong = np.flatnonzero(rank == 1), np.argsort(-rank, kind="stable")
@@ -57,7 +57,7 @@ def _spread(total: int, count: int) -> Int[np.ndarray, " k"]:
 def _gallery_row(
     query: int,
     texts: Float[np.ndarray, "n d"],
-    images: Float[np.ndarray, "n d"],
+    images: Float[np.ndarray, "p d"],
     rank: Int[np.ndarray, " n"],
     assembly: Assembly,
     recipe: Recipe,
@@ -65,19 +65,21 @@ def _gallery_row(
 ) -> GalleryRow:
     items = [assembly.data.corpus.items[i] for i in assembly.data.items["test"]]
     target = recipe.languages[1]
-    best = np.argsort(-(images @ texts[query]), kind="stable")[:5]
+    order = np.argsort(-(images @ texts[query]), kind="stable")
+    asked = assembly.data.test["adapted"].data
+    right = asked.right(query)
+    wanted = int(order[np.isin(order, right)][0])  # the one that was found best
 
     def picture(i: int) -> GalleryImage:
-        return GalleryImage(_png(items[i]), _caption(items[i], target), i == query)
+        return GalleryImage(_png(items[i]), _caption(items[i], target), i in right)
 
-    captions = items[query].captions
-    gloss = _caption(items[query], target) if language != target else ""
+    glossed = language != target and asked.answers is None
     return GalleryRow(
-        captions[language][0],
-        gloss,
+        asked.queries[query],
+        _caption(items[wanted], target) if glossed else "",
         int(rank[query]),
-        tuple(picture(int(i)) for i in best),
-        picture(query),
+        tuple(picture(int(i)) for i in order[:5]),
+        picture(wanted),
     )
 
 
@@ -88,7 +90,8 @@ def language_of(run: Run, recipe: Recipe) -> str:
 
 def _caption(item: Item, language: str) -> str:
     """An item's first caption in a language; in another one where it has none in this one."""
-    return item.captions.get(language, next(iter(item.captions.values())))[0]
+    found = item.captions.get(language) or next(filter(None, item.captions.values()), (item.id,))
+    return found[0]
 
 
 def _png(item: Item) -> bytes:

@@ -8,13 +8,38 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Literal, TypeVar
 
 from mmjax.errors import MmjaxError
 from mmjax.spec import MeshSpec, Stage, check
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BenchmarksSpec:
+    """Further test sets of pictures, measured beside the recipe's own.
+
+    Attributes:
+      retrieval: sources as of `PairsSpec.source`; of those that come split the test side.
+      classification: folders in ImageNet's or ELEVATER's layout; see `mmjax.data.classes`.
+      names: file of the classes' names in the added language, in each of these folders.
+      templates: texts with `{}` for the name, or .txt files of them (looked for in each folder
+        first); a class is the normalised mean over all.
+      base_names: as `names`, in the language of the base; a folder without it has no ceiling.
+      base_templates: as `templates`, for those.
+      limit: at most so many pictures of each set (0: all); for quick tries.
+    """
+
+    retrieval: tuple[str, ...] = ()
+    classification: tuple[str, ...] = ()
+    names: str = "label_cn.txt"
+    templates: tuple[str, ...] = ("{}",)
+    base_names: str = "label.txt"
+    base_templates: tuple[str, ...] = ("{}",)
+    limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -32,6 +57,7 @@ class Recipe:
       mesh: sizes of the mesh axes.
       allow_other_encoder: accept checkpoints of other encoders.
       tensorboard: also write TensorBoard events.
+      benchmarks: further test sets.
     """
 
     name: str
@@ -43,6 +69,7 @@ class Recipe:
     base: str | None
     allow_other_encoder: bool
     tensorboard: bool
+    benchmarks: BenchmarksSpec = field(default_factory=BenchmarksSpec)
 
     @property
     def main(self) -> Stage:
@@ -111,6 +138,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 _TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "checkpoint", "writer"}
+_TOP |= {"benchmarks"}
+EVALS = ("retrieval", "zeroshot", "classification")
+_ALONE = ("contrastive", "pretrained")  # tasks that stand on no base
 
 
 def resolve(config: Mapping[str, Any]) -> Recipe:
@@ -138,7 +168,7 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
         nested["encoders"] = _with_towers(nested.get("encoders", {}))
         stages.append(build(Stage, {**nested, "name": "base"}, "base"))
         base = None
-    if main.task != "contrastive" and base is None and not stages:
+    if main.task not in _ALONE and base is None and not stages:
         raise MmjaxError(
             f"config.base is empty; the {main.task} task needs a base recipe or run folder"
         )
@@ -153,7 +183,9 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
     evals = tuple(config.get("evals", ("retrieval", "zeroshot")))
     for name in evals:
-        check(name in ("retrieval", "zeroshot"), "evals", name, "one of ['retrieval', 'zeroshot']")
+        check(name in EVALS, "evals", name, f"one of {list(EVALS)}")
+    benchmarks = build(BenchmarksSpec, config.get("benchmarks", {}), "benchmarks")
+    _check_benchmarks(benchmarks, evals, main)
     return Recipe(
         name=config.get("name", main.name),
         stages=tuple(stages),
@@ -164,7 +196,29 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
         base=base,
         allow_other_encoder=bool(config.get("checkpoint", {}).get("allow_other_encoder", False)),
         tensorboard=bool(config.get("writer", {}).get("tensorboard", False)),
+        benchmarks=benchmarks,
     )
+
+
+def _check_benchmarks(spec: BenchmarksSpec, evals: tuple[str, ...], main: Stage) -> None:
+    """Refuses what could only fail after the training."""
+    folders, wanted = spec.classification, "classification" in evals
+    check(not wanted or bool(folders), "benchmarks.classification", folders, "at least one folder")
+    names = [benchmark_name(source) for source in (*spec.retrieval, *folders)]
+    check(len(set(names)) == len(names), "benchmarks", names, "folders of different names")
+    if names and main.task == "domain":
+        raise MmjaxError("config.benchmarks is for other tasks than 'domain'; leave it empty")
+    for key in ("templates", "base_templates"):
+        templates = getattr(spec, key)
+        good = all(t.endswith(".txt") or t.count("{}") == 1 for t in templates)
+        expected = "texts with one '{}' each, or .txt files of such texts"
+        check(bool(templates) and good, f"benchmarks.{key}", templates, expected)
+    check(spec.limit >= 0, "benchmarks.limit", spec.limit, "at least 0")
+
+
+def benchmark_name(source: str) -> str:
+    """What a benchmark is called: its folder's or file's own name."""
+    return PurePath(source.partition(":")[2] or source).name.removesuffix(".jsonl")
 
 
 def _with_towers(encoders: Mapping[str, Any]) -> dict[str, Any]:

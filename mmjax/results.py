@@ -10,6 +10,7 @@ from pathlib import Path
 from mmjax import trees
 from mmjax.checkpoint import read_card
 from mmjax.data.library import Library
+from mmjax.data.prepare import System
 from mmjax.domain_tables import ADAPTER, PLAIN, domain_tables
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval, ZeroShot
@@ -22,6 +23,19 @@ from mmjax.train import DONE, Run, load_trained
 from mmjax.writer import METRICS_FILE, read_metrics, series, write_atomic
 
 RECALLS = ("R@1", "R@5", "R@10", "mR")
+
+
+def numbers(counts: Sequence[int]) -> str:
+    """Different ones of the seeds' counts."""
+    return " / ".join(map(str, sorted(set(counts))))
+
+
+def several(pictures: Sequence[int], queries: Sequence[int]) -> str:
+    """What a reader must know of retrieval with several captions a picture."""
+    return (
+        f"{numbers(pictures)} pictures and {numbers(queries)} queries, all of them in the "
+        "galleries; a hit at k where any right answer is among the first k."
+    )
 
 
 @dataclass(frozen=True)
@@ -58,22 +72,13 @@ class Results:
         if self.shares:
             return domain_tables(self.systems, self.labels, self.shares, self.counts)
         tested = sorted(set(self.counts["test"]))
-        held_out = f"{' / '.join(map(str, tested))} held-out items, all of them in the gallery."
-        chance = statistics.fmean(k / n for n in tested for k in (1, 5, 10))
-        tables = [
-            self._table(
-                "Text to image",
-                [f"t2i_{name}" for name in RECALLS] + ["recovery_t2i_mR"],
-                [*RECALLS, "recovery"],
-                f"{held_out} Chance mR {chance:.3f}.",
-            ),
-            self._table(
-                "Image to text",
-                [f"i2t_{name}" for name in RECALLS] + ["recovery_i2t_mR"],
-                [*RECALLS, "recovery"],
-                "The same items, picture to text.",
-            ),
-        ]
+        if "queries" in self.counts:
+            held_out = several(tested, self.counts["queries"])
+        else:
+            chance = statistics.fmean(k / n for n in tested for k in (1, 5, 10))
+            held_out = f"{numbers(tested)} held-out items, all of them in the gallery. "
+            held_out += f"Chance mR {chance:.3f}."
+        tables = self._retrieval("", held_out)
         if any("zeroshot_acc" in metrics for metrics in self.systems.values()):
             tables.append(
                 self._table(
@@ -83,6 +88,44 @@ class Results:
                     "No group name was seen in training.",
                 )
             )
+        return tables + self._benchmarks()
+
+    def _retrieval(self, name: str, caption: str) -> list[Table]:
+        """Both directions, of the recipe's own items or of a benchmark."""
+        prefix, title = (f"{name}/", f"{name}: ") if name else ("", "")
+        found = []
+        for direction, what in (("t2i", "text to image"), ("i2t", "image to text")):
+            heading = f"{title}{what}"
+            found.append(
+                self._table(
+                    heading[0].upper() + heading[1:],
+                    [f"{prefix}{direction}_{r}" for r in RECALLS]
+                    + [f"{prefix}recovery_{direction}_mR"],
+                    [*RECALLS, "recovery"],
+                    caption if direction == "t2i" else "The same items, picture to text.",
+                )
+            )
+        return found
+
+    def _benchmarks(self) -> list[Table]:
+        """Two tables for each further retrieval set, one for all classification sets."""
+        tables: list[Table] = []
+        sets = {key.partition("/")[0]: None for key in self.counts if "/" in key}
+        classified = [name for name in sets if f"{name}/classes" in self.counts]
+        for name in (name for name in sets if name not in classified):
+            pictures, queries = (self.counts[f"{name}/{what}"] for what in ("pictures", "queries"))
+            tables += self._retrieval(name, several(pictures, queries))
+        if classified:
+            sizes = [
+                f"{name}: {numbers(self.counts[f'{name}/pictures'])} pictures of "
+                f"{numbers(self.counts[f'{name}/classes'])} classes"
+                for name in classified
+            ]
+            metrics = [f"{name}/{m}" for name in classified for m in ("acc", "class_acc")]
+            columns = [f"{name}{m}" for name in classified for m in ("", ", mean over classes")]
+            metrics = [metric.replace("/", "/zeroshot_") for metric in metrics]
+            title = "Zero-shot classification by names and templates: accuracy"
+            tables.append(self._table(title, metrics, columns, f"{'; '.join(sizes)}."))
         return tables
 
     def _table(
@@ -180,14 +223,13 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
                 if "zeroshot" in recipe.evals:
                     evaluators.append(ZeroShot())
                 if system == "adapted" and run.stage.task == "language":
-                    evaluators.append(TextRetrieval())
+                    evaluators += [TextRetrieval()] if len(asked.data.base_texts) else []
                 values[label] = asked.run(evaluators, functions)
             if main:
                 for side, items in assembly.data.items.items():
                     counts[side].append(len(items))
-                general = assembly.data.test["adapted"].general
-                if general is not None:
-                    counts.setdefault("general", []).append(len(general.texts))
+                for what, count in _asked(assembly.data.test["adapted"]).items():
+                    counts.setdefault(what, []).append(count)
         _add_recovery(values)
         for system, numbers in values.items():
             for metric, number in numbers.items():
@@ -217,6 +259,20 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     )
 
 
+def _asked(system: System) -> dict[str, int]:
+    """How much a system is asked beside one query for each test item."""
+    found: dict[str, int] = {}
+    if system.general is not None:
+        found["general"] = len(system.general.texts)
+    if system.data.answers is not None:
+        found["queries"] = len(system.data.texts)
+    for name, data in system.benchmarks.retrieval.items():
+        found |= {f"{name}/pictures": len(data.images), f"{name}/queries": len(data.texts)}
+    for name, data in system.benchmarks.classification.items():
+        found |= {f"{name}/pictures": len(data.images), f"{name}/classes": len(data.label_texts)}
+    return found
+
+
 def describe(stage: Stage) -> str:
     """What a `domain` stage trains, in a few words."""
     w, c = stage.weighting, stage.continual
@@ -231,15 +287,18 @@ def describe(stage: Stage) -> str:
 
 def _add_recovery(values: dict[str, dict[str, float]]) -> None:
     """(system - floor) / (ceiling - floor), for every trained system, both directions."""
-    if "floor" not in values:
+    if not {"floor", "ceiling"} <= values.keys():
         return
-    for system, numbers in values.items():
+    for system, found in values.items():
         if system in ("ceiling", "floor"):
             continue
-        for metric in ("t2i_mR", "i2t_mR"):
+        for metric in [name for name in found if name.endswith(("t2i_mR", "i2t_mR"))]:
+            if metric not in values["ceiling"]:
+                continue  # a benchmark without captions in the base's language
             low, high = values["floor"][metric], values["ceiling"][metric]
-            ratio = (numbers[metric] - low) / (high - low) if high > low else float("nan")
-            numbers[f"recovery_{metric}"] = ratio
+            ratio = (found[metric] - low) / (high - low) if high > low else float("nan")
+            name, slash, direction = metric.rpartition("/")
+            found[f"{name}{slash}recovery_{direction}"] = ratio
 
 
 def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: Library) -> Report:
@@ -297,7 +356,15 @@ def _summary(results: Results, recipe: Recipe) -> str:
             "trained on."
         )
     if "floor" not in results.systems:
-        return "Two frozen towers joined into one space by small trained heads."
+        joined = recipe.main.task == "contrastive"
+        how = " joined into one space by small trained heads" if joined else ", as they are"
+        return f"Two frozen towers{how}."
+    if "ceiling" not in results.systems:
+        return (
+            f"A frozen {source} text encoder and a small adapter take the place of the {target} "
+            f"text encoder of a frozen dual encoder. The pictures have no {target} captions, so "
+            "there is no ceiling to compare with."
+        )
     return (
         f"A frozen {source} text encoder and a small adapter take the place of the {target} text "
         "encoder of a frozen dual encoder. The recovery ratio is (adapted - floor) / "
@@ -313,7 +380,7 @@ def _of_main_share(runs: Sequence[Run], recipe: Recipe) -> list[Run]:
 
 
 def _curves(runs: Sequence[Run]) -> Iterator[Curve]:
-    for run in runs:
+    for run in (r for r in runs if r.stage.task != "pretrained"):
         records = read_metrics(run.folder / METRICS_FILE)
         for metric in ("loss", "val/mR", "val/t2t_mR", "val/general_mR"):
             steps, values = series(records, metric)
@@ -328,6 +395,7 @@ def _components(run: Run, library: Library) -> Iterator[Component]:
         yield Component(name, 0, trees.count(params), spec.dtype, trees.nbytes(params))
     if run.base is not None:
         count = read_card(run.base.adapter)["trainable"]["count"]
-        yield Component("base heads", 0, count, "float32", 4 * count)
+        name = "base temperature" if run.base.stage.task == "pretrained" else "base heads"
+        yield Component(name, 0, count, "float32", 4 * count)
     count = read_card(run.adapter)["trainable"]["count"]
     yield Component(f"adapter: {run.stage.name}", count, 0, "float32", 4 * count)

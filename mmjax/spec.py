@@ -67,8 +67,8 @@ class PairsSpec:
     """Pictures with captions in one or two languages, and how they are split.
 
     Attributes:
-      source: `emoji`, the path of a .jsonl file (one picture a line), `muge:FOLDER` or
-        `food101:FOLDER`.
+      source: `emoji`, the path of a .jsonl file (one picture a line), `cn_clip:FOLDER` (or
+        `muge:FOLDER`: the same layout) or `food101:FOLDER`.
       styles: picture styles to read; the first one is what evaluation shows.
       views: named fixed variations of every picture (`mmjax.data.transforms.VIEWS`); training
         draws one at each visit, evaluation averages the embeddings of all.
@@ -78,6 +78,8 @@ class PairsSpec:
       keep_families: False deals items one by one, so that near-duplicates of what is tested may be
         trained on: only for comparison with figures that were measured so.
       limit: at most so many items (0: all); for quick tries.
+      sides: which sides are read of a source that comes split; with `test` alone nothing is trained
+        or selected on its pairs, and a source that does not come split is all test.
       domain: which of the items are a domain with a split of its own.
     """
 
@@ -89,6 +91,7 @@ class PairsSpec:
     val_fraction: float = 0.1
     keep_families: bool = True
     limit: int = 0
+    sides: tuple[str, ...] = ("train", "val", "test")
     domain: DomainSpec = field(default_factory=DomainSpec)
 
 
@@ -103,12 +106,15 @@ class ParallelSpec:
       repeat_captions: how often the captions' pairs stand in one epoch beside the other sources.
       captions_from: share of the steps after which only the captions are left; 1 never leaves the
         other sources.
+      val_pairs: so many pairs of the other sources are held out, and the best step is chosen by
+        them rather than by validation items: no picture is needed for it. 0 for none.
     """
 
     sources: tuple[str, ...] = ("captions", "cedict")
     limit: int = 0
     repeat_captions: int = 1
     captions_from: float = 1.0
+    val_pairs: int = 0
 
 
 @dataclass(frozen=True)
@@ -299,14 +305,15 @@ class Stage:
 
     Attributes:
       name: its folder below the run's seed folder.
-      task: `contrastive` (two heads over frozen towers), `language` (the language adapter) or
+      task: `contrastive` (two heads over frozen towers), `pretrained` (two frozen towers that share
+        a space already, such as CLIP's: nothing is trained), `language` (the language adapter) or
         `domain` (residual adapters on a dual encoder that one of the others made).
       encoders: role -> encoder. Roles: `image`, `text` and, for `language` and for a `domain` on
         top of one, `foreign`.
     """
 
     name: str
-    task: Literal["contrastive", "language", "domain"]
+    task: Literal["contrastive", "pretrained", "language", "domain"]
     encoders: dict[str, EncoderSpec]
     pairs: PairsSpec = field(default_factory=PairsSpec)
     parallel: ParallelSpec = field(default_factory=ParallelSpec)
@@ -330,6 +337,7 @@ class Stage:
         joined, adapted = {"image", "text"}, {"image", "text", "foreign"}
         roles = {
             "contrastive": (joined,),
+            "pretrained": (joined,),
             "language": (adapted,),
             "domain": (joined, adapted),
         }[self.task]
@@ -387,7 +395,33 @@ class Stage:
         )
         if self.task != "language":
             check(loss.kind == "contrastive", "loss.kind", loss.kind, "'contrastive' for this task")
+        self._check_pairs()
         self._check_domain()
+
+    def _check_pairs(self) -> None:
+        sides, held = self.pairs.sides, self.parallel.val_pairs
+        known = {"train", "val", "test"}
+        check(
+            "test" in sides and set(sides) <= known,
+            "pairs.sides",
+            sides,
+            f"'test', and of {sorted(known - {'test'})} what is wanted beside it",
+        )
+        check(held >= 0, "parallel.val_pairs", held, "at least 0")
+        if self.task == "pretrained":
+            for role, spec in self.encoders.items():
+                check(spec.output == "pooled", f"encoders.{role}.output", spec.output, "'pooled'")
+            return
+        language = self.task == "language"
+        if language and held:
+            select, choices = self.train.select, ("cosine_to_base", "t2t_mR", "none")
+            check(select in choices, "train.select", select, f"with val_pairs one of {choices}")
+        captions = language and "captions" in self.parallel.sources
+        if not language or captions or self.loss.kind in ("contrastive", "two_stage"):
+            check("train" in sides, "pairs.sides", sides, "'train' too: this stage trains on pairs")
+        if not (language and held):
+            wanted = "'train' or 'val' too (or parallel.val_pairs): the best step is chosen on them"
+            check(len(set(sides) & {"train", "val"}) > 0, "pairs.sides", sides, wanted)
 
     def _check_domain(self) -> None:
         r, w, c = self.residual, self.weighting, self.continual

@@ -15,6 +15,7 @@ import jax
 
 from mmjax import checkpoint, sharding
 from mmjax.base import stage_of
+from mmjax.data import questions
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.recipe import Recipe
@@ -34,7 +35,7 @@ def plan(recipe: Recipe, workdir: Path) -> list[Run]:
     for seed in recipe.seeds:
         base = _outside_base(recipe, seed) if recipe.base else None
         for stage in recipe.stages:
-            needs = base if stage.task != "contrastive" else None
+            needs = base if stage.task in ("language", "domain") else None
             run = Run(recipe, stage, seed, workdir / f"seed_{seed}" / stage.name, needs)
             runs.append(run)
             if stage.name == "base":
@@ -50,17 +51,17 @@ def _outside_base(recipe: Recipe, seed: int) -> Run:
     card = checkpoint.read_card(folder)
     stage = stage_of(card)
     main = recipe.main
-    wanted = ("contrastive",) if main.task == "language" else ("contrastive", "language")
+    wanted = ("contrastive", "pretrained", *(("language",) if main.task == "domain" else ()))
     if stage.task not in wanted:
         raise MmjaxError(
-            f"{folder} is a {stage.task!r} adapter; config.base needs a {' or '.join(wanted)} one"
+            f"{folder} is a {stage.task!r} adapter; config.base needs one of {', '.join(wanted)}"
         )
     if main.task == "domain" and main.encoders != stage.encoders:
         raise MmjaxError(
             f"{folder} stands on other encoders ({_flat_encoders(stage)}) than config.encoders "
             f"({_flat_encoders(main)}); a domain is adapted with those of its base"
         )
-    if stage.pairs.source == main.pairs.source:
+    if stage.task != "pretrained" and stage.pairs.source == main.pairs.source:
         if card["seed"] != seed:
             raise MmjaxError(
                 f"{folder} was trained with seed {card['seed']}: its training items may be test "
@@ -112,6 +113,7 @@ def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) 
     # not cost the first stage's time.
     for stage in recipe.stages:
         library.check(stage)
+    questions.check(recipe, library)
     for one in runs:
         train(one, library)
     evaluate(recipe, workdir, command, library, time.monotonic() - began)

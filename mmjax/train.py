@@ -20,7 +20,7 @@ from mmjax.base import load_base
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, examples, train_batches
-from mmjax.data.prepare import StageData, prepare
+from mmjax.data.prepare import StageData, System, prepare
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.functions import Published
@@ -123,10 +123,15 @@ def train(run: Run, library: Library) -> None:
     stage, spec = run.stage, run.stage.train
     mesh = library.mesh
 
+    if stage.task == "pretrained":
+        adopt(run, library)
+        return
+
     # ---- What is trained, on what
     sharding.check_batch(spec.batch_size, mesh)
     assembly = assemble(run, library)
     task, data, frozen = assembly.task, assembly.data, assembly.frozen
+    assert data.val is not None
     key = key_for(run.seed, stage.name)
     example = sharding.place_batch(examples(data.phases[0], spec.batch_size, run.seed), mesh)
     trainable = jax.jit(task.init)(jax.random.fold_in(key, 0), frozen, example)
@@ -139,7 +144,7 @@ def train(run: Run, library: Library) -> None:
     )
     train_step = make_train_step(task, tx)
     published = Published(task, mesh)
-    evaluators = validators(stage)
+    evaluators = validators(stage, data.val)
     card = make_card(run, library, assembly)
 
     # ---- Where it goes on: own checkpoint, else from scratch
@@ -206,10 +211,30 @@ def prior_of(
     return Prior(jax.tree.map(jnp.copy, trainable), fisher)  # the state's own buffers are donated
 
 
-def validators(stage: Stage) -> list[Evaluator]:
+def adopt(run: Run, library: Library) -> None:
+    """Finishes a stage for which nothing is trained: its adapter is the checkpoint's temperature.
+
+    Args:
+      run: a stage with a seed.
+      library: loads encoders once.
+
+    Raises:
+      MmjaxError: the towers share no space, or the disk is full.
+    """
+    assembly = assemble(run, library)
+    trainable = assembly.task.init(key_for(run.seed, run.stage.name), assembly.frozen, {})
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(run.folder / "params.txt", trees.overview(trainable) + "\n")
+    card = make_card(run, library, assembly)
+    save_adapter(run.adapter, trainable, {**card, "step": 0, "validation": {}})
+    write_atomic(run.folder / DONE, json.dumps({"steps": 0, "seconds": 0.0}, indent=2) + "\n")
+
+
+def validators(stage: Stage, val: System) -> list[Evaluator]:
     """What is measured on the validation items while training."""
-    retrieval: list[Evaluator] = [Retrieval()]
-    return [*retrieval, TextRetrieval()] if stage.task == "language" else retrieval
+    found: list[Evaluator] = [Retrieval()] if len(val.data.images) else []
+    pairs = stage.task == "language" and len(val.data.base_texts) > 0
+    return [*found, TextRetrieval()] if pairs else found
 
 
 def keep_best(

@@ -108,8 +108,8 @@ def captions_of(captions: tuple[str, ...]) -> tuple[str, ...]:
 
 def names_and_captions(item: Item, language: str) -> list[str]:
     """Captions to draw from; where there are keywords, half of the draws the name alone."""
-    captions = item.captions[language]
-    if not item.keywords:
+    captions = item.captions.get(language, ())
+    if not item.keywords or not captions:
         return list(captions)
     return [captions[0]] * CAPTIONS + list(captions_of(captions))
 
@@ -164,7 +164,11 @@ class Library:
     def corpus(self, spec: PairsSpec) -> Corpus:
         """The items of a spec, whatever its split."""
         key = PairsSpec(
-            spec.source, spec.styles, exclude_labels=spec.exclude_labels, limit=spec.limit
+            spec.source,
+            spec.styles,
+            exclude_labels=spec.exclude_labels,
+            limit=spec.limit,
+            sides=spec.sides,
         )
         if key not in self._corpora:
             self._corpora[key] = load_corpus(spec, self.languages)
@@ -184,7 +188,29 @@ class Library:
         """
         self.split(stage.pairs, 0, stage.task == "domain")
         if stage.task == "language":
-            self.pairs(stage)
+            self.held_out(stage, 0)
+
+    def held_out(self, stage: Stage, seed: int) -> tuple[list[Pair], list[Pair]]:
+        """Parallel text to train on, and what a seed holds out to choose the best step by.
+
+        Raises:
+          MmjaxError: as `pairs`; so many are to be held out that none is left.
+        """
+        pairs, count = self.pairs(stage), stage.parallel.val_pairs
+        if not count:
+            return pairs, []
+        order = np.random.default_rng(seed_for(seed, "parallel")).permutation(len(pairs))
+        held = [pairs[i] for i in np.sort(order[:count])]
+        # A sentence that stands twice would else be on both sides.
+        sources = {pair.source for pair in held}
+        targets = {text for pair in held for text in pair.targets}
+        kept = [p for p in pairs if p.source not in sources and targets.isdisjoint(p.targets)]
+        if not kept:
+            raise MmjaxError(
+                f"config.parallel.val_pairs is {count}, which leaves nothing of {len(pairs)} pairs "
+                "to train on; expected fewer"
+            )
+        return kept, held
 
     def pairs(self, stage: Stage) -> list[Pair]:
         """All parallel text of a stage other than captions.
@@ -223,6 +249,7 @@ class Library:
             shares.test_fraction,
             shares.val_fraction,
             [items[i].side for i in chosen],
+            spec.sides,
         )
         if domain:
             # Whoever gets fewer pairs gets some of those that others get.
@@ -232,23 +259,34 @@ class Library:
 
     def tower(self, role: str, spec: EncoderSpec, table: Table | None) -> Tower:
         """The frozen encoder as a task sees it, for the table that feeds it, if any does."""
-        if isinstance(table, FeatureTable):
-            return Tower(role, table.width)
         encoder = self.encoder(spec)
+        if isinstance(table, FeatureTable):
+            return Tower(role, table.width, logit_scale=encoder.logit_scale)
         encode = functools.partial(_encode, encoder, spec.output)
-        return Tower(role, encoder.width(spec.output), encode)
+        return Tower(role, encoder.width(spec.output), encode, encoder.logit_scale)
 
     def images(self, spec: EncoderSpec, pairs: PairsSpec, cached: bool) -> ImageBank:
         """Every item's pictures through an image encoder."""
-        key = ("images", spec, pairs.source, pairs.styles, pairs.views, pairs.limit)
-        key = (*key, pairs.exclude_labels, cached)
+        return self.pictures(spec, self.corpus(pairs), pairs.styles, pairs.views, cached)
+
+    def pictures(
+        self,
+        spec: EncoderSpec,
+        corpus: Corpus,
+        styles: tuple[str, ...] = ("photo",),
+        views: tuple[str, ...] = ("plain",),
+        cached: bool = True,
+    ) -> ImageBank:
+        """The same of any corpus."""
+        ids = tuple(item.id for item in corpus.items)
+        key = ("images", spec, corpus.fingerprint, ids, styles, views, cached)
         if key not in self._tables:
-            corpus, encoder = self.corpus(pairs), self.encoder(spec)
+            encoder = self.encoder(spec)
             index = [
                 (i, style, name)
                 for i, item in enumerate(corpus.items)
-                for style in sorted(item.images, key=_order(pairs.styles))
-                for name in pairs.views
+                for style in sorted(item.images, key=_order(styles))
+                for name in views
             ]
             pictures = Pictures(corpus, index)
             if cached:
@@ -265,7 +303,7 @@ class Library:
             rows: list[list[int]] = [[] for _ in corpus.items]
             for row, (i, _, _) in enumerate(index):
                 rows[i].append(row)
-            self._tables[key] = ImageBank(table, rows, len(pairs.views))
+            self._tables[key] = ImageBank(table, rows, len(views))
         return self._tables[key]
 
     def texts(

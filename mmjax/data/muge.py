@@ -1,26 +1,31 @@
-"""Chinese-CLIP's data layout, of MUGE among others: pictures in a TSV file, queries in JSON lines.
+"""Chinese-CLIP's data layout (COCO-CN, Flickr30k-CN, MUGE): pictures in TSV, queries in JSON lines.
 
-  FOLDER/{train,valid}_imgs.tsv      picture's id, tab, the encoded picture in base64
-  FOLDER/{train,valid}_texts.jsonl   {"text_id": 8428, "text": "...", "image_ids": [107, 517]}
+  FOLDER/{train,valid,test}_imgs.tsv      picture's id, tab, the encoded picture in base64
+  FOLDER/{train,valid,test}_texts.jsonl   {"text_id": 8428, "text": "...", "image_ids": [107, 517]}
+  FOLDER/{...}_texts_en.jsonl             not of that layout: the same in English, if you have it
 
-`valid` becomes the test set: the labels of MUGE's own test set are not public.
+Where the test set's right answers are not public (MUGE: its `image_ids` are empty), or there is
+none, `valid` is the test set, as in published figures.
+
+Source: Chinese-CLIP's README, "Data Preprocessing".
 """
 
 import base64
 import binascii
 import hashlib
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.records import Corpus, Item, read_jsonl, text_of
+from mmjax.data.records import Corpus, Item, Query, read_jsonl, text_of
 from mmjax.errors import MmjaxError
 from mmjax.progress import track
 
-SIDES = {"train": "train", "valid": "test"}
 LANGUAGE = "zh"
+LANGUAGES = {LANGUAGE: "", "en": "_en"}  # language -> end of its files' names
 log = logging.getLogger("mmjax")
 
 
@@ -60,39 +65,74 @@ def _decode(content: bytes, place: str) -> bytes:
     return picture
 
 
-def load(folder: Path) -> Corpus:
-    """Reads a folder in this layout; every picture that a query names is an item.
+def load(folder: Path, sides: Sequence[str] = ("train", "val", "test")) -> Corpus:
+    """Reads a folder in this layout.
 
     Args:
-      folder: holds the four files.
+      folder: holds the files.
+      sides: which sides are read; the files of the others may lack.
 
     Returns:
-      The corpus. An item's captions are its queries; those with the same first query are a family.
+      The corpus, with its queries. An item's captions are the queries that name it; those with the
+      same first query are a family. Pictures that no query names stay in the test's gallery and are
+      left out elsewhere.
 
     Raises:
       MmjaxError: names the file and the row that is not as it should be.
     """
     digest = hashlib.sha256()
     items: list[Item] = []
-    for split, side in SIDES.items():
+    queries: list[Query] = []
+    for split, side in _splits(folder).items():
+        if side not in sides:
+            continue
         pictures = _pictures(folder / f"{split}_imgs.tsv", digest)
-        queries = _queries(folder / f"{split}_texts.jsonl", pictures, digest)
-        if len(queries) < len(pictures):
-            unasked = len(pictures) - len(queries)
-            log.warning("%s: %d pictures of %s have no query", folder, unasked, split)
+        captions: dict[str, dict[int, list[str]]] = {}
+        for language, suffix in LANGUAGES.items():
+            path = folder / f"{split}_texts{suffix}.jsonl"
+            if suffix and not path.is_file():
+                continue
+            captions[language] = {}
+            for text, names in _queries(path, pictures, digest):
+                queries.append(Query(language, text, tuple(f"{split}/{name}" for name in names)))
+                for name in names:
+                    captions[language].setdefault(name, []).append(text)
+        main = captions[LANGUAGE]
+        if unasked := len(pictures) - len(main):
+            fate = "stand in its gallery" if side == "test" else "are left out"
+            log.warning(
+                "%s: %d pictures of %s have no query; they %s", folder, unasked, split, fate
+            )
         items += [
             Item(
                 f"{split}/{name}",
-                f"{split}/{texts[0]}",
+                f"{split}/{main[name][0] if name in main else name}",
                 "",
-                {LANGUAGE: tuple(texts)},
-                {"photo": pictures[name]},
+                {language: tuple(found.get(name, ())) for language, found in captions.items()},
+                {"photo": picture},
                 side,
                 keywords=False,
             )
-            for name, texts in queries.items()
+            for name, picture in pictures.items()
+            if name in main or side == "test"
         ]
-    return Corpus(folder.name, tuple(items), {}, digest.hexdigest())
+    return Corpus(folder.name, tuple(items), {}, digest.hexdigest(), tuple(queries))
+
+
+def _splits(folder: Path) -> dict[str, str]:
+    """File name's first part -> side."""
+    try:
+        with (folder / "test_texts.jsonl").open(encoding="utf-8") as file:
+            answered = bool(json.loads(file.readline()).get("image_ids"))
+    except FileNotFoundError:
+        answered = False
+    except (OSError, ValueError, AttributeError) as error:
+        raise MmjaxError(
+            f"{folder / 'test_texts.jsonl'}, row 1: expected one JSON object a line ({error})"
+        ) from error
+    if answered:
+        return {"train": "train", "valid": "val", "test": "test"}
+    return {"train": "train", "valid": "test"}
 
 
 def _pictures(path: Path, digest: Any) -> dict[int, TsvPicture]:
@@ -127,9 +167,11 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
         raise MmjaxError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _queries(path: Path, pictures: dict[int, TsvPicture], digest: Any) -> dict[int, list[str]]:
-    """Picture -> its queries, in the order of the file."""
-    found: dict[int, list[str]] = {}
+def _queries(
+    path: Path, pictures: Mapping[int, TsvPicture], digest: Any
+) -> list[tuple[str, list[int]]]:
+    """(query, pictures that answer it), in the order of the file."""
+    found: list[tuple[str, list[int]]] = []
     seen: set[int] = set()
     for place, record in read_jsonl(path):
         text, number, ids = (
@@ -149,7 +191,7 @@ def _queries(path: Path, pictures: dict[int, TsvPicture], digest: Any) -> dict[i
                     f"{place}: 'image_ids' names the picture {name!r}, which "
                     f"{next(iter(pictures.values())).path} does not have"
                 )
-            found.setdefault(name, []).append(text)
+        found.append((text, list(dict.fromkeys(ids))))
         digest.update(f"{number} {text} {ids};".encode())
     if not found:
         raise MmjaxError(f"{path} has no rows; expected one JSON object a line")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int
@@ -15,9 +15,11 @@ from mmjax.data.library import (
     names_and_captions,
 )
 from mmjax.data.pipeline import Choices, Phase, Shared
+from mmjax.data.questions import Benchmarks, asked_texts, benchmarks, eval_set, text_set
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
-from mmjax.evals import EvalSet, Evaluator, Functions, ZeroShot
+from mmjax.errors import MmjaxError
+from mmjax.evals import EvalSet, Evaluator, Functions, Retrieval, ZeroShot
 from mmjax.recipe import Recipe
 from mmjax.spec import PairsSpec, Stage
 from mmjax.tasks import Tower
@@ -33,15 +35,26 @@ class System:
       data: what is asked.
       image_function: reads the pictures.
       general: for a domain, what is asked beside it: what the base was trained on.
+      benchmarks: further test sets.
     """
 
     text_function: str
     data: EvalSet
     image_function: str = "embed_images"
     general: EvalSet | None = None
+    benchmarks: Benchmarks = field(default_factory=Benchmarks)
 
     def run(self, evaluators: Sequence[Evaluator], functions: Functions) -> dict[str, float]:
-        """Measures everything; names of what is asked beside the domain begin with `general_`."""
+        """Measures everything.
+
+        Args:
+          evaluators: what is measured on its own data.
+          functions: published by a task.
+
+        Returns:
+          {metric: value}; names of what is asked beside the domain begin with `general_`, those of
+          a benchmark with its name and a slash.
+        """
         chosen = {
             **functions,
             "embed_texts": functions[self.text_function],
@@ -53,6 +66,10 @@ class System:
             if self.general is not None:
                 found = evaluator.run(chosen, self.general)
                 values |= {f"{GENERAL}{name}": value for name, value in found.items()}
+        for name, data in self.benchmarks.retrieval.items():
+            values |= {f"{name}/{k}": v for k, v in Retrieval().run(chosen, data).items()}
+        for name, data in self.benchmarks.classification.items():
+            values |= {f"{name}/{k}": v for k, v in ZeroShot().run(chosen, data).items()}
         return values
 
 
@@ -63,10 +80,10 @@ class StageData:
     Attributes:
       towers: role -> frozen tower.
       phases: what is trained on, in turn.
-      val: the trained system on the validation items, for model selection.
+      val: the trained system on what the best step is chosen by; None where nothing is trained.
       test: system -> what is reported, on the test items. `adapted` is the trained one; for
-        `language` there are also `ceiling` and `floor`, for `domain` `base`: all of them through
-        the frozen base.
+        `language` there are also `floor` and, where the items have captions in the base's language,
+        `ceiling`, for `domain` `base`: all of them through the frozen base.
       items: {"train", "val", "test"} -> indices of the corpus's items.
       corpus: the items.
       prior: for elastic weight consolidation: what the base was trained on.
@@ -75,7 +92,7 @@ class StageData:
 
     towers: Mapping[str, Tower]
     phases: tuple[Phase, ...]
-    val: System
+    val: System | None
     test: Mapping[str, System]
     items: Split
     corpus: Corpus
@@ -97,15 +114,24 @@ def prepare(
 
     Returns:
       The stage's data.
+
+    Raises:
+      MmjaxError: the pairs lack captions that the stage reads.
     """
     if stage.task == "domain":
         assert base is not None
         return _prepare_domain(stage, base, recipe, seed, library)
     source, target = recipe.languages
     corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
+    if stage.task == "pretrained" and stage.name != recipe.main.name:
+        towers = {role: library.tower(role, spec, None) for role, spec in stage.encoders.items()}
+        return StageData(towers, (), None, {}, split, corpus)
     cached = stage.train.cache_features
     language = stage.task == "language"
-    pairs = library.pairs(stage) if language else []
+    pairs, (kept, held) = [], ([], [])
+    if language:
+        pairs, (kept, held) = library.pairs(stage), library.held_out(stage, seed)
+    _check_captions(stage, corpus, recipe.languages)
     images = library.images(stage.encoders["image"], stage.pairs, cached)
     texts = library.texts(
         "text",
@@ -113,7 +139,7 @@ def prepare(
         {
             f"{target} captions": _all_captions(corpus, target),
             # Read by the floor: the base's own encoder on the language that it does not know.
-            f"{source} names": _names(corpus, source),
+            f"{source} names": asked_texts(corpus, source),
             f"{target} parallel": [t for pair in pairs for t in pair.targets],
         },
         cached,
@@ -136,32 +162,65 @@ def prepare(
         bank = texts if foreign is None or language == target else foreign
         return bank.choices(names_and_captions(corpus.items[i], language) for i in split["train"])
 
-    if foreign is None:
+    if stage.task == "pretrained":
+        phases = []
+    elif foreign is None:
         phases = [Phase(0, {"image": images.choices(split["train"]), "text": captions(target)})]
     else:
         contrast = {"foreign": captions(source), "image": images.choices(split["train"])}
         phases = _language_phases(
-            stage, contrast, _text_phases(stage, corpus, split, recipe.languages, pairs, banks)
+            stage, contrast, _text_phases(stage, corpus, split, recipe.languages, kept, banks)
         )
 
     def evaluation(side: str, bank: TextBank, language: str) -> EvalSet:
-        found = _eval_set(corpus, split[side], images, bank, language)
+        found = eval_set(corpus, split[side], images, bank, language)
+        if corpus.queries or not corpus.speaks(target):
+            return found  # no two captions of a picture need say the same
         base_texts = texts.view(corpus.items[i].captions[target][0] for i in split[side])
         return dataclasses.replace(found, base_texts=base_texts)
 
+    def test_system(function: str, role: str, language: str, base: bool) -> System:
+        bank = banks[role]
+        assert isinstance(bank, TextBank)
+        data = evaluation("test", bank, language)
+        reported = stage.task == "language" or stage.name == recipe.main.name
+        found = benchmarks(recipe, library, stage, role, language, base) if reported else None
+        return System(function, data, benchmarks=found or Benchmarks())
+
     if foreign is None:
-        val = System("embed_texts", evaluation("val", texts, target))
-        test = {"adapted": System("embed_texts", evaluation("test", texts, target))}
+        test = {"adapted": test_system("embed_texts", "text", target, True)}
+        val = None if stage.task == "pretrained" else evaluation("val", texts, target)
     else:
-        val = System("embed_texts", evaluation("val", foreign, source))
-        test = {
-            "adapted": System("embed_texts", evaluation("test", foreign, source)),
-            "ceiling": System("embed_base_texts", evaluation("test", texts, target)),
-            "floor": System("embed_base_texts", evaluation("test", texts, source)),
-        }
+        val = text_set(held, foreign, texts) if held else evaluation("val", foreign, source)
+        test = {"adapted": test_system("embed_texts", "foreign", source, False)}
+        if corpus.speaks(target):
+            test["ceiling"] = test_system("embed_base_texts", "text", target, True)
+        test["floor"] = test_system("embed_base_texts", "text", source, False)
+        if stage.train.select in ("cosine_to_base", "t2t_mR") and not len(val.base_texts):
+            raise MmjaxError(
+                f"config.train.select is {stage.train.select!r}, but the pictures of {corpus.name} "
+                f"have no {target} captions that say what their {source} ones do; hold some "
+                "parallel text out: --config.parallel.val_pairs=500"
+            )
     if "zeroshot" in recipe.evals:
         ZeroShot.check(len(test["adapted"].data.label_texts))
-    return StageData(towers, tuple(phases), val, test, split, corpus)
+    validation = None if val is None else System("embed_texts", val)
+    return StageData(towers, tuple(phases), validation, test, split, corpus)
+
+
+def _check_captions(stage: Stage, corpus: Corpus, languages: tuple[str, str]) -> None:
+    """Refuses pairs without the captions that a stage trains on."""
+    source, target = languages
+    language = stage.task == "language"
+    wanted = {source} if language else {target} if stage.task == "contrastive" else set()
+    if language and "captions" in stage.parallel.sources:
+        wanted.add(target)
+    lacking = sorted(name for name in wanted if not corpus.speaks(name))
+    if lacking:
+        raise MmjaxError(
+            f"the pictures of {corpus.name} have no captions in {lacking}; give parallel text as "
+            ".jsonl files in config.parallel.sources instead of 'captions', or other pairs"
+        )
 
 
 @dataclass(frozen=True)
@@ -182,7 +241,14 @@ class _Part:
         return Phase(0, {image: self.images.choices(train), text: self.texts.choices(captions)})
 
     def evaluation(self, side: str) -> EvalSet:
-        return _eval_set(self.corpus, self.split[side], self.images, self.texts, self.language)
+        return eval_set(
+            self.corpus,
+            self.split[side],
+            self.images,
+            self.texts,
+            self.language,
+            one_each=side == "train",  # to be weighed pair by pair
+        )
 
 
 def _prepare_domain(
@@ -238,23 +304,6 @@ def _prepare_domain(
     )
 
 
-def _eval_set(
-    corpus: Corpus, items: Int[np.ndarray, " k"], images: ImageBank, texts: TextBank, language: str
-) -> EvalSet:
-    """Some items, their first captions as queries in a language."""
-    chosen = [corpus.items[i] for i in items]
-    queries = [item.captions[language][0] for item in chosen]
-    labels = sorted({item.label for item in chosen if item.label})
-    view = texts.view(queries)
-    return EvalSet(
-        images=images.view(items),
-        texts=view,
-        labels=np.asarray([labels.index(item.label) if item.label else -1 for item in chosen]),
-        label_texts=texts.view(corpus.labels[label][language] for label in labels),
-        base_texts=view,
-    )
-
-
 def _text_phases(
     stage: Stage,
     corpus: Corpus,
@@ -304,18 +353,16 @@ def _caption_examples(
     """(sources, targets) of every item: its name in both languages, its keywords in both."""
     found: list[tuple[Sequence[str], Sequence[str]]] = []
     for i in items:
-        mine, theirs = (corpus.items[i].captions[language] for language in (source, target))
-        found += [((mine[0],), (theirs[0],)), (captions_of(mine), captions_of(theirs))]
+        item = corpus.items[i]
+        mine, theirs = (item.captions.get(language, ()) for language in (source, target))
+        if item.keywords:
+            found += [((mine[0],), (theirs[0],)), (captions_of(mine), captions_of(theirs))]
+        elif mine and theirs:
+            found.append((mine, theirs))
     return found
 
 
 def _all_captions(corpus: Corpus, language: str) -> list[str]:
     """Every caption that training or evaluation may read, and the labels' names."""
     captions = [text for item in corpus.items for text in names_and_captions(item, language)]
-    return captions + _names(corpus, language)
-
-
-def _names(corpus: Corpus, language: str) -> list[str]:
-    """The items' and the labels' names: what evaluation reads."""
-    names = [item.captions[language][0] for item in corpus.items]
-    return names + [labels[language] for labels in corpus.labels.values()]
+    return captions + asked_texts(corpus, language)

@@ -1,5 +1,6 @@
 """Records that tasks eat: items (pictures with captions) and parallel text, from any source."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,6 +77,21 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Query:
+    """A text with the pictures that answer it.
+
+    Attributes:
+      language: of the text.
+      text: what is asked.
+      items: ids of the pictures.
+    """
+
+    language: str
+    text: str
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Corpus:
     """All items of a source.
 
@@ -84,12 +100,21 @@ class Corpus:
       items: in the source's order.
       labels: label -> language -> its name as a caption.
       fingerprint: sha256 of the source.
+      queries: what is asked in evaluation, where a picture has several captions or a caption
+        several pictures; empty where every item is asked by its name.
     """
 
     name: str
     items: tuple[Item, ...]
     labels: Mapping[str, Mapping[str, str]]
     fingerprint: str
+    queries: tuple[Query, ...] = ()
+
+    def speaks(self, language: str) -> bool:
+        """Whether its pictures can be asked for in a language."""
+        if self.queries:
+            return any(query.language == language for query in self.queries)
+        return all(item.captions.get(language) for item in self.items)
 
 
 @dataclass(frozen=True)
@@ -119,14 +144,14 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
         corpus = _emoji_corpus(spec, languages)
     elif spec.source.endswith(".jsonl"):
         corpus = _jsonl_corpus(Path(spec.source), languages)
-    elif spec.source.startswith("muge:"):
-        corpus = muge.load(Path(spec.source.removeprefix("muge:")))
+    elif spec.source.startswith(("cn_clip:", "muge:")):
+        corpus = muge.load(Path(spec.source.partition(":")[2]), spec.sides)
     elif spec.source.startswith("food101:"):
         corpus = food101.load(Path(spec.source.removeprefix("food101:")))
     else:
         raise MmjaxError(
             f"config.pairs.source is {spec.source!r}; expected 'emoji', the path of a .jsonl file, "
-            "'muge:FOLDER' or 'food101:FOLDER'"
+            "'cn_clip:FOLDER', 'muge:FOLDER' or 'food101:FOLDER'"
         )
     unknown = [x for x in spec.exclude_labels if x not in corpus.labels]
     if unknown:
@@ -134,11 +159,15 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
             f"config.pairs.exclude_labels names {unknown}; labels of {corpus.name} are "
             f"{sorted(corpus.labels)}"
         )
-    items = [item for item in corpus.items if item.label not in spec.exclude_labels]
+    items = [
+        item
+        for item in corpus.items
+        if item.label not in spec.exclude_labels and (not item.side or item.side in spec.sides)
+    ]
     if spec.limit and spec.limit < len(items):
         items = [items[i * len(items) // spec.limit] for i in range(spec.limit)]
     labels = {k: v for k, v in corpus.labels.items() if k not in spec.exclude_labels}
-    return Corpus(corpus.name, tuple(items), labels, corpus.fingerprint)
+    return dataclasses.replace(corpus, items=tuple(items), labels=labels)
 
 
 def _emoji_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
@@ -206,8 +235,11 @@ def text_of(place: str, record: Mapping[str, Any], key: str) -> str:
 
 
 def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
-    """Rows {"image": file, LANG: text, ["keywords_LANG": [..]], ["label"], ["id"], ["family"]}."""
-    items, labels, seen = [], {}, set()
+    """Rows {"image": file, LANG: text, ["keywords_LANG": [..]], ["label"], ["id"], ["family"]}.
+
+    A list of texts under a language is several captions; each of them is a query.
+    """
+    items, labels, seen, queries = [], {}, set(), []
     for place, record in read_jsonl(path):
         image = path.parent / text_of(place, record, "image")
         if not image.is_file():
@@ -217,8 +249,15 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
             keywords = record.get(f"keywords_{lang}", [])
             if not isinstance(keywords, list) or not all(isinstance(k, str) for k in keywords):
                 raise MmjaxError(f"{place}: 'keywords_{lang}' must be a list of texts")
-            captions[lang] = (text_of(place, record, lang), *keywords)
+            if isinstance(record.get(lang), list):
+                each = enumerate(record[lang] or [""])
+                captions[lang] = tuple(
+                    text_of(place, {f"{lang}[{i}]": t}, f"{lang}[{i}]") for i, t in each
+                )
+            else:
+                captions[lang] = (text_of(place, record, lang), *keywords)
         name = str(record.get("id", record["image"]))
+        several = any(isinstance(record[lang], list) for lang in languages)
         if name in seen:
             raise MmjaxError(f"{place}: the id {name!r} stands twice; give each row its own 'id'")
         seen.add(name)
@@ -229,9 +268,11 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
             labels[label] = names
         elif label:
             labels.setdefault(str(label), dict.fromkeys(languages, str(label)))
+        family = str(record.get("family", name))
         items.append(
-            Item(name, str(record.get("family", name)), str(label), captions, {"photo": image})
+            Item(name, family, str(label), captions, {"photo": image}, keywords=not several)
         )
+        queries.append([Query(lang, t, (name,)) for lang, texts in captions.items() for t in texts])
     if not items:
         raise MmjaxError(f"{path} has no rows; expected one JSON object a line")
     digest = hashlib.sha256(path.read_bytes())
@@ -239,7 +280,9 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
         image = item.images["photo"]
         assert isinstance(image, Path)
         digest.update(f"{image}:{image.stat().st_size}:{image.stat().st_mtime_ns};".encode())
-    return Corpus(path.stem, tuple(items), labels, digest.hexdigest())
+    one_each = all(item.keywords for item in items)
+    asked = () if one_each else tuple(query for row in queries for query in row)
+    return Corpus(path.stem, tuple(items), labels, digest.hexdigest(), asked)
 
 
 def load_parallel(source: str, limit: int) -> list[Pair]:

@@ -16,6 +16,7 @@ def split_by_family(
     test_fraction: float,
     val_fraction: float,
     given: Sequence[str] = (),
+    needed: Sequence[str] = ("train", "val", "test"),
 ) -> Split:
     """Deals whole families to test, validation and training.
 
@@ -24,8 +25,10 @@ def split_by_family(
       seed: draws the order of the families.
       test_fraction: share of the items (not of the families) held out for the test.
       val_fraction: share of the items held out for model selection.
-      given: "train" or "test" of every item, where the data has a test set of its own; that one is
-        taken, and a share of its training items for validation. "" or nothing: dealt.
+      given: "train", "val" or "test" of every item, where the data has a test set of its own; that
+        one is taken, and its validation set, or else a share of its training items for it. "" or
+        nothing: dealt.
+      needed: sides that must not be empty; with the test alone all items are the test.
 
     Returns:
       {"train", "val", "test"} -> sorted int64 indices of items.
@@ -34,21 +37,24 @@ def split_by_family(
       MmjaxError: a side would be empty.
     """
     fixed = [i for i, side in enumerate(given) if side == "test"]
+    if not fixed and tuple(needed) == ("test",):
+        fixed = list(range(len(families)))
+    validation = [i for i, side in enumerate(given) if side == "val"]
     members: dict[str, list[int]] = defaultdict(list)
-    for i in sorted(set(range(len(families))) - set(fixed)):
+    for i in sorted(set(range(len(families))) - set(fixed) - set(validation)):
         members[families[i]].append(i)
     order = sorted(members)
     np.random.default_rng(seed).shuffle(order)
     wanted = {
         "test": 0 if fixed else round(len(families) * test_fraction),
-        "val": round(len(families) * val_fraction),
+        "val": 0 if validation else round(len(families) * val_fraction),
         "train": len(families),
     }
-    sides: dict[str, list[int]] = {"test": fixed, "val": [], "train": []}
+    sides: dict[str, list[int]] = {"test": fixed, "val": validation, "train": []}
     for family in order:
         side = next(name for name in wanted if len(sides[name]) < wanted[name])
         sides[side].extend(members[family])
-    empty = [name for name, indices in sides.items() if not indices]
+    empty = [name for name in needed if not sides[name]]
     if empty:
         raise MmjaxError(
             f"the {len(families)} items in {len(members)} families leave nothing for {empty}; "

@@ -1,10 +1,18 @@
 """Evaluators: they know published functions and data, no task."""
 
-from mmjax.evals.base import EvalSet, Evaluator, Functions, View
-from mmjax.evals.retrieval import Retrieval, TextRetrieval, ranks, recall_metrics
+from mmjax.evals.base import ClassSet, EvalSet, Evaluator, Functions, View, empty_view
+from mmjax.evals.retrieval import (
+    Retrieval,
+    TextRetrieval,
+    both_ranks,
+    rank_answers,
+    ranks,
+    recall_metrics,
+)
 from mmjax.evals.zeroshot import ZeroShot
 
 __all__ = [
+    "ClassSet",
     "EvalSet",
     "Evaluator",
     "Functions",
@@ -12,6 +20,9 @@ __all__ = [
     "TextRetrieval",
     "View",
     "ZeroShot",
+    "both_ranks",
+    "empty_view",
+    "rank_answers",
     "ranks",
     "recall_metrics",
 ]

@@ -35,11 +35,14 @@ class EvalSet:
     """What is asked of a system.
 
     Attributes:
-      images: one picture an item.
-      texts: one query an item, in the order of the images.
-      labels: class of every item, index into `label_texts`.
+      images: the gallery; empty where texts alone are asked.
+      texts: the queries; where `answers` is None one a picture, in the order of the pictures.
+      labels: class of every picture, index into `label_texts`.
       label_texts: the classes' names as captions.
-      base_texts: the same queries in the language of the base.
+      base_texts: the same queries in the language of the base; empty where there are none.
+      queries: what the texts say.
+      answers: (query, picture) of every right answer, where a query may have several pictures and
+        a picture several queries.
     """
 
     images: View
@@ -47,6 +50,34 @@ class EvalSet:
     labels: Int[np.ndarray, " n"]
     label_texts: View
     base_texts: View
+    queries: tuple[str, ...] = ()
+    answers: Int[np.ndarray, "a 2"] | None = None
+
+    def right(self, query: int) -> Int[np.ndarray, " k"]:
+        """The pictures that a query asks for."""
+        if self.answers is None:
+            return np.asarray([query])
+        return self.answers[self.answers[:, 0] == query, 1]
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """Pictures to classify by texts about their classes.
+
+    Attributes:
+      images: the pictures.
+      labels: class of every picture, index into `label_texts`.
+      label_texts: one row a class, or several (a prompt each) whose embeddings are averaged.
+    """
+
+    images: View
+    labels: Int[np.ndarray, " n"]
+    label_texts: View
+
+
+def empty_view(table: Table) -> View:
+    """No rows of a table."""
+    return View(table, np.zeros(0, np.int64))
 
 
 @runtime_checkable

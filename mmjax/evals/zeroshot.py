@@ -5,12 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmjax.errors import MmjaxError
-from mmjax.evals.base import EvalSet, Functions
+from mmjax.evals.base import ClassSet, EvalSet, Functions
 
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """Classification of pictures by the names of their classes."""
+    """Classification of pictures by the names of their classes.
+
+    Where several prompts name a class, it is the normalised mean of their unit vectors.
+
+    Source: Radford et al. 2021 (CLIP), section 3.1.4.
+    """
 
     @staticmethod
     def check(classes: int) -> None:
@@ -21,7 +26,7 @@ class ZeroShot:
                 " label the items or set --config.evals=\"('retrieval',)\""
             )
 
-    def run(self, functions: Functions, data: EvalSet) -> dict[str, float]:
+    def run(self, functions: Functions, data: EvalSet | ClassSet) -> dict[str, float]:
         """Returns `zeroshot_acc` over items and `zeroshot_class_acc`, the mean over classes.
 
         Raises:

@@ -26,11 +26,13 @@ class Tower:
       role: key of the encoder's weights in the frozen tree (`image`, `text`, `foreign`).
       width: size of the last axis of its features.
       encode: (params, raw inputs) -> {"features", ["mask"]}; None where only cached features come.
+      logit_scale: ln(1 / temperature) of a checkpoint with two towers; None where it has one.
     """
 
     role: str
     width: int
     encode: Callable[[PyTree, Inputs], Inputs] | None = None
+    logit_scale: float | None = None
 
     def __call__(self, frozen: PyTree, inputs: Inputs) -> Inputs:
         """Returns {"features": [b d]} or {"features": [b l d], "mask": [b l]}."""
@@ -88,6 +90,35 @@ class DualEncoder(Task, Protocol):
 
     def logit_scale(self, trainable: PyTree) -> Float[Array, ""]:
         """Logarithm of the inverse temperature."""
+        ...
+
+
+@runtime_checkable
+class TextSpace(DualEncoder, Protocol):
+    """A dual encoder into whose space `language` can distil."""
+
+    @property
+    def text(self) -> Tower:
+        """The tower that reads the base's own language."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Dimensions of the joint space."""
+        ...
+
+    def members(self, projected: Float[Array, "b e"]) -> Float[Array, "m b d"]:
+        """Unit vectors of the parts whose cosines are averaged."""
+        ...
+
+    def project(
+        self,
+        role: str,
+        trainable: PyTree,
+        features: Float[Array, "b d"],
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b e"]:
+        """One tower's pooled features in the joint space, un-normalised; a key means dropout."""
         ...
 
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.language import LanguageAdapter, PooledAdapter
 from mmjax.losses import distill
 from mmjax.metrics import Metrics, mean_of
 from mmjax.spec import AdapterSpec, LossSpec
-from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
-from mmjax.tasks.contrastive import ContrastiveTask, member_info_nce
+from mmjax.tasks.base import Batch, EmbedFn, Inputs, TextSpace, Tower
+from mmjax.tasks.contrastive import member_info_nce
 from mmjax.trees import PyTree
 
 
@@ -21,7 +22,7 @@ from mmjax.trees import PyTree
 class LanguageTask:
     """An adapter on a frozen foreign encoder, towards the text space of a frozen base.
 
-    The frozen tree holds `base` (the base's heads) and, where features are not cached, the
+    The frozen tree holds `base` (what the base trained) and, where features are not cached, the
     encoders' weights under their roles. A batch holds `foreign` (the new language) and either
     `text` (the same sentence in the base's language) or `image`.
 
@@ -30,12 +31,14 @@ class LanguageTask:
       base: the frozen dual encoder.
       adapter: sizes.
       loss_spec: which objective.
+      mesh: a contrastive loss goes round its data axis; None leaves a sharded batch to the compiler.
     """
 
     foreign: Tower
-    base: ContrastiveTask
+    base: TextSpace
     adapter: AdapterSpec
     loss_spec: LossSpec
+    mesh: Mesh | None = None
 
     @property
     def text_role(self) -> str:
@@ -136,7 +139,7 @@ class LanguageTask:
             pairs = self.base.members(image), self.base.members(self._joint(frozen, members))
             logit_scale, captions = self.logit_scale(trainable), batch["foreign"]["row"]
             smoothing = self.loss_spec.label_smoothing
-            loss, found = member_info_nce(*pairs, logit_scale, captions, smoothing, self.base.mesh)
+            loss, found = member_info_nce(*pairs, logit_scale, captions, smoothing, self.mesh)
             metrics = {"contrastive": found.loss, "probability": found.probability}
             return loss, {name: mean_of(each) for name, each in metrics.items()}
         teacher = jax.lax.stop_gradient(self._teacher(frozen, batch["text"]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.data.records import load_corpus
+from mmjax.data.records import Query, load_corpus
 from mmjax.errors import MmjaxError
 from mmjax.spec import PairsSpec
 
@@ -117,8 +117,63 @@ def test_missing_and_empty_files(muge, tmp_path):
         muge()
 
 
-def test_pictures_without_a_query_are_left_out_and_counted(muge, tmp_path, caplog):
-    with (tmp_path / "train_imgs.tsv").open("a") as rows:
-        rows.write(f"1000030\t{jpeg('red')}\n")
-    assert len(muge().items) == 3
-    assert "1 pictures of train have no query" in caplog.text
+def test_pictures_without_a_query_are_left_out_of_training_and_stay_in_the_gallery(
+    muge, tmp_path, caplog
+):
+    for split in ("train", "valid"):
+        with (tmp_path / f"{split}_imgs.tsv").open("a") as rows:
+            rows.write(f"1000030\t{jpeg('red')}\n")
+    corpus = muge()
+    assert [item.id for item in corpus.items[2:]] == ["valid/1000020", "valid/1000030"]
+    assert corpus.items[3].captions == {"zh": ()}
+    assert "1 pictures of train have no query; they are left out" in caplog.text
+    assert "1 pictures of valid have no query; they stand in its gallery" in caplog.text
+
+
+def test_a_query_keeps_all_its_pictures(muge):
+    first, *_, last = muge().queries
+    assert first == Query("zh", "高级感托特包斜挎", ("train/1000002", "train/1000016"))
+    assert last == Query("zh", "蓝色手机壳", ("valid/1000020",))
+
+
+@pytest.fixture
+def coco(muge, tmp_path):
+    """COCO-CN has a test set of its own; English is beside it in the same form."""
+    (tmp_path / "test_imgs.tsv").write_text(f"7\t{jpeg('red')}\n9\t{jpeg('blue')}\n")
+    write_queries(tmp_path / "test_texts.jsonl", ["红", "红色", "蓝"], [[7], [7], [9]])
+    write_queries(tmp_path / "test_texts_en.jsonl", ["red", "blue"], [[7], [9]])
+    return muge
+
+
+def write_queries(path, texts, images):
+    rows = [
+        {"text_id": n, "text": text, "image_ids": ids}
+        for n, (text, ids) in enumerate(zip(texts, images, strict=True))
+    ]
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+
+
+def test_a_test_set_with_answers_is_the_test_set(coco):
+    corpus = coco()
+    assert [item.side for item in corpus.items] == ["train", "train", "val", "test", "test"]
+    assert corpus.items[3].captions == {"zh": ("红", "红色"), "en": ("red",)}
+    assert corpus.speaks("zh")
+    assert corpus.speaks("en")
+    assert not corpus.speaks("de")
+
+
+def test_the_test_alone_needs_no_other_file(coco, tmp_path):
+    for path in tmp_path.glob("[tv][ra]*"):
+        path.unlink()
+    spec = PairsSpec(source=f"cn_clip:{tmp_path}", sides=("test",))
+    corpus = load_corpus(spec, ("zh", "en"))
+    assert [item.id for item in corpus.items] == ["test/7", "test/9"]
+    assert [q.text for q in corpus.queries] == ["红", "红色", "蓝", "red", "blue"]
+
+
+def test_a_test_set_without_answers_is_no_test_set(coco, tmp_path):
+    write_queries(tmp_path / "test_texts.jsonl", ["红"], [[]])
+    assert [item.side for item in coco().items] == ["train", "train", "test"]
+    (tmp_path / "test_texts.jsonl").write_text("[]\n")
+    with pytest.raises(MmjaxError, match=r"test_texts.jsonl, row 1: expected one JSON object"):
+        coco()

@@ -48,3 +48,20 @@ def test_a_recipe_may_deal_the_members_of_a_family_apart(keep, mesh, monkeypatch
     split = Library(mesh(1, 1), ("zh", "en")).split(PairsSpec(keep_families=keep), 0)
     sides = [{items[i].family for i in indices} for indices in split.values()]
     assert (sum(map(len, sides)) == 10) == keep
+
+
+def test_a_validation_set_of_the_data_itself_is_taken():
+    given = ["test"] * 30 + ["val"] * 20 + ["train"] * 250
+    split = split_by_family([str(i) for i in range(300)], 0, 0.2, 0.1, given)
+    assert {side: len(indices) for side, indices in split.items()} == {
+        "train": 250,
+        "val": 20,
+        "test": 30,
+    }
+
+
+def test_with_the_test_alone_everything_is_test():
+    for given in ([""] * 6, ["test"] * 6):
+        split = split_by_family(list("abcdef"), 0, 0.2, 0.1, given, ("test",))
+        assert split["test"].tolist() == list(range(6))
+        assert len(split["train"]) == len(split["val"]) == 0

@@ -160,7 +160,10 @@ def test_bases_that_do_not_fit_are_refused(domain, finished, recipe, toy, tmp_pa
             study.run(resolve(config), config, workdir, "test")
 
     base = str(domain / "seed_0" / "base")
-    refuse("is a 'domain' adapter; config.base needs a contrastive or language", base=str(domain))
+    refuse(
+        "is a 'domain' adapter; config.base needs one of contrastive, pretrained, language",
+        base=str(domain),
+    )
     refuse("stands on other encoders", base=str(finished))
     other = {**recipe["pairs"], "domain": {"labels": ("w19",)}}
     refuse("another split or domain of .*: its training items may be test", base=base, pairs=other)

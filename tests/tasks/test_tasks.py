@@ -154,13 +154,6 @@ def test_published_functions_give_finite_unit_vectors(setup):
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
 
 
-def on_ring(task, ring):
-    """The task as a recipe makes it on a mesh of several devices."""
-    if isinstance(task, LanguageTask):
-        return dataclasses.replace(task, base=dataclasses.replace(task.base, mesh=ring))
-    return dataclasses.replace(task, mesh=ring)
-
-
 @pytest.mark.parametrize(
     "setup", ["contrastive", "distill_mse", "language contrastive", "domain"], indirect=True
 )
@@ -170,7 +163,7 @@ def test_a_step_does_not_depend_on_the_mesh(setup, mesh):
     many = mesh(8)
     host = jax.tree.map(np.asarray, batch)
     placed = place(trainable, many), place(frozen, many), place_batch(host, many)
-    _, together, _ = run(on_ring(task, many), *placed, steps=3)
+    _, together, _ = run(dataclasses.replace(task, mesh=many), *placed, steps=3)
     np.testing.assert_allclose(together, alone, rtol=1e-5)
 
 
@@ -180,7 +173,7 @@ def test_no_device_ever_holds_a_whole_tower(setup, mesh):
     many = mesh(8)
     batch = place_batch(jax.tree.map(np.asarray, batch), many)
     placed = place(trainable, many), place(frozen, many)
-    loss = jax.jit(jax.grad(on_ring(task, many).loss, has_aux=True))
+    loss = jax.jit(jax.grad(dataclasses.replace(task, mesh=many).loss, has_aux=True))
     compiled = loss.lower(*placed, batch, jax.random.key(0)).compile().as_text() or ""
     assert "collective-permute" in compiled
     assert not [
