@@ -31,7 +31,7 @@ class LanguageTask:
       base: the frozen dual encoder.
       adapter: sizes.
       loss_spec: which objective.
-      mesh: a contrastive loss goes round its data axis; None leaves a sharded batch to the compiler.
+      mesh: a contrastive loss goes round its data axis; None leaves the batch to the compiler.
     """
 
     foreign: Tower
