@@ -244,20 +244,9 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
         image = path.parent / text_of(place, record, "image")
         if not image.is_file():
             raise MmjaxError(f"{place}: no picture at {image}")
-        captions = {}
-        for lang in languages:
-            keywords = record.get(f"keywords_{lang}", [])
-            if not isinstance(keywords, list) or not all(isinstance(k, str) for k in keywords):
-                raise MmjaxError(f"{place}: 'keywords_{lang}' must be a list of texts")
-            if isinstance(record.get(lang), list):
-                each = enumerate(record[lang] or [""])
-                captions[lang] = tuple(
-                    text_of(place, {f"{lang}[{i}]": t}, f"{lang}[{i}]") for i, t in each
-                )
-            else:
-                captions[lang] = (text_of(place, record, lang), *keywords)
+        several = any(isinstance(record.get(lang), list) for lang in languages)
+        captions = {lang: _captions(place, record, lang, several) for lang in languages}
         name = str(record.get("id", record["image"]))
-        several = any(isinstance(record[lang], list) for lang in languages)
         if name in seen:
             raise MmjaxError(f"{place}: the id {name!r} stands twice; give each row its own 'id'")
         seen.add(name)
@@ -272,7 +261,8 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
         items.append(
             Item(name, family, str(label), captions, {"photo": image}, keywords=not several)
         )
-        queries.append([Query(lang, t, (name,)) for lang, texts in captions.items() for t in texts])
+        asked = {lang: texts if several else texts[:1] for lang, texts in captions.items()}
+        queries += [Query(lang, t, (name,)) for lang, texts in asked.items() for t in texts]
     if not items:
         raise MmjaxError(f"{path} has no rows; expected one JSON object a line")
     digest = hashlib.sha256(path.read_bytes())
@@ -281,8 +271,26 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
         assert isinstance(image, Path)
         digest.update(f"{image}:{image.stat().st_size}:{image.stat().st_mtime_ns};".encode())
     one_each = all(item.keywords for item in items)
-    asked = () if one_each else tuple(query for row in queries for query in row)
-    return Corpus(path.stem, tuple(items), labels, digest.hexdigest(), asked)
+    found = () if one_each else tuple(queries)
+    return Corpus(path.stem, tuple(items), labels, digest.hexdigest(), found)
+
+
+def _captions(
+    place: str, record: Mapping[str, Any], language: str, several: bool
+) -> tuple[str, ...]:
+    """A row's captions in a language: all of a list, or the name with its keywords."""
+    keywords = record.get(f"keywords_{language}", [])
+    if not isinstance(keywords, list) or not all(isinstance(k, str) for k in keywords):
+        raise MmjaxError(f"{place}: 'keywords_{language}' must be a list of texts")
+    if several and keywords:
+        raise MmjaxError(
+            f"{place}: 'keywords_{language}' beside a list of captions; put them into the list"
+        )
+    value = record.get(language)
+    if not isinstance(value, list):
+        return (text_of(place, record, language), *keywords)
+    texts = {f"{language}[{i}]": text for i, text in enumerate(value or [""])}
+    return tuple(text_of(place, texts, key) for key in texts)
 
 
 def load_parallel(source: str, limit: int) -> list[Pair]:

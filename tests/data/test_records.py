@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from mmjax.data.records import Pair, load_corpus, load_parallel
+from mmjax.data.records import Pair, Query, load_corpus, load_parallel
 from mmjax.errors import MmjaxError
 from mmjax.spec import PairsSpec
 
@@ -50,6 +50,26 @@ def test_rows_become_items(corpus, tmp_path):
         "food": {"zh": "水果", "en": "food"},
     }
     assert found.name == "pairs"
+
+
+def test_a_list_of_captions_is_a_query_each(corpus):
+    found = corpus([A | {"zh": ["苹果", " 红苹果"]}, B])
+    assert found.items[0].captions == {"zh": ("苹果", "红苹果"), "en": ("apple",)}
+    assert found.queries == (
+        Query("zh", "苹果", ("a.png",)),
+        Query("zh", "红苹果", ("a.png",)),
+        Query("en", "apple", ("a.png",)),
+        Query("zh", "梨", ("b.png",)),
+        Query("en", "pear", ("b.png",)),
+    )
+    assert corpus([A, B]).queries == ()
+    for wrong, message in (
+        ({"zh": []}, r"row 1: 'zh\[0\]' is ''; expected a text"),
+        ({"zh": ["苹果", 3]}, r"row 1: 'zh\[1\]' is 3; expected a text"),
+        ({"zh": ["苹果"], "keywords_en": ["x"]}, "'keywords_en' beside a list of captions"),
+    ):
+        with pytest.raises(MmjaxError, match=message):
+            corpus([A | wrong])
 
 
 def test_the_fingerprint_follows_rows_and_pictures(corpus, tmp_path):
