@@ -138,7 +138,10 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
         nested["encoders"] = _with_towers(nested.get("encoders", {}))
         stages.append(build(Stage, {**nested, "name": "base"}, "base"))
         base = None
-    if main.task != "contrastive" and base is None and not stages:
+    alone = main.task in ("contrastive", "projection")
+    if main.task == "projection":
+        check(base is None and not stages, "base", config.get("base"), "None for this task")
+    if not alone and base is None and not stages:
         raise MmjaxError(
             f"config.base is empty; the {main.task} task needs a base recipe or run folder"
         )
@@ -151,9 +154,10 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
     languages = tuple(config.get("languages", ("zh", "en")))
     check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
-    evals = tuple(config.get("evals", ("retrieval", "zeroshot")))
+    known = ["probe"] if main.task == "projection" else ["retrieval", "zeroshot"]
+    evals = tuple(config.get("evals", known))
     for name in evals:
-        check(name in ("retrieval", "zeroshot"), "evals", name, "one of ['retrieval', 'zeroshot']")
+        check(name in known, "evals", name, f"one of {known}")
     return Recipe(
         name=config.get("name", main.name),
         stages=tuple(stages),

@@ -18,12 +18,14 @@ from jax.sharding import Mesh
 from mmjax import __version__, metrics, optim, sharding, trees
 from mmjax.base import load_base
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
+from mmjax.data.labelled import prepare_labelled
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, examples, train_batches
 from mmjax.data.prepare import StageData, prepare
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.functions import Published
+from mmjax.evals.probe import NearestNeighbours
 from mmjax.losses.consolidation import Prior, fisher_diagonal
 from mmjax.progress import track
 from mmjax.recipe import Recipe
@@ -88,7 +90,10 @@ def assemble(run: Run, library: Library) -> Assembly:
       The assembly; `frozen` lies on the mesh.
     """
     below = run.base.stage if run.base is not None else None
-    data = prepare(run.stage, run.recipe, run.seed, library, below)
+    if run.stage.task == "projection":
+        data = prepare_labelled(run.stage, run.recipe, run.seed, library)
+    else:
+        data = prepare(run.stage, run.recipe, run.seed, library, below)
     frozen: dict[str, PyTree] = {}
     base_task = base_card = None
     if run.base is not None:
@@ -207,6 +212,8 @@ def prior_of(
 
 def validators(stage: Stage) -> list[Evaluator]:
     """What is measured on the validation items while training."""
+    if stage.task == "projection":
+        return [NearestNeighbours()]
     retrieval: list[Evaluator] = [Retrieval()]
     return [*retrieval, TextRetrieval()] if stage.task == "language" else retrieval
 

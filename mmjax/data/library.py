@@ -18,7 +18,7 @@ from mmjax import assets
 from mmjax.data import feature_cache, tables
 from mmjax.data.pipeline import Choices
 from mmjax.data.records import Corpus, Item, Pair, load_corpus, load_parallel
-from mmjax.data.splits import Split, split_by_family
+from mmjax.data.splits import Split, split_by_family, split_folds
 from mmjax.data.tables import FeatureTable, RawTable, Table
 from mmjax.data.transforms import view
 from mmjax.encoders import Encoder, load_encoder
@@ -164,7 +164,13 @@ class Library:
     def corpus(self, spec: PairsSpec) -> Corpus:
         """The items of a spec, whatever its split."""
         key = PairsSpec(
-            spec.source, spec.styles, exclude_labels=spec.exclude_labels, limit=spec.limit
+            spec.source,
+            spec.styles,
+            exclude_labels=spec.exclude_labels,
+            limit=spec.limit,
+            label=spec.label,
+            min_families=spec.min_families,
+            keep_families=spec.keep_families or not spec.min_families,
         )
         if key not in self._corpora:
             self._corpora[key] = load_corpus(spec, self.languages)
@@ -217,13 +223,21 @@ class Library:
             i for i, item in enumerate(items) if (item.label in labels) == domain or not labels
         ]
         shares = spec.domain if domain and labels else spec
-        split = split_by_family(
-            [items[i].family if spec.keep_families else items[i].id for i in chosen],
-            seed_for(seed, "split"),
-            shares.test_fraction,
-            shares.val_fraction,
-            [items[i].side for i in chosen],
-        )
+        families = [items[i].family if spec.keep_families else items[i].id for i in chosen]
+        if spec.folds:
+            classes = [items[i].label for i in chosen]
+            split = split_folds(families, classes, seed, spec.folds, shares.val_fraction)
+        else:
+            split = split_by_family(
+                families,
+                seed_for(seed, "split"),
+                shares.test_fraction,
+                shares.val_fraction,
+                [items[i].side for i in chosen],
+            )
+        if spec.train_fraction < 1:
+            order = np.random.default_rng(seed_for(seed, "fraction")).permutation(split["train"])
+            split["train"] = np.sort(order[: round(len(order) * spec.train_fraction) or 1])
         if domain:
             # Whoever gets fewer pairs gets some of those that others get.
             order = np.random.default_rng(seed_for(seed, "fraction")).permutation(split["train"])
@@ -241,7 +255,7 @@ class Library:
     def images(self, spec: EncoderSpec, pairs: PairsSpec, cached: bool) -> ImageBank:
         """Every item's pictures through an image encoder."""
         key = ("images", spec, pairs.source, pairs.styles, pairs.views, pairs.limit)
-        key = (*key, pairs.exclude_labels, cached)
+        key = (*key, pairs.exclude_labels, pairs.label, pairs.min_families, cached)
         if key not in self._tables:
             corpus, encoder = self.corpus(pairs), self.encoder(spec)
             index = [

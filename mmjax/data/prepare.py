@@ -18,6 +18,7 @@ from mmjax.data.pipeline import Choices, Phase, Shared
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
 from mmjax.evals import EvalSet, Evaluator, Functions, ZeroShot
+from mmjax.evals.probe import LabelledSet
 from mmjax.recipe import Recipe
 from mmjax.spec import PairsSpec, Stage
 from mmjax.tasks import Tower
@@ -63,7 +64,8 @@ class StageData:
     Attributes:
       towers: role -> frozen tower.
       phases: what is trained on, in turn.
-      val: the trained system on the validation items, for model selection.
+      val: the trained system on the validation items, for model selection; for `projection` those
+        items with their classes.
       test: system -> what is reported, on the test items. `adapted` is the trained one; for
         `language` there are also `ceiling` and `floor`, for `domain` `base`: all of them through
         the frozen base.
@@ -75,7 +77,7 @@ class StageData:
 
     towers: Mapping[str, Tower]
     phases: tuple[Phase, ...]
-    val: System
+    val: System | LabelledSet
     test: Mapping[str, System]
     items: Split
     corpus: Corpus

@@ -8,6 +8,7 @@ from mmjax.tasks.base import DualEncoder, Task, Tower
 from mmjax.tasks.contrastive import ContrastiveTask
 from mmjax.tasks.domain import DomainTask
 from mmjax.tasks.language import LanguageTask
+from mmjax.tasks.projection import ProjectionTask
 
 
 def make_task(stage: Stage, towers: Mapping[str, Tower], base: Task | None = None) -> Task:
@@ -28,6 +29,10 @@ def make_task(stage: Stage, towers: Mapping[str, Tower], base: Task | None = Non
         return ContrastiveTask(
             towers["image"], towers["text"], stage.image_head, stage.text_head, stage.loss
         )
+    if stage.task == "projection":
+        if stage.projection.mode == "single":
+            towers = {"joined": Tower("joined", sum(tower.width for tower in towers.values()))}
+        return ProjectionTask(dict(towers), stage.projection)
     if stage.task == "domain":
         assert isinstance(base, DualEncoder)
         return DomainTask(base, stage.residual, stage.weighting, stage.continual, stage.loss)
