@@ -4,7 +4,7 @@
   python -m mmjax.main --config configs/projection_emoji.py:group    # the eight groups
   python -m mmjax.main --config configs/projection_emoji.py:few      # a fifth of the labels
   python -m mmjax.main --config configs/projection_emoji.py:low      # eight dimensions a modality
-  python -m mmjax.main --config configs/projection_emoji.py:single   # one projector reads both
+  python -m mmjax.main --config configs/projection_emoji.py:apart    # a projector a modality
 
 DINOv2-small pictures and MiniLM names, two projectors (the paper's pairwise BCE, and supervised
 contrastive), seven classifiers, five folds; beside them raw features, PCA and LDA. Needs the assets
@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-CHOICES = ("group", "few", "low", "single")
+CHOICES = ("group", "few", "low", "apart")
 
 
 def get_config(choice: str = "") -> ConfigDict:
@@ -47,29 +47,34 @@ def get_config(choice: str = "") -> ConfigDict:
     )
     config.projection = dict(
         loss="supcon",
-        mode="single" if choice == "single" else "per_modality",
-        hidden=256,
+        mode="per_modality" if choice == "apart" else "single",
+        hidden=512,
         out_dim=8 if choice == "low" else 128,
         temperature=0.1,
-        dropout=0.3,
+        dropout=0.5,
         standardize=True,
     )
-    config.optim = dict(name="adamw", lr=1e-3, weight_decay=0.01, schedule="cosine")
+    config.optim = dict(name="adamw", lr=1e-3, weight_decay=0.01, schedule="constant")
     config.train = dict(
-        steps=20 if tiny else 200,
+        steps=20 if tiny else 480,
         batch_size=32 if tiny else 128,
-        eval_every=10 if tiny else 50,
-        save_every=10 if tiny else 100,
-        log_every=5 if tiny else 10,
+        eval_every=10 if tiny else 120,
+        save_every=10 if tiny else 240,
+        log_every=5 if tiny else 20,
         keep=1,
         select="none",
     )
     # The paper's own settings: ten epochs, Adam, a constant rate, no normalization.
     paper = dict(
         projection=dict(
-            loss="pairwise_bce", hidden=0, dropout=0.0, standardize=False, temperature=0.1
+            loss="pairwise_bce",
+            mode="per_modality",
+            hidden=0,
+            dropout=0.0,
+            standardize=False,
+            temperature=0.1,
         ),
-        optim=dict(schedule="constant", weight_decay=0.0),
+        optim=dict(weight_decay=0.0),
         train=dict(steps=20 if tiny else 80),
     )
     config.variants = dict(paper=paper)

@@ -180,9 +180,8 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         parts, present, _ = self._read(X, None, fitting=False)
         from mmjax.tasks import projection_fit
 
-        return projection_fit.project(
-            self._spec(), self.params_, self._as_projected(parts, present)
-        )
+        data = self._as_projected(parts, present)
+        return projection_fit.project(self._spec(), self.params_, data)
 
     def _held_out(self, labels: Int[np.ndarray, " n"], rng: Any) -> Int[np.ndarray, " h"]:
         """Examples for early stopping, of every class alike where there are enough."""
@@ -193,13 +192,13 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 f"early_stopping needs at least 4 examples, X has {number} (n_samples)"
             )
         even = np.bincount(labels).min() > 1 and classes <= min(size, number - size)
-        _, held = train_test_split(
+        held = train_test_split(
             np.arange(number),
             test_size=size,
             stratify=labels if even else None,
             random_state=rng.randint(2**31 - 1),
-        )
-        return held
+        )[1]
+        return np.asarray(held)
 
     def _as_projected(self, parts: _Parts, present: _Present) -> "Modalities":
         """As projectors read it: what is missing is 0, or the training mean for a single one."""
@@ -260,6 +259,7 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 ensure_all_finite=True if several is None else "allow-nan",
                 ensure_min_samples=2 if fitting else 1,
             )
+            array: Any
             if fitting:
                 array, y = validate_data(self, X, y, **options)
             else:
@@ -305,14 +305,13 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                     f"X has the modalities {list(found)}; fitted on {list(widths)} (give None for "
                     "one that is not there)"
                 )
-        arrays = {
-            name: check_array(
-                part,
-                dtype=np.float32,
-                ensure_all_finite="allow-nan",
-                ensure_min_samples=2 if fitting else 1,
-                input_name=f"modality {name}",
-            )
+        options: dict[str, Any] = dict(
+            dtype=np.float32,
+            ensure_all_finite="allow-nan",
+            ensure_min_samples=2 if fitting else 1,
+        )
+        arrays: dict[Any, Any] = {
+            name: check_array(part, input_name=f"modality {name}", **options)
             for name, part in found.items()
             if part is not None
         }
@@ -335,7 +334,7 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
 def _present(parts: _Parts) -> _Present:
     """Finds what is missing and refuses what is broken."""
-    present = [~np.isnan(part).all(axis=1) for part in parts]
+    present: _Present = [~np.asarray(np.isnan(part).all(axis=1)) for part in parts]
     for number, (part, kept) in enumerate(zip(parts, present, strict=True)):
         broken = np.flatnonzero(np.isnan(part).any(axis=1) & kept)
         if len(broken):

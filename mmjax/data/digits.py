@@ -6,6 +6,7 @@ Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), UCI Machine Learn
 
 import hashlib
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,7 +34,7 @@ def load() -> Corpus:
             "config.pairs.source 'digits' comes with scikit-learn: "
             "python -m pip install 'mmjax[sklearn]'"
         ) from error
-    found = load_digits()
+    found: Any = load_digits()
     pictures, classes = np.asarray(found["images"]), np.asarray(found["target"])
     grey = np.clip(pictures * 255 / 16, 0, 255).round().astype(np.uint8)  # 0 .. 16 as it comes
     items = []

@@ -173,10 +173,10 @@ def _emoji_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
             for lang in languages
         }
         items.append(Item(name, record["family"], record[spec.label], captions, images))
-    labels = EMOJI_LABELS
+    labels: Mapping[str, Mapping[str, str]] = EMOJI_LABELS
     if spec.label == "subgroup":  # they have no names but these, and those in English alone
         found_labels = sorted({item.label for item in items})
-        labels = {x: dict.fromkeys(languages, x.replace("-", " ")) for x in found_labels}
+        labels = {x: {lang: x.replace("-", " ") for lang in languages} for x in found_labels}
     return Corpus("emoji", tuple(items), labels, source.fingerprint)
 
 

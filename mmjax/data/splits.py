@@ -82,7 +82,10 @@ def split_folds(
     rest = np.flatnonzero(~test)
     parts = max(2, round(len(rest) / max(1, val_fraction * len(families))))
     inner = _deal(
-        [families[i] for i in rest], [labels[i] for i in rest], seed_for(seed, "inner"), parts
+        [families[int(i)] for i in rest],
+        [labels[int(i)] for i in rest],
+        seed_for(seed, "inner"),
+        parts,
     )
     split = {
         "train": rest[inner != 0],

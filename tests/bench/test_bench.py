@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from mmjax.bench import harness, loader, loss_max_batch, loss_memory, loss_ring, loss_time, plot
+from mmjax.bench import (
+    harness,
+    loader,
+    loss_max_batch,
+    loss_memory,
+    loss_ring,
+    loss_time,
+    plot,
+    projection_fit,
+)
 from mmjax.bench.__main__ import BENCHMARKS, parse
 from mmjax.bench.harness import Comparison, Options
 from mmjax.errors import MmjaxError
@@ -61,6 +70,12 @@ def test_the_ring_agrees_with_one_device():
 
 def test_the_loader_is_timed():
     assert loader.run(Options(batches=(2,), rounds=1)).samples
+
+
+def test_a_fit_is_timed_apart_from_its_compilation():
+    samples = projection_fit.run(TINY).samples
+    assert samples["rows"] == 64
+    assert samples["first"] > max(samples["seconds"]["mmjax"]) / 2
 
 
 def test_the_search_stops_at_its_bound():
