@@ -108,7 +108,10 @@ def test_every_projection_recipe_is_the_paper_beside_another_loss(module, choice
         ({"pairs": {"train_fraction": 0.0}}, "config.pairs.train_fraction is 0.0"),
         ({"pairs": {"views": ("plain", "tilt")}}, "config.pairs.views is .*; expected one alone"),
         ({"train": {"select": "mR"}}, "expected 'knn_acc' or 'none' here"),
-        ({"train": {"cache_features": False}}, "config.train.cache_features is False"),
+        (
+            {"train": {"select": "none", "cache_features": False}},
+            "config.train.cache_features is False",
+        ),
         ({"evals": ("retrieval",)}, r"config.evals is 'retrieval'; expected one of \['probe'\]"),
         ({"base": "runs/base_emoji"}, "config.base is 'runs/base_emoji'; expected None"),
         ({"encoders": {"foreign": {"source": "x"}}}, "expected the roles"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmjax import trees
-from mmjax.spec import EncoderSpec, ProjectionSpec, Stage
+from mmjax.spec import EncoderSpec, ProjectionSpec, Stage, TrainSpec
 from mmjax.tasks import Tower, make_task
 from mmjax.tasks.projection import ProjectionTask
 
@@ -113,7 +113,8 @@ def test_an_example_without_a_modality_takes_no_part_in_it(loss):
 
 def stage_of(**projection) -> Stage:
     encoders = {role: EncoderSpec(role) for role in WIDTHS}
-    return Stage("projection", "projection", encoders, projection=ProjectionSpec(**projection))
+    spec, train = ProjectionSpec(**projection), TrainSpec(select="none")
+    return Stage("projection", "projection", encoders, projection=spec, train=train)
 
 
 def test_the_papers_sizes_follow_from_the_width():
