@@ -9,6 +9,21 @@
 DINOv2-small pictures and MiniLM names, two projectors (the paper's pairwise BCE, and supervised
 contrastive), seven classifiers, five folds; beside them raw features, PCA and LDA. Needs the assets
 minilm-l6, dinov2-small and openmoji (fetched on first use) and the extra `sklearn`.
+
+Measured (1,586 emoji in 55 subgroups of at least ten families, five folds with families whole;
+weighted F1, every cell the best of equally many settings on an inner split):
+
+               CART   RF   GBM   MLP    LR   SVC   kNN
+  raw          .322  .463  .482  .690  .738  .741  .694
+  PCA(128)     .426  .536  .500  .666  .732  .728  .682
+  LDA          .517  .690  .519  .731  .753  .741  .757
+  projection   .535  .689  .607  .723  .730  .729  .734
+
+The projection is ahead of tuned raw features under trees, boosting, the MLP and kNN in every fold,
+and behind under LR and SVC, by about .01 and not in every fold; LDA does as much in the mean (.672
+against .678). The paper's own settings (pairwise BCE, hidden 16, ten epochs) do badly on 55
+classes: .320 in the mean. SupCon's hidden width, dropout, epochs, batch and mode were chosen among
+six settings on the inner split of fold 0, beside the choices that every method had.
 """
 
 from typing import Any

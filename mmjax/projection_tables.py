@@ -61,8 +61,8 @@ def projection_tables(
         for method in METHODS[1:]
     )
     note = "Seed by seed; positive is better than the raw features with settings of their own."
-    columns, signed = (*names, "mean"), ("+.3f",) * (len(names) + 1)
-    tables.append(Table("Weighted F1 against raw features", columns, rows, note, signed, shown))
+    columns = (*names, "mean")
+    tables.append(Table("Weighted F1 against raw features", columns, rows, note, (), shown))
     rows = tuple(
         (labels[system], _cells(values, names, "weighted"))
         for system, values in systems.items()
