@@ -75,7 +75,8 @@ def measure_probes(runs: Sequence[Run], recipe: Recipe, library: Library) -> Res
 def describe(stage: Stage) -> str:
     """What a `projection` stage trains, in a few words."""
     p = stage.projection
-    return f"projection {stage.name}: {p.loss}, {p.mode}, hidden {p.hidden or 16}, to {p.out_dim}"
+    hidden = p.hidden or "min(d/2, 16)"
+    return f"projection {stage.name}: {p.loss}, {p.mode}, hidden {hidden}, to {p.out_dim}"
 
 
 def make_probe_report(

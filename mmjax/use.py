@@ -95,9 +95,12 @@ class Adapted:
                 f"this adapter has no {function}; it has {sorted(self._functions)}"
                 + (" (see `embed_joined`)" if "embed_joined" in self._functions else "")
             )
-        table = self._features(role, items)
-        views = len(self._views) if role == "image" else 1
-        return self._functions[function](View(table, np.arange(len(items)).reshape(-1, views)))
+        table, views = self._features(role, items), len(self._views) if role == "image" else 1
+        rows = np.arange(len(items))
+        # Several views are averaged to a unit vector; one alone stays as the task made it.
+        return self._functions[function](
+            View(table, rows.reshape(-1, views) if views > 1 else rows)
+        )
 
     def _features(self, role: str, items: Sequence[Any]) -> FeatureTable:
         if isinstance(items, (str, bytes)):

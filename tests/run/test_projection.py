@@ -110,7 +110,9 @@ def test_loaded_it_projects_pictures_and_texts(projection, recipe, toy, tmp_path
     other = mmjax.load_adapter(tmp_path / "seed_0" / "projection")
     np.testing.assert_array_equal(other.embed_joined(pictures, texts), found)
     paper = mmjax.load_adapter(projection / "seed_0" / "paper")
-    assert paper.embed_texts(texts).shape == paper.embed_images(pictures).shape == (2, 4)
+    for found in (paper.embed_texts(texts), paper.embed_images(pictures)):
+        assert found.shape == (2, 4)
+        assert abs(np.linalg.norm(found, axis=1) - 1).min() > 1e-3  # as trained: of any length
     with pytest.raises(MmjaxError, match="no embed_joined; it has"):
         paper.embed_joined(pictures, texts)
 
