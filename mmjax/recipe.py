@@ -140,7 +140,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 _TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "checkpoint", "writer"}
 _TOP |= {"benchmarks"}
 EVALS = ("retrieval", "zeroshot", "classification")
-_ALONE = ("contrastive", "pretrained")  # tasks that stand on no base
+_ALONE = ("contrastive", "pretrained", "projection")  # tasks that stand on no base
 
 
 def resolve(config: Mapping[str, Any]) -> Recipe:
@@ -168,6 +168,8 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
         nested["encoders"] = _with_towers(nested.get("encoders", {}))
         stages.append(build(Stage, {**nested, "name": "base"}, "base"))
         base = None
+    if main.task == "projection":
+        check(base is None and not stages, "base", config.get("base"), "None for this task")
     if main.task not in _ALONE and base is None and not stages:
         raise MmjaxError(
             f"config.base is empty; the {main.task} task needs a base recipe or run folder"
@@ -181,9 +183,10 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
     languages = tuple(config.get("languages", ("zh", "en")))
     check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
-    evals = tuple(config.get("evals", ("retrieval", "zeroshot")))
+    known = ("probe",) if main.task == "projection" else EVALS
+    evals = tuple(config.get("evals", known[:2]))
     for name in evals:
-        check(name in EVALS, "evals", name, f"one of {list(EVALS)}")
+        check(name in known, "evals", name, f"one of {list(known)}")
     benchmarks = build(BenchmarksSpec, config.get("benchmarks", {}), "benchmarks")
     _check_benchmarks(benchmarks, evals, main)
     return Recipe(

@@ -16,6 +16,7 @@ from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval, ZeroShot
 from mmjax.evals.functions import Published
 from mmjax.galleries import galleries, hard_samples
+from mmjax.projection_tables import projection_headline, projection_tables
 from mmjax.recipe import Recipe
 from mmjax.report import Component, Curve, Report, Table
 from mmjax.spec import Stage
@@ -53,6 +54,7 @@ class Results:
       command: what the user typed.
       environment: versions and devices.
       shares: system -> share of the domain's training pairs that it read; for `domain` alone.
+      probes: whether the metrics are those of probes; for `projection` alone.
     """
 
     recipe: str
@@ -65,10 +67,13 @@ class Results:
     command: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
+    probes: bool = False
 
     @property
     def tables(self) -> list[Table]:
         """Retrieval in both directions, and classification where it was measured."""
+        if self.probes:
+            return projection_tables(self.systems, self.labels, self.counts)
         if self.shares:
             return domain_tables(self.systems, self.labels, self.shares, self.counts)
         tested = sorted(set(self.counts["test"]))
@@ -147,6 +152,8 @@ class Results:
 
     def headline(self) -> list[tuple[str, str]]:
         """The few figures to see first."""
+        if self.probes:
+            return projection_headline(self.systems)
         adapted = self.systems["adapted"]
         lines = []
         if self.shares:
@@ -314,14 +321,7 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
       The report, ready to write.
     """
     main = next(r for r in runs if r.stage.name == recipe.main.name)
-    notes = []
-    if recipe.main.pairs.source == "emoji":
-        notes.append("Emoji pictures: OpenMoji (openmoji.org), CC BY-SA 4.0; names: Unicode CLDR.")
-    for role, (cut, total, kept) in library.truncated.items():
-        if cut:
-            notes.append(
-                f"{cut} of {total} {role} texts were longer than {kept} tokens and were cut."
-            )
+    notes = notes_on_data(recipe, library)
     mean = {name: statistics.fmean(s["t2i_mR"]) for name, s in results.systems.items()}
     others = {name: value for name, value in mean.items() if name in ("linear", "mlp")}
     if others:
@@ -335,16 +335,29 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
         summary=_summary(results, recipe),
         headline=tuple(results.headline()),
         tables=tuple(results.tables),
-        curves=tuple(_curves(_of_main_share(runs, recipe))),
+        curves=tuple(curves(_of_main_share(runs, recipe))),
         galleries=tuple(galleries(main, recipe, library)),
         hard_samples=hard_samples(main, recipe, library),
-        components=tuple(_components(main, library)),
+        components=tuple(components(main, library)),
         timings=results.timings,
         peak_memory_bytes=results.peak_memory_bytes,
         command=results.command,
         environment=results.environment,
         notes=tuple(notes),
     )
+
+
+def notes_on_data(recipe: Recipe, library: Library) -> list[str]:
+    """Whose pictures these are, and which texts were cut."""
+    notes = []
+    if recipe.main.pairs.source == "emoji":
+        notes.append("Emoji pictures: OpenMoji (openmoji.org), CC BY-SA 4.0; names: Unicode CLDR.")
+    for role, (cut, total, kept) in library.truncated.items():
+        if cut:
+            notes.append(
+                f"{cut} of {total} {role} texts were longer than {kept} tokens and were cut."
+            )
+    return notes
 
 
 def _summary(results: Results, recipe: Recipe) -> str:
@@ -379,16 +392,18 @@ def _of_main_share(runs: Sequence[Run], recipe: Recipe) -> list[Run]:
     return [run for run in runs if run.stage.pairs.domain.fraction == share]
 
 
-def _curves(runs: Sequence[Run]) -> Iterator[Curve]:
+def curves(runs: Sequence[Run]) -> Iterator[Curve]:
+    """Losses and validation values of runs, step by step."""
     for run in (r for r in runs if r.stage.task != "pretrained"):
         records = read_metrics(run.folder / METRICS_FILE)
-        for metric in ("loss", "val/mR", "val/t2t_mR", "val/general_mR"):
+        for metric in ("loss", "val/mR", "val/t2t_mR", "val/general_mR", "val/knn_acc"):
             steps, values = series(records, metric)
             if steps:
                 yield Curve(f"{run.stage.name}/seed {run.seed}", metric, steps, values)
 
 
-def _components(run: Run, library: Library) -> Iterator[Component]:
+def components(run: Run, library: Library) -> Iterator[Component]:
+    """Parameters of a run's encoders, of its base, and of what it trained."""
     for role, spec in run.stage.encoders.items():
         params = library.encoder(spec).params
         name = f"{role} encoder: {spec.source}"

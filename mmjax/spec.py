@@ -80,6 +80,12 @@ class PairsSpec:
       limit: at most so many items (0: all); for quick tries.
       sides: which sides are read of a source that comes split; with `test` alone nothing is trained
         or selected on its pairs, and a source that does not come split is all test.
+      label: of emoji: which of its classes is an item's label.
+      min_families: labels with fewer families are left out.
+      folds: 0 deals `test_fraction` anew with every seed; with k the seeds 0 .. k-1 hold out the k
+        folds of one partition, each label spread evenly, seeds k .. 2k-1 those of the next.
+      train_fraction: share of the training items that is read (`projection` alone): how few labels
+        are enough?
       domain: which of the items are a domain with a split of its own.
     """
 
@@ -92,6 +98,10 @@ class PairsSpec:
     keep_families: bool = True
     limit: int = 0
     sides: tuple[str, ...] = ("train", "val", "test")
+    label: Literal["group", "subgroup"] = "group"
+    min_families: int = 0
+    folds: int = 0
+    train_fraction: float = 1.0
     domain: DomainSpec = field(default_factory=DomainSpec)
 
 
@@ -228,6 +238,33 @@ class ContinualSpec:
 
 
 @dataclass(frozen=True)
+class ProjectionSpec:
+    """What the `projection` task trains; see `mmjax.adapters.projection.Projector`.
+
+    Attributes:
+      loss: `pairwise_bce` (the paper's), `supcon`, or `infonce` (across modalities; items of one
+        label are each other's positives).
+      mode: one projector `per_modality`, or a `single` one on all features side by side.
+      hidden: width of the hidden layer; 0 takes the paper's min(d / 2, 16).
+      out_dim: width of each projector's output.
+      normalize: whether outputs are unit vectors; None: as usual for the loss (`pairwise_bce` no,
+        the others yes).
+      temperature: divides the logits.
+      dropout: on the input features.
+      standardize: learn a shift and scale of the features first (not in the paper).
+    """
+
+    loss: Literal["pairwise_bce", "supcon", "infonce"] = "pairwise_bce"
+    mode: Literal["per_modality", "single"] = "per_modality"
+    hidden: int = 0
+    out_dim: int = 128
+    normalize: bool | None = None
+    temperature: float = 0.1
+    dropout: float = 0.0
+    standardize: bool = False
+
+
+@dataclass(frozen=True)
 class LossSpec:
     """Which objective, with its own numbers.
 
@@ -287,7 +324,7 @@ class TrainSpec:
     save_every: int = 100
     keep: int = 2
     log_every: int = 10
-    select: Literal["mR", "t2t_mR", "t2i_mR", "cosine_to_base", "none"] = "mR"
+    select: Literal["mR", "t2t_mR", "t2i_mR", "cosine_to_base", "knn_acc", "none"] = "mR"
     cache_features: bool = True
 
 
@@ -306,14 +343,15 @@ class Stage:
     Attributes:
       name: its folder below the run's seed folder.
       task: `contrastive` (two heads over frozen towers), `pretrained` (two frozen towers that share
-        a space already, such as CLIP's: nothing is trained), `language` (the language adapter) or
-        `domain` (residual adapters on a dual encoder that one of the others made).
+        a space already, such as CLIP's: nothing is trained), `language` (the language adapter),
+        `domain` (residual adapters on a dual encoder that one of the others made) or `projection`
+        (small projectors trained on labels).
       encoders: role -> encoder. Roles: `image`, `text` and, for `language` and for a `domain` on
-        top of one, `foreign`.
+        top of one, `foreign`; `projection` takes any of the first two.
     """
 
     name: str
-    task: Literal["contrastive", "pretrained", "language", "domain"]
+    task: Literal["contrastive", "pretrained", "language", "domain", "projection"]
     encoders: dict[str, EncoderSpec]
     pairs: PairsSpec = field(default_factory=PairsSpec)
     parallel: ParallelSpec = field(default_factory=ParallelSpec)
@@ -323,6 +361,7 @@ class Stage:
     residual: ResidualSpec = field(default_factory=ResidualSpec)
     weighting: WeightingSpec = field(default_factory=WeightingSpec)
     continual: ContinualSpec = field(default_factory=ContinualSpec)
+    projection: ProjectionSpec = field(default_factory=ProjectionSpec)
     loss: LossSpec = field(default_factory=LossSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
@@ -340,6 +379,7 @@ class Stage:
             "pretrained": (joined,),
             "language": (adapted,),
             "domain": (joined, adapted),
+            "projection": (joined, {"image"}, {"text"}),
         }[self.task]
         check(
             set(self.encoders) in roles,
@@ -397,6 +437,7 @@ class Stage:
             check(loss.kind == "contrastive", "loss.kind", loss.kind, "'contrastive' for this task")
         self._check_pairs()
         self._check_domain()
+        self._check_projection()
 
     def _check_pairs(self) -> None:
         sides, held = self.pairs.sides, self.parallel.val_pairs
@@ -441,3 +482,27 @@ class Stage:
         check(c.weight >= 0, "continual.weight", c.weight, "at least 0")
         for name in ("fisher_batches", "fisher_batch_size"):
             check(getattr(c, name) >= 1, f"continual.{name}", getattr(c, name), "at least 1")
+
+    def _check_projection(self) -> None:
+        p, pairs, t = self.projection, self.pairs, self.train
+        for name in ("folds", "min_families"):
+            check(getattr(pairs, name) >= 0, f"pairs.{name}", getattr(pairs, name), "at least 0")
+        check(pairs.folds != 1, "pairs.folds", pairs.folds, "0, or at least 2")
+        share = pairs.train_fraction
+        check(0 < share <= 1, "pairs.train_fraction", share, "above 0, at most 1")
+        check(p.hidden >= 0, "projection.hidden", p.hidden, "at least 0")
+        check(p.out_dim >= 1, "projection.out_dim", p.out_dim, "at least 1")
+        check(p.temperature > 0, "projection.temperature", p.temperature, "above 0")
+        check(0 <= p.dropout < 1, "projection.dropout", p.dropout, "in [0, 1)")
+        if self.task != "projection":
+            check(share == 1, "pairs.train_fraction", share, "1 for this task")
+            check(t.select != "knn_acc", "train.select", t.select, "another one for this task")
+            return
+        check(t.select in ("knn_acc", "none"), "train.select", t.select, "'knn_acc' or 'none' here")
+        check(t.cache_features, "train.cache_features", False, "True: probes read the features")
+        for name in ("styles", "views"):
+            found = getattr(pairs, name)
+            check(len(found) == 1, f"pairs.{name}", found, "one alone for this task")
+        if p.loss == "infonce":
+            several = len(self.encoders) > 1 and p.mode == "per_modality"
+            check(several, "projection.loss", p.loss, "two encoders and mode 'per_modality' for it")

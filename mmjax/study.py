@@ -18,6 +18,8 @@ from mmjax.base import stage_of
 from mmjax.data import questions
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
+from mmjax.evals.probe import check_installed
+from mmjax.probing import make_probe_report, measure_probes
 from mmjax.recipe import Recipe
 from mmjax.report import print_table, write_report
 from mmjax.results import Results, make_report, measure
@@ -105,6 +107,8 @@ def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) 
         print(f"{workdir} is complete; its adapters and results are used as they are")
         show(Results.load(finished), workdir)
         return
+    if recipe.main.task == "projection":
+        check_installed()
     mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model)
     library = Library(mesh, recipe.languages)
     _write_json(workdir / "env.json", environment(recipe))
@@ -149,7 +153,8 @@ def evaluate(
         mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model)
         library = Library(mesh, recipe.languages)
     began = time.monotonic()
-    results = measure(runs, recipe, library)
+    probing = recipe.main.task == "projection"
+    results = (measure_probes if probing else measure)(runs, recipe, library)
     results = dataclasses.replace(
         results,
         command=command,
@@ -161,7 +166,8 @@ def evaluate(
             "this start in all": seconds + time.monotonic() - began,
         },
     )
-    report = make_report(results, runs, recipe, library)  # every process has its part in it
+    # Every process has its part in it.
+    report = (make_probe_report if probing else make_report)(results, runs, recipe, library)
     if jax.process_index() == 0:
         write_report(workdir, report)
         results.save(workdir / "results.json")

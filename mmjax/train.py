@@ -18,12 +18,14 @@ from jax.sharding import Mesh
 from mmjax import __version__, metrics, optim, sharding, trees
 from mmjax.base import load_base
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
+from mmjax.data.labelled import prepare_labelled
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, examples, train_batches
 from mmjax.data.prepare import StageData, System, prepare
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.functions import Published
+from mmjax.evals.probe import LabelledSet, NearestNeighbours
 from mmjax.losses.consolidation import Prior, fisher_diagonal
 from mmjax.progress import track
 from mmjax.recipe import Recipe
@@ -88,7 +90,10 @@ def assemble(run: Run, library: Library) -> Assembly:
       The assembly; `frozen` lies on the mesh.
     """
     below = run.base.stage if run.base is not None else None
-    data = prepare(run.stage, run.recipe, run.seed, library, below)
+    if run.stage.task == "projection":
+        data = prepare_labelled(run.stage, run.recipe, run.seed, library)
+    else:
+        data = prepare(run.stage, run.recipe, run.seed, library, below)
     frozen: dict[str, PyTree] = {}
     base_task = base_card = None
     if run.base is not None:
@@ -230,8 +235,11 @@ def adopt(run: Run, library: Library) -> None:
     write_atomic(run.folder / DONE, json.dumps({"steps": 0, "seconds": 0.0}, indent=2) + "\n")
 
 
-def validators(stage: Stage, val: System) -> list[Evaluator]:
+def validators(stage: Stage, val: System | LabelledSet) -> list[Evaluator]:
     """What is measured on the validation items while training."""
+    if stage.task == "projection":
+        return [NearestNeighbours()]
+    assert isinstance(val, System)
     found: list[Evaluator] = [Retrieval()] if len(val.data.images) else []
     pairs = stage.task == "language" and len(val.data.base_texts) > 0
     return [*found, TextRetrieval()] if pairs else found

@@ -13,7 +13,7 @@ from mmjax import sharding
 from mmjax.base import load_base_of, stage_of
 from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
 from mmjax.data.library import Library
-from mmjax.data.tables import table_of
+from mmjax.data.tables import FeatureTable, table_of
 from mmjax.data.transforms import view
 from mmjax.encoders.image_preprocess import ImageLike, open_image
 from mmjax.errors import MmjaxError
@@ -90,14 +90,47 @@ class Adapted:
                 )
 
     def _embed(self, role: str, function: str, items: Sequence[Any]) -> Float[np.ndarray, "n d"]:
+        if function not in self._functions:
+            raise MmjaxError(
+                f"this adapter has no {function}; it has {sorted(self._functions)}"
+                + (" (see `embed_joined`)" if "embed_joined" in self._functions else "")
+            )
+        table, views = self._features(role, items), len(self._views) if role == "image" else 1
+        rows = np.arange(len(items))
+        # Several views are averaged to a unit vector; one alone stays as the task made it.
+        return self._functions[function](
+            View(table, rows.reshape(-1, views) if views > 1 else rows)
+        )
+
+    def _features(self, role: str, items: Sequence[Any]) -> FeatureTable:
         if isinstance(items, (str, bytes)):
             raise MmjaxError(f"expected a list of items, got the single item {items[:40]!r}")
         if not len(items):
             raise MmjaxError("expected at least one item to embed")
         spec = self._specs[role]
-        table = table_of(list(self._library.encoder(spec).outputs(items, spec.output)))
-        views = len(self._views) if role == "image" else 1
-        return self._functions[function](View(table, np.arange(len(items)).reshape(-1, views)))
+        return table_of(list(self._library.encoder(spec).outputs(items, spec.output)))
+
+    def embed_joined(
+        self, images: Sequence[ImageLike] = (), texts: Sequence[str] = ()
+    ) -> Float[np.ndarray, "n d"]:
+        """Pictures and texts of the same items through one projector that reads both -> f32.
+
+        For a `projection` with `mode="single"`; one without an encoder takes no such items.
+        """
+        if "embed_joined" not in self._functions:
+            raise MmjaxError(f"this adapter has no embed_joined; it has {sorted(self._functions)}")
+        given: dict[str, Sequence[Any]] = {
+            "image": [open_image(image, i) for i, image in enumerate(images)],
+            "text": texts,
+        }
+        if len({len(given[role]) for role in self._specs}) != 1:
+            raise MmjaxError(
+                f"got {len(images)} images and {len(texts)} texts; expected as many of each that "
+                f"the adapter reads ({sorted(self._specs)})"
+            )
+        parts = [self._features(role, given[role]).values for role in self._specs]
+        table = table_of(list(np.concatenate(parts, axis=1)))
+        return self._functions["embed_joined"](View(table, np.arange(len(table))))
 
     def embed_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """Texts of the adapted language -> f32 unit vectors of the joint space."""

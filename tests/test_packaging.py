@@ -60,7 +60,7 @@ def _imports(folder):
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        (PACKAGE, ("tensorboard", "bench")),
+        (PACKAGE, ("tensorboard", "bench", "sklearn")),
         (ROOT / "configs", ()),
         (ROOT / "tests", ("test", "parity")),
         (ROOT / "tools", ("test", "parity")),

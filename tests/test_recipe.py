@@ -10,6 +10,9 @@ from configs import (
     domain_muge,
     language_clip_coco_cn,
     language_emoji,
+    projection_digits,
+    projection_emoji,
+    projection_mmimdb,
 )
 from mmjax.errors import MmjaxError
 from mmjax.recipe import as_dict, resolve
@@ -90,6 +93,53 @@ def test_every_mistake_in_a_domain_recipe_has_its_own_sentence(changes, message)
         resolve(config)
 
 
+@pytest.mark.parametrize(
+    ("module", "choice"),
+    [(projection_emoji, c) for c in ("", "tiny", *projection_emoji.CHOICES)]
+    + [(projection_digits, ""), (projection_digits, "tiny"), (projection_mmimdb, "some/folder")],
+)
+def test_every_projection_recipe_is_the_paper_beside_another_loss(module, choice):
+    recipe = resolve(as_dict(module.get_config(choice)))
+    paper, main = recipe.stages
+    assert (paper.name, main.name) == ("paper", "projection")
+    assert paper.projection.loss == "pairwise_bce"
+    assert (paper.projection.hidden, paper.projection.normalize) == (0, None)
+    assert paper.pairs == main.pairs
+    assert len(recipe.seeds) == (1 if choice == "tiny" else main.pairs.folds)
+    if module is not projection_mmimdb:
+        with pytest.raises(ValueError, match="'other'; expected 'tiny' or"):
+            module.get_config("other")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"projection": {"loss": "triplet"}}, r"one of \['pairwise_bce', 'supcon', 'infonce'\]"),
+        ({"projection": {"out_dim": 0}}, "config.projection.out_dim is 0; expected at least 1"),
+        ({"projection": {"temperature": 0.0}}, "config.projection.temperature is 0.0"),
+        (
+            {"projection": {"loss": "infonce", "mode": "single"}},
+            "two encoders and mode 'per_modality'",
+        ),
+        ({"pairs": {"folds": 1}}, "config.pairs.folds is 1; expected 0, or at least 2"),
+        ({"pairs": {"train_fraction": 0.0}}, "config.pairs.train_fraction is 0.0"),
+        ({"pairs": {"views": ("plain", "tilt")}}, "config.pairs.views is .*; expected one alone"),
+        ({"train": {"select": "mR"}}, "expected 'knn_acc' or 'none' here"),
+        (
+            {"train": {"select": "none", "cache_features": False}},
+            "config.train.cache_features is False",
+        ),
+        ({"evals": ("retrieval",)}, r"config.evals is 'retrieval'; expected one of \['probe'\]"),
+        ({"base": "runs/base_emoji"}, "config.base is 'runs/base_emoji'; expected None"),
+        ({"encoders": {"foreign": {"source": "x"}}}, "expected the roles"),
+    ],
+)
+def test_every_mistake_in_a_projection_recipe_has_its_own_sentence(changes, message):
+    config = as_dict(projection_emoji.get_config()) | {"variants": {}} | changes
+    with pytest.raises(MmjaxError, match=message):
+        resolve(config)
+
+
 @pytest.mark.parametrize("module", [base_emoji, language_emoji, domain_emoji])
 def test_tiny_is_the_same_recipe_made_small(module):
     full, tiny = (resolve(as_dict(module.get_config(*s))) for s in ((), ("tiny",)))
@@ -112,6 +162,8 @@ def test_tiny_is_the_same_recipe_made_small(module):
         (("optim", "lrr"), 1.0, r"config.optim.lrr is 1.0; expected one of the keys \['b1'"),
         (("optim", "lr"), "fast", "config.optim.lr is 'fast'; expected a value of type float"),
         (("optim", "lr"), -1.0, "expected a positive learning rate"),
+        (("train", "select"), "knn_acc", "expected another one for this task"),
+        (("pairs", "train_fraction"), 0.5, "expected 1 for this task"),
         (("train", "steps"), 0, "config.train.steps is 0; expected at least 1"),
         (("train", "steps"), 1.5, "expected a value of type int"),
         (("train", "steps"), True, "expected a value of type int"),

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "decode": "greedy tokens a second beside Hugging Face's generate in torch",
     "extract": "pictures a second through a frozen encoder",
     "loader": "pictures a second from JPEG to array",
+    "projection-fit": "a fit of the projection, 5,000 x 768, beside PyTorch",
     "startup": "seconds to import, to answer --help, to compile first and from the cache",
 }
 

@@ -18,7 +18,7 @@ from mmjax import assets
 from mmjax.data import feature_cache, tables
 from mmjax.data.pipeline import Choices
 from mmjax.data.records import Corpus, Item, Pair, load_corpus, load_parallel
-from mmjax.data.splits import Split, split_by_family
+from mmjax.data.splits import Split, split_by_family, split_folds
 from mmjax.data.tables import FeatureTable, RawTable, Table
 from mmjax.data.transforms import view
 from mmjax.encoders import Encoder, load_encoder
@@ -169,6 +169,9 @@ class Library:
             exclude_labels=spec.exclude_labels,
             limit=spec.limit,
             sides=spec.sides,
+            label=spec.label,
+            min_families=spec.min_families,
+            keep_families=spec.keep_families or not spec.min_families,
         )
         if key not in self._corpora:
             self._corpora[key] = load_corpus(spec, self.languages)
@@ -243,14 +246,22 @@ class Library:
             i for i, item in enumerate(items) if (item.label in labels) == domain or not labels
         ]
         shares = spec.domain if domain and labels else spec
-        split = split_by_family(
-            [items[i].family if spec.keep_families else items[i].id for i in chosen],
-            seed_for(seed, "split"),
-            shares.test_fraction,
-            shares.val_fraction,
-            [items[i].side for i in chosen],
-            spec.sides,
-        )
+        families = [items[i].family if spec.keep_families else items[i].id for i in chosen]
+        if spec.folds:
+            classes = [items[i].label for i in chosen]
+            split = split_folds(families, classes, seed, spec.folds, shares.val_fraction)
+        else:
+            split = split_by_family(
+                families,
+                seed_for(seed, "split"),
+                shares.test_fraction,
+                shares.val_fraction,
+                [items[i].side for i in chosen],
+                spec.sides,
+            )
+        if spec.train_fraction < 1:
+            order = np.random.default_rng(seed_for(seed, "fraction")).permutation(split["train"])
+            split["train"] = np.sort(order[: round(len(order) * spec.train_fraction) or 1])
         if domain:
             # Whoever gets fewer pairs gets some of those that others get.
             order = np.random.default_rng(seed_for(seed, "fraction")).permutation(split["train"])

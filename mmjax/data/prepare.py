@@ -20,6 +20,7 @@ from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
 from mmjax.errors import MmjaxError
 from mmjax.evals import EvalSet, Evaluator, Functions, Retrieval, ZeroShot
+from mmjax.evals.probe import LabelledSet
 from mmjax.recipe import Recipe
 from mmjax.spec import PairsSpec, Stage
 from mmjax.tasks import Tower
@@ -80,7 +81,8 @@ class StageData:
     Attributes:
       towers: role -> frozen tower.
       phases: what is trained on, in turn.
-      val: the trained system on what the best step is chosen by; None where nothing is trained.
+      val: the trained system on what the best step is chosen by; for `projection` the validation
+        items with their classes; None where nothing is trained.
       test: system -> what is reported, on the test items. `adapted` is the trained one; for
         `language` there are also `floor` and, where the items have captions in the base's language,
         `ceiling`, for `domain` `base`: all of them through the frozen base.
@@ -92,7 +94,7 @@ class StageData:
 
     towers: Mapping[str, Tower]
     phases: tuple[Phase, ...]
-    val: System | None
+    val: System | LabelledSet | None
     test: Mapping[str, System]
     items: Split
     corpus: Corpus

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     Raises:
       MmjaxError: an unknown source; a row without picture or caption (names file and row).
     """
-    from mmjax.data import food101, muge  # they build on this file
+    from mmjax.data import digits, food101, mmimdb, muge  # they build on this file
 
     if spec.source == "emoji":
         corpus = _emoji_corpus(spec, languages)
@@ -148,10 +149,14 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
         corpus = muge.load(Path(spec.source.partition(":")[2]), spec.sides)
     elif spec.source.startswith("food101:"):
         corpus = food101.load(Path(spec.source.removeprefix("food101:")))
+    elif spec.source.startswith("mmimdb:"):
+        corpus = mmimdb.load(Path(spec.source.removeprefix("mmimdb:")))
+    elif spec.source == "digits":
+        corpus = digits.load()
     else:
         raise MmjaxError(
-            f"config.pairs.source is {spec.source!r}; expected 'emoji', the path of a .jsonl file, "
-            "'cn_clip:FOLDER', 'muge:FOLDER' or 'food101:FOLDER'"
+            f"config.pairs.source is {spec.source!r}; expected 'emoji', 'digits', the path of a "
+            ".jsonl file, 'cn_clip:FOLDER', 'muge:FOLDER', 'food101:FOLDER' or 'mmimdb:FOLDER'"
         )
     unknown = [x for x in spec.exclude_labels if x not in corpus.labels]
     if unknown:
@@ -164,9 +169,14 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
         for item in corpus.items
         if item.label not in spec.exclude_labels and (not item.side or item.side in spec.sides)
     ]
+    families = {(item.label, item.family if spec.keep_families else item.id) for item in items}
+    count = Counter(label for label, _ in families)
+    items = [item for item in items if count[item.label] >= spec.min_families]
     if spec.limit and spec.limit < len(items):
         items = [items[i * len(items) // spec.limit] for i in range(spec.limit)]
-    labels = {k: v for k, v in corpus.labels.items() if k not in spec.exclude_labels}
+    kept = {item.label for item in items}
+    labels = {k: v for k, v in corpus.labels.items() if k in kept or not spec.min_families}
+    labels = {k: v for k, v in labels.items() if k not in spec.exclude_labels}
     return dataclasses.replace(corpus, items=tuple(items), labels=labels)
 
 
@@ -191,8 +201,12 @@ def _emoji_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
             lang: (record[f"name_{lang}"], *_split(record[f"keywords_{lang}"]))
             for lang in languages
         }
-        items.append(Item(name, record["family"], record["group"], captions, images))
-    return Corpus("emoji", tuple(items), EMOJI_LABELS, source.fingerprint)
+        items.append(Item(name, record["family"], record[spec.label], captions, images))
+    labels: Mapping[str, Mapping[str, str]] = EMOJI_LABELS
+    if spec.label == "subgroup":  # they have no names but these, and those in English alone
+        found_labels = sorted({item.label for item in items})
+        labels = {x: {lang: x.replace("-", " ") for lang in languages} for x in found_labels}
+    return Corpus("emoji", tuple(items), labels, source.fingerprint)
 
 
 def _split(keywords: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmjax.errors import MmjaxError
+from mmjax.rng import seed_for
 
 Split = dict[str, np.ndarray]
 
@@ -61,3 +62,66 @@ def split_by_family(
             "give more items or other config.pairs.test_fraction and val_fraction"
         )
     return {name: np.sort(np.asarray(sides[name], np.int64)) for name in ("train", "val", "test")}
+
+
+def split_folds(
+    families: Sequence[str], labels: Sequence[str], seed: int, folds: int, val_fraction: float
+) -> Split:
+    """Cross-validation: seed s holds out fold s % folds of partition s // folds.
+
+    Args:
+      families: the family of every item; families stay whole, and so does a label's share in each
+        fold as far as they allow.
+      labels: of every item.
+      seed: which fold of which partition.
+      folds: parts of a partition.
+      val_fraction: share of all items that is taken from the others for model selection.
+
+    Returns:
+      {"train", "val", "test"} -> sorted int64 indices of items.
+
+    Raises:
+      MmjaxError: a side would be empty.
+    """
+    fold = _deal(families, labels, seed_for(seed // folds, "folds"), folds)
+    test = fold == seed % folds
+    rest = np.flatnonzero(~test)
+    parts = max(2, round(len(rest) / max(1, val_fraction * len(families))))
+    inner = _deal(
+        [families[int(i)] for i in rest],
+        [labels[int(i)] for i in rest],
+        seed_for(seed, "inner"),
+        parts,
+    )
+    split = {
+        "train": rest[inner != 0],
+        "val": rest[inner == 0],
+        "test": np.flatnonzero(test),
+    }
+    empty = [name for name, indices in split.items() if not len(indices)]
+    if empty:
+        raise MmjaxError(
+            f"the {len(families)} items in {len(set(families))} families leave nothing for {empty} "
+            f"in fold {seed % folds} of {folds}; give more items or fewer config.pairs.folds"
+        )
+    return {name: np.asarray(indices, np.int64) for name, indices in split.items()}
+
+
+def _deal(families: Sequence[str], labels: Sequence[str], seed: int, parts: int) -> np.ndarray:
+    """The part of every item: each family goes where its label, then all, has the fewest items."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, family in enumerate(families):
+        members[family].append(i)
+    order = sorted(members)
+    np.random.default_rng(seed).shuffle(order)
+    order.sort(key=lambda family: -len(members[family]))  # large ones first fit best
+    count: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(parts, np.int64))
+    every, part = np.zeros(parts, np.int64), np.zeros(len(families), np.int64)
+    for family in order:
+        items = members[family]
+        own = count[labels[items[0]]]
+        chosen = int(np.lexsort((every, own))[0])
+        part[items] = chosen
+        own[chosen] += len(items)
+        every[chosen] += len(items)
+    return part

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -82,8 +82,8 @@ def empty_view(table: Table) -> View:
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Turns a system's published functions and an EvalSet into named numbers."""
+    """Turns a system's published functions and data (most often an EvalSet) into named numbers."""
 
-    def run(self, functions: Functions, data: EvalSet) -> dict[str, float]:
+    def run(self, functions: Functions, data: Any) -> dict[str, float]:
         """Returns {metric: value}."""
         ...

@@ -12,6 +12,7 @@ from mmjax.tasks.contrastive import ContrastiveTask
 from mmjax.tasks.domain import DomainTask
 from mmjax.tasks.language import LanguageTask
 from mmjax.tasks.pretrained import PretrainedTask
+from mmjax.tasks.projection import ProjectionTask
 
 
 def make_task(
@@ -41,6 +42,10 @@ def make_task(
         return ContrastiveTask(towers["image"], towers["text"], *heads, stage.loss, ring)
     if stage.task == "pretrained":
         return _pretrained(stage, towers["image"], towers["text"])
+    if stage.task == "projection":
+        if stage.projection.mode == "single":
+            towers = {"joined": Tower("joined", sum(tower.width for tower in towers.values()))}
+        return ProjectionTask(dict(towers), stage.projection, ring)
     if stage.task == "domain":
         assert isinstance(base, DualEncoder)
         if stage.residual.tune == "heads" and isinstance(base, PretrainedTask):

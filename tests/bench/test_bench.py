@@ -18,6 +18,7 @@ from mmjax.bench import (
     loss_ring,
     loss_time,
     plot,
+    projection_fit,
 )
 from mmjax.bench.__main__ import BENCHMARKS, parse
 from mmjax.bench.harness import Comparison, Options
@@ -71,6 +72,12 @@ def test_the_ring_agrees_with_one_device():
 
 def test_the_loader_is_timed():
     assert loader.run(Options(batches=(2,), rounds=1)).samples
+
+
+def test_a_fit_is_timed_apart_from_its_compilation():
+    samples = projection_fit.run(TINY).samples
+    assert samples["rows"] == 64
+    assert samples["first"] > max(samples["seconds"]["mmjax"]) / 2
 
 
 def test_the_search_stops_at_its_bound():

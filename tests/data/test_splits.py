@@ -3,7 +3,7 @@ import pytest
 
 from mmjax.data.library import Library
 from mmjax.data.records import Corpus, Item
-from mmjax.data.splits import split_by_family
+from mmjax.data.splits import split_by_family, split_folds
 from mmjax.errors import MmjaxError
 from mmjax.spec import PairsSpec
 
@@ -65,3 +65,25 @@ def test_with_the_test_alone_everything_is_test():
         split = split_by_family(list("abcdef"), 0, 0.2, 0.1, given, ("test",))
         assert split["test"].tolist() == list(range(6))
         assert len(split["train"]) == len(split["val"]) == 0
+
+
+LABELS = [f"c{i // 3 % 7}" for i in range(300)]
+
+
+def test_folds_are_a_partition_that_spreads_every_label():
+    splits = [split_folds(FAMILIES, LABELS, seed, 5, 0.16) for seed in range(5)]
+    held = np.concatenate([split["test"] for split in splits])
+    assert sorted(held) == list(range(300))
+    for split in splits:
+        assert sorted(np.concatenate(list(split.values()))) == list(range(300))
+        sides = [{FAMILIES[i] for i in indices} for indices in split.values()]
+        assert sum(map(len, sides)) == len(set.union(*sides))
+        assert 40 <= len(split["val"]) <= 66
+        shares = [sum(LABELS[i] == f"c{c}" for i in split["test"]) for c in range(7)]
+        assert max(shares) - min(shares) <= 6  # of about nine, in families of three
+    assert not np.array_equal(split_folds(FAMILIES, LABELS, 5, 5, 0.16)["test"], splits[0]["test"])
+
+
+def test_too_few_families_for_the_folds_are_told():
+    with pytest.raises(MmjaxError, match=r"leave nothing for \['test'\] in fold 4 of 5"):
+        split_folds(["a", "b", "c"], ["x", "y", "x"], 4, 5, 0.3)

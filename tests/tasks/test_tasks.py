@@ -20,6 +20,7 @@ from mmjax.spec import (
     ContinualSpec,
     HeadSpec,
     LossSpec,
+    ProjectionSpec,
     ResidualSpec,
     WeightingSpec,
 )
@@ -29,6 +30,7 @@ from mmjax.tasks import Tower
 from mmjax.tasks.contrastive import ContrastiveTask
 from mmjax.tasks.domain import DomainTask
 from mmjax.tasks.language import LanguageTask
+from mmjax.tasks.projection import ProjectionTask
 
 D_IMAGE, D_TEXT, D_FOREIGN, B, L = 12, 10, 8, 16, 4
 ROWS = jnp.arange(B, dtype=jnp.int32)
@@ -55,6 +57,12 @@ def domain(tune: Any = "adapter", kind: Any = "none", pairs: Any = "focal", beta
     return DomainTask(BASE, residual, weighting, ContinualSpec(kind), LossSpec())
 
 
+def projection(loss: Any, **settings):
+    towers = {"image": Tower("image", D_IMAGE), "text": Tower("text", D_TEXT)}
+    sizes: dict[str, Any] = {"hidden": 16, "out_dim": 12, "dropout": 0.1, "normalize": True}
+    return ProjectionTask(towers, ProjectionSpec(loss, **sizes, **settings))
+
+
 PAIRS = ("image", "text")
 TASKS = {
     "contrastive": (BASE, ("image", "text")),
@@ -69,12 +77,17 @@ TASKS = {
     "domain, hard": (domain(pairs="loss_softmax", beta=0.5), PAIRS),
     "domain, heads": (domain("heads"), PAIRS),
     "domain, ewc": (domain("heads", "ewc"), PAIRS),
+    "projection": (projection("pairwise_bce"), (*PAIRS, "label")),
+    "projection, supcon": (projection("supcon", standardize=True), (*PAIRS, "label")),
+    "projection, infonce": (projection("infonce"), (*PAIRS, "label")),
     "domain, distill": (domain(kind="distill"), (*PAIRS, "general_image", "general_text")),
 }
 
 
 def inputs(role, seed=0):
     rng = np.random.default_rng([seed, len(role)])
+    if role == "label":
+        return {"row": jnp.arange(B, dtype=jnp.int32) % 4}
     if role == "foreign":
         mask = np.arange(L) < rng.integers(1, L + 1, B)[:, None]
         tokens = rng.normal(size=(B, L, D_FOREIGN)).astype(np.float32) * mask[..., None]
@@ -155,7 +168,9 @@ def test_published_functions_give_finite_unit_vectors(setup):
 
 
 @pytest.mark.parametrize(
-    "setup", ["contrastive", "distill_mse", "language contrastive", "domain"], indirect=True
+    "setup",
+    ["contrastive", "distill_mse", "language contrastive", "domain", "projection"],
+    indirect=True,
 )
 def test_a_step_does_not_depend_on_the_mesh(setup, mesh):
     task, trainable, frozen, batch = setup

@@ -1,0 +1,117 @@
+"""What a finished `projection` recipe shows: probes on raw and projected features, fold by fold."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmjax.data.labelled import classes_of, features_of, raw_views
+from mmjax.data.library import Library
+from mmjax.evals.functions import Published
+from mmjax.evals.probe import FeatureMap, LabelledSet, baselines, probe
+from mmjax.projection_tables import ALONE, METHODS, verdict
+from mmjax.recipe import Recipe
+from mmjax.report import Report
+from mmjax.results import Results, components, curves, notes_on_data
+from mmjax.rng import seed_for
+from mmjax.spec import Stage
+from mmjax.train import DONE, Run, load_trained
+
+
+def measure_probes(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+    """Runs all probes, seed by seed.
+
+    Args:
+      runs: finished runs of all stages and seeds.
+      recipe: its projections are alternatives of one method.
+      library: encoders and tables.
+
+    Returns:
+      All figures.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    counts: dict[str, list[int]] = {"train": [], "val": [], "test": [], "classes": []}
+    timings: dict[str, float] = {}
+    main = recipe.main
+    labels = classes_of(library.corpus(main.pairs))
+    raw = [features_of(view) for view in raw_views(main, recipe, library).values()]
+    for seed in recipe.seeds:
+        split = library.split(main.pairs, seed)
+        maps = list(
+            baselines(raw, split, labels, main.projection.out_dim, seed_for(seed, "baselines"))
+        )
+        for run in (r for r in runs if r.seed == seed):
+            done = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
+            name = f"training {run.stage.name}, all seeds"
+            timings[name] = timings.get(name, 0.0) + done["seconds"]
+            assembly, trainable = load_trained(run, library)
+            functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
+            assert isinstance(assembly.data.val, LabelledSet)
+            embedded = assembly.data.val.embed(functions)
+            sides = {side: embedded[items] for side, items in split.items()}
+            maps.append(FeatureMap("projection", describe(run.stage), sides))
+        sides = {side: labels[items] for side, items in split.items()}
+        values = probe(maps, sides, seed_for(seed, "probes"), f" of seed {seed}")
+        for system, numbers in values.items():
+            for metric, number in numbers.items():
+                found.setdefault(system, {}).setdefault(metric, []).append(number)
+        for side, items in split.items():
+            counts[side].append(len(items))
+        counts["classes"].append(len(np.unique(labels[split["train"]])))
+    order = [*METHODS, *(system for system in found if system.startswith(ALONE))]
+    named = {system: system.removeprefix(ALONE) for system in order}
+    named["projection"] = f"projection ({' or '.join(s.projection.loss for s in recipe.stages)})"
+    return Results(
+        recipe.name,
+        {system: found[system] for system in order},
+        named,
+        list(recipe.seeds),
+        counts,
+        timings,
+        probes=True,
+    )
+
+
+def describe(stage: Stage) -> str:
+    """What a `projection` stage trains, in a few words."""
+    p = stage.projection
+    hidden = p.hidden or "min(d/2, 16)"
+    return f"projection {stage.name}: {p.loss}, {p.mode}, hidden {hidden}, to {p.out_dim}"
+
+
+def make_probe_report(
+    results: Results, runs: Sequence[Run], recipe: Recipe, library: Library
+) -> Report:
+    """Puts figures, curves and counts together.
+
+    Args:
+      results: as measured.
+      runs: finished runs of all stages and seeds.
+      recipe: what was trained.
+      library: encoders.
+
+    Returns:
+      The report, ready to write.
+    """
+    main = next(r for r in runs if r.stage.name == recipe.main.name)
+    notes = [verdict(results.systems), *notes_on_data(recipe, library)]
+    if recipe.main.pairs.folds:
+        notes.append(
+            f"Each seed holds out another of {recipe.main.pairs.folds} folds"
+            f"{', families whole' if recipe.main.pairs.keep_families else ''}."
+        )
+    return Report(
+        title=recipe.name.replace("_", " "),
+        summary="Small projectors bend frozen embeddings towards labels (arXiv 2502.02048); usual "
+        "classifiers then say what that is worth beside the raw embeddings, their principal "
+        "components and their discriminants.",
+        headline=tuple(results.headline()),
+        tables=tuple(results.tables),
+        curves=tuple(curves(runs)),
+        components=tuple(components(main, library)),
+        timings=results.timings,
+        peak_memory_bytes=results.peak_memory_bytes,
+        command=results.command,
+        environment=results.environment,
+        notes=tuple(notes),
+    )
