@@ -168,7 +168,7 @@ def llava_golden(tiled: bool) -> None:
     options: dict[str, Any] = {"patch_size": 4, "vision_feature_select_strategy": "default"}
     options |= {"num_additional_image_tokens": 1}
     if tiled:
-        pinpoints = {"image_grid_pinpoints": LLAVA_PINPOINTS}
+        pinpoints: dict[str, Any] = {"image_grid_pinpoints": LLAVA_PINPOINTS}
         model: Any = LlavaNextForConditionalGeneration(LlavaNextConfig(**shared, **pinpoints))
         images = LlavaNextImageProcessorPil(**pixels, **pinpoints)
         processor = LlavaNextProcessor(images, fast, **options)

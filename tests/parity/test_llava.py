@@ -31,7 +31,10 @@ PROMPTS = [
 TEXT: dict[str, Any] = {"model_type": "llama", **small.TEXT, "vocab_size": 52}
 TEXT |= {"num_key_value_heads": 2, "max_position_embeddings": 1024}
 VISION: dict[str, Any] = {"model_type": "clip_vision_model", **small.VISION, "num_hidden_layers": 3}
-CONSTANTS = {"size": {"shortest_edge": 20}, "crop_size": {"height": 20, "width": 20}}
+CONSTANTS: dict[str, Any] = {
+    "size": {"shortest_edge": 20},
+    "crop_size": {"height": 20, "width": 20},
+}
 CONSTANTS |= {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.25, 0.3, 0.2]}
 
 

@@ -214,7 +214,8 @@ class MetaLlama:
         tokens = meta["tokenizer.ggml.tokens"]
         if len(tokens) > words:
             raise WeightsError(f"{path} has {len(tokens)} tokens but the model only {words}")
-        ids = {n: meta.get(f"tokenizer.ggml.{n}_token_id") for n in ("bos", "eos", "eot")}
+        keys = {name: f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos", "eot")}
+        ids: dict[str, int] = {name: meta[key] for name, key in keys.items() if key in meta}
         special = {f"{name}_token": tokens[ids[name]] for name in ("bos", "eos")}
-        ends = tuple(ids[name] for name in ("eos", "eot") if ids[name] is not None)
+        ends = tuple(i for name, i in ids.items() if name != "bos")
         return tokenizer_of(meta), special, ends
