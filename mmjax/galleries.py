@@ -22,6 +22,8 @@ THUMBNAIL = 96  # pixels
 
 def galleries(run: Run, recipe: Recipe, library: Library, count: int = 10) -> Iterator[Gallery]:
     """Ten queries that go right and ten that go wrong, of the first seed."""
+    if run.stage.task == "prompts":
+        return  # classes are no queries
     assembly, trainable = load_trained(run, library)
     functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
     asked = assembly.data.test["adapted"]

@@ -138,7 +138,8 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
         nested["encoders"] = _with_towers(nested.get("encoders", {}))
         stages.append(build(Stage, {**nested, "name": "base"}, "base"))
         base = None
-    if main.task != "contrastive" and base is None and not stages:
+    # Towers that share a space already, such as CLIP's, need no base for prompts.
+    if main.task not in ("contrastive", "prompts") and base is None and not stages:
         raise MmjaxError(
             f"config.base is empty; the {main.task} task needs a base recipe or run folder"
         )
@@ -151,9 +152,11 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
     languages = tuple(config.get("languages", ("zh", "en")))
     check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
-    evals = tuple(config.get("evals", ("retrieval", "zeroshot")))
+    default = ("fewshot",) if main.task == "prompts" else ("retrieval", "zeroshot")
+    evals = tuple(config.get("evals", default))
     for name in evals:
-        check(name in ("retrieval", "zeroshot"), "evals", name, "one of ['retrieval', 'zeroshot']")
+        known = ("fewshot",) if main.task == "prompts" else ("retrieval", "zeroshot")
+        check(name in known, "evals", name, f"one of {list(known)}")
     return Recipe(
         name=config.get("name", main.name),
         stages=tuple(stages),

@@ -12,8 +12,17 @@ from mmjax.checkpoint import read_card
 from mmjax.data.library import Library
 from mmjax.domain_tables import ADAPTER, PLAIN, domain_tables
 from mmjax.errors import MmjaxError
-from mmjax.evals import Evaluator, Retrieval, TextRetrieval, ZeroShot
+from mmjax.evals import Evaluator, FewShot, Retrieval, TextRetrieval, ZeroShot
 from mmjax.evals.functions import Published
+from mmjax.fewshot_tables import (
+    Grid,
+    describe_method,
+    fewshot_curves,
+    fewshot_headline,
+    fewshot_notes,
+    fewshot_tables,
+    protocol_of,
+)
 from mmjax.galleries import galleries, hard_samples
 from mmjax.recipe import Recipe
 from mmjax.report import Component, Curve, Report, Table
@@ -39,6 +48,7 @@ class Results:
       command: what the user typed.
       environment: versions and devices.
       shares: system -> share of the domain's training pairs that it read; for `domain` alone.
+      protocol: system -> shots and half of the classes that it read; for `prompts` alone.
     """
 
     recipe: str
@@ -51,10 +61,18 @@ class Results:
     command: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
+    protocol: Mapping[str, Mapping[str, int | str]] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> Grid:
+        """Figures by method and shots, for `prompts`."""
+        return Grid(self.systems, self.labels, self.protocol)
 
     @property
     def tables(self) -> list[Table]:
         """Retrieval in both directions, and classification where it was measured."""
+        if self.protocol:
+            return fewshot_tables(self.grid, self.counts)
         if self.shares:
             return domain_tables(self.systems, self.labels, self.shares, self.counts)
         tested = sorted(set(self.counts["test"]))
@@ -104,6 +122,8 @@ class Results:
 
     def headline(self) -> list[tuple[str, str]]:
         """The few figures to see first."""
+        if self.protocol:
+            return fewshot_headline(self.grid)
         adapted = self.systems["adapted"]
         lines = []
         if self.shares:
@@ -172,11 +192,16 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
                 continue  # seen through the ceiling
             assembly, trainable = load_trained(run, library)
             functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
+            half = run.stage.task == "prompts" and run.stage.fewshot.half == "base"
             for system, asked in assembly.data.test.items():
-                if system != "adapted" and not main:
+                if system != "adapted" and not main and not half:
                     continue  # what the frozen base says is the same for every stage on it
                 label = run.stage.name if system == "adapted" and not main else system
+                if half and system == "base":
+                    label = "base_half"
                 evaluators: list[Evaluator] = [Retrieval()]
+                if run.stage.task == "prompts":
+                    evaluators = [FewShot()]
                 if "zeroshot" in recipe.evals:
                     evaluators.append(ZeroShot())
                 if system == "adapted" and run.stage.task == "language":
@@ -185,6 +210,10 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
             if main:
                 for side, items in assembly.data.items.items():
                     counts[side].append(len(items))
+                if assembly.data.classes:
+                    counts.setdefault("classes", []).append(len(assembly.data.classes))
+                    asked = assembly.data.test["adapted"].data
+                    counts.setdefault("asked", []).append(len(asked.labels))
                 general = assembly.data.test["adapted"].general
                 if general is not None:
                     counts.setdefault("general", []).append(len(general.texts))
@@ -192,7 +221,7 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         for system, numbers in values.items():
             for metric, number in numbers.items():
                 found.setdefault(system, {}).setdefault(metric, []).append(number)
-    frozen = [s for s in ("ceiling", "floor", "base") if s in found]
+    frozen = [s for s in ("ceiling", "floor", "base", "base_half") if s in found]
     order = [*frozen, *(s for s in found if s not in (*frozen, "adapted")), "adapted"]
     labels = {
         "ceiling": f"ceiling: base, {target} queries",
@@ -202,7 +231,10 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         "mlp": f"{source} encoder, MLP on the mean token",
         "adapted": f"adapted, {source} queries" if "floor" in found else f"base, {target} queries",
     }
-    shares = {}
+    shares, protocol = {}, {}
+    for stage in (s for s in recipe.stages if s.task == "prompts"):
+        name = "adapted" if stage is recipe.main else stage.name
+        labels[name], protocol[name] = describe_method(stage), protocol_of(stage)
     for stage in (s for s in recipe.stages if s.task == "domain"):
         name = "adapted" if stage is recipe.main else stage.name
         labels[name], shares[name] = describe(stage), stage.pairs.domain.fraction
@@ -214,6 +246,7 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         counts,
         timings,
         shares=shares,
+        protocol=protocol,
     )
 
 
@@ -263,7 +296,7 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
             notes.append(
                 f"{cut} of {total} {role} texts were longer than {kept} tokens and were cut."
             )
-    mean = {name: statistics.fmean(s["t2i_mR"]) for name, s in results.systems.items()}
+    mean = {n: statistics.fmean(s["t2i_mR"]) for n, s in results.systems.items() if "t2i_mR" in s}
     others = {name: value for name, value in mean.items() if name in ("linear", "mlp")}
     if others:
         shown = ", ".join(f"{value:.3f} for {results.labels[n]}" for n, value in others.items())
@@ -271,12 +304,16 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
             f"Is the transformer worth it? Text-to-image mR {mean['adapted']:.3f} with it; without "
             f"it, on the same text: {shown}."
         )
+    curves = list(_curves(_of_main_share(runs, recipe)))
+    if results.protocol:
+        notes += fewshot_notes(results.grid)
+        curves = list(fewshot_curves(results.grid))
     return Report(
         title=recipe.name.replace("_", " "),
         summary=_summary(results, recipe),
         headline=tuple(results.headline()),
         tables=tuple(results.tables),
-        curves=tuple(_curves(_of_main_share(runs, recipe))),
+        curves=tuple(curves),
         galleries=tuple(galleries(main, recipe, library)),
         hard_samples=hard_samples(main, recipe, library),
         components=tuple(_components(main, library)),
@@ -290,6 +327,11 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
 
 def _summary(results: Results, recipe: Recipe) -> str:
     source, target = recipe.languages
+    if results.protocol:
+        return (
+            "A frozen dual encoder learns classes from few pictures each. Prompts in its text "
+            "tower, or over its cached texts, stand beside what they are usually compared with."
+        )
     if results.shares:
         return (
             "A frozen dual encoder learns a domain that it was trained without. What it "

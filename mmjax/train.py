@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import __version__, metrics, optim, sharding, trees
+from mmjax import __version__, fewshot, metrics, optim, sharding, trees
 from mmjax.base import load_base
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
 from mmjax.data.library import Library
@@ -87,6 +87,10 @@ def assemble(run: Run, library: Library) -> Assembly:
     Returns:
       The assembly; `frozen` lies on the mesh.
     """
+    if run.stage.task == "prompts":
+        folder = run.base.adapter if run.base is not None else None
+        language = run.recipe.languages[1]
+        return Assembly(*fewshot.assemble(run.stage, run.seed, language, folder, library))
     below = run.base.stage if run.base is not None else None
     data = prepare(run.stage, run.recipe, run.seed, library, below)
     frozen: dict[str, PyTree] = {}
@@ -185,6 +189,8 @@ def train(run: Run, library: Library) -> None:
                 progress["seconds"] = time.monotonic() - began
                 checkpoints.save(state, batches, progress)
                 last_good = step
+        if not spec.steps:  # training-free
+            keep_best(run, state.trainable, 0, {}, progress, card)
         checkpoints.close()
     done = {"steps": int(state.step), "seconds": progress["seconds"], **progress}
     write_atomic(run.folder / DONE, json.dumps(done, indent=2) + "\n")
@@ -206,7 +212,9 @@ def prior_of(
 
 
 def validators(stage: Stage) -> list[Evaluator]:
-    """What is measured on the validation items while training."""
+    """What is measured on the validation items while training; few-shot runs look at nothing."""
+    if stage.task == "prompts":
+        return []
     retrieval: list[Evaluator] = [Retrieval()]
     return [*retrieval, TextRetrieval()] if stage.task == "language" else retrieval
 
@@ -264,6 +272,7 @@ def make_card(run: Run, library: Library, assembly: Assembly) -> dict[str, Any]:
             "fingerprint": assembly.data.corpus.fingerprint,
         },
         "base": base,
+        **({"classes": list(assembly.data.classes)} if assembly.data.classes else {}),
         "versions": {"mmjax": __version__} | versions(),
     }
 

@@ -6,7 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,7 @@ from mmjax import assets
 from mmjax.data import feature_cache, tables
 from mmjax.data.pipeline import Choices
 from mmjax.data.records import Corpus, Item, Pair, load_corpus, load_parallel
-from mmjax.data.splits import Split, split_by_family
+from mmjax.data.splits import Split, split_by_class, split_by_family
 from mmjax.data.tables import FeatureTable, RawTable, Table
 from mmjax.data.transforms import view
 from mmjax.encoders import Encoder, load_encoder
@@ -27,6 +27,8 @@ from mmjax.evals import View
 from mmjax.rng import seed_for
 from mmjax.spec import EncoderSpec, PairsSpec, Stage
 from mmjax.tasks import Inputs, Tower
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,12 @@ class Library:
             self._encoders[key] = encoder
         return self._encoders[key]
 
+    def remember(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` returned when it was first asked for under this key."""
+        if key not in self._tables:
+            self._tables[key] = make()
+        return self._tables[key]
+
     def identity(self, spec: EncoderSpec) -> dict[str, Any]:
         """What a card says of an encoder."""
         encoder = self.encoder(spec)
@@ -164,7 +172,11 @@ class Library:
     def corpus(self, spec: PairsSpec) -> Corpus:
         """The items of a spec, whatever its split."""
         key = PairsSpec(
-            spec.source, spec.styles, exclude_labels=spec.exclude_labels, limit=spec.limit
+            spec.source,
+            spec.styles,
+            label=spec.label,
+            exclude_labels=spec.exclude_labels,
+            limit=spec.limit,
         )
         if key not in self._corpora:
             self._corpora[key] = load_corpus(spec, self.languages)
@@ -217,13 +229,13 @@ class Library:
             i for i, item in enumerate(items) if (item.label in labels) == domain or not labels
         ]
         shares = spec.domain if domain and labels else spec
-        split = split_by_family(
-            [items[i].family if spec.keep_families else items[i].id for i in chosen],
-            seed_for(seed, "split"),
-            shares.test_fraction,
-            shares.val_fraction,
-            [items[i].side for i in chosen],
-        )
+        families = [items[i].family if spec.keep_families else items[i].id for i in chosen]
+        fractions = seed_for(seed, "split"), shares.test_fraction, shares.val_fraction
+        sides = [items[i].side for i in chosen]
+        if spec.stratify and not any(sides):
+            split = split_by_class(families, [items[i].label for i in chosen], *fractions)
+        else:
+            split = split_by_family(families, *fractions, sides)
         if domain:
             # Whoever gets fewer pairs gets some of those that others get.
             order = np.random.default_rng(seed_for(seed, "fraction")).permutation(split["train"])
@@ -241,7 +253,7 @@ class Library:
     def images(self, spec: EncoderSpec, pairs: PairsSpec, cached: bool) -> ImageBank:
         """Every item's pictures through an image encoder."""
         key = ("images", spec, pairs.source, pairs.styles, pairs.views, pairs.limit)
-        key = (*key, pairs.exclude_labels, cached)
+        key = (*key, pairs.label, pairs.exclude_labels, cached)
         if key not in self._tables:
             corpus, encoder = self.corpus(pairs), self.encoder(spec)
             index = [

@@ -113,7 +113,7 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     Raises:
       MmjaxError: an unknown source; a row without picture or caption (names file and row).
     """
-    from mmjax.data import food101, muge  # they build on this file
+    from mmjax.data import coop, food101, muge  # they build on this file
 
     if spec.source == "emoji":
         corpus = _emoji_corpus(spec, languages)
@@ -123,10 +123,12 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
         corpus = muge.load(Path(spec.source.removeprefix("muge:")))
     elif spec.source.startswith("food101:"):
         corpus = food101.load(Path(spec.source.removeprefix("food101:")))
+    elif spec.source.startswith("coop:"):
+        corpus = coop.load(Path(spec.source.removeprefix("coop:")))
     else:
         raise MmjaxError(
             f"config.pairs.source is {spec.source!r}; expected 'emoji', the path of a .jsonl file, "
-            "'muge:FOLDER' or 'food101:FOLDER'"
+            "'muge:FOLDER', 'food101:FOLDER' or 'coop:FOLDER'"
         )
     unknown = [x for x in spec.exclude_labels if x not in corpus.labels]
     if unknown:
@@ -162,8 +164,15 @@ def _emoji_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
             lang: (record[f"name_{lang}"], *_split(record[f"keywords_{lang}"]))
             for lang in languages
         }
-        items.append(Item(name, record["family"], record["group"], captions, images))
-    return Corpus("emoji", tuple(items), EMOJI_LABELS, source.fingerprint)
+        items.append(Item(name, record["family"], record[spec.label], captions, images))
+    return Corpus("emoji", tuple(items), _emoji_labels(spec, items), source.fingerprint)
+
+
+def _emoji_labels(spec: PairsSpec, items: Sequence[Item]) -> Mapping[str, Mapping[str, str]]:
+    """Names of the groups, or of the subgroups: Unicode has English ones only."""
+    if spec.label == "group":
+        return EMOJI_LABELS
+    return {x: {"en": x.replace("-", " ")} for x in sorted({item.label for item in items})}
 
 
 def _split(keywords: str) -> tuple[str, ...]:
