@@ -6,8 +6,8 @@
 
 The base of `base_emoji`, trained on names alone, is frozen. Every method learns the subgroups
 (`animal bird`, `sky weather`, ...) from 1, 2, 4, 8 and 16 pictures each, and is asked about emoji
-that neither it nor the base has seen. Needs the assets minilm-l6, dinov2-small and openmoji (fetched
-on first use); `:noto` and `:apple` a system font.
+that neither it nor the base has seen. Needs the assets minilm-l6, dinov2-small and openmoji
+(fetched on first use); `:noto` and `:apple` a system font.
 """
 
 from typing import Any
@@ -19,11 +19,12 @@ from configs.base_emoji import get_config as get_base
 SHOTS = (1, 2, 4, 8, 16)
 STYLES = ("noto", "apple")
 TEMPLATES = ("{}", "a picture of {}", "emoji of {}", "a kind of {}", "{} symbol", "things: {}")
+TIP = dict(alpha=30.0, beta=5.0)
 # One line a method; the same numbers for all shots.
 CACHED = dict(
     linear_probe=dict(optim=dict(lr=1e-2, weight_decay=0.1)),
-    tip_adapter=dict(train=dict(steps=0)),
-    tip_adapter_f=dict(prompts=dict(method="tip_adapter"), optim=dict(lr=1e-3)),
+    tip_adapter=dict(prompts=TIP, train=dict(steps=0)),
+    tip_adapter_f=dict(prompts=dict(TIP, method="tip_adapter"), optim=dict(lr=1e-3)),
     clip_adapter=dict(),
     task_residual=dict(),
     clap=dict(prompts=dict(anchor=1.0)),
@@ -33,12 +34,12 @@ FACTORISED = {
     f"factorised_{part}": dict(prompts=dict(method="factorised", **off))
     for part, off in PARTS.items()
 }
-LEARNT = dict(train=dict(steps=60), optim=dict(lr=5e-3))
+LEARNT = dict(train=dict(steps=40))
 TOWER = dict(
     coop=dict(LEARNT, prompts=dict(context="")),
     kgcoop=dict(LEARNT, prompts=dict(context="", anchor=8.0)),
 )
-SLOW = dict(train=dict(steps=40, batch_size=4), optim=dict(lr=5e-3))
+SLOW = dict(train=dict(steps=40, batch_size=4))
 EXACT = dict(
     cocoop=dict(SLOW, prompts=dict()),
     structured=dict(SLOW, prompts=dict(anchor=1.0)),
@@ -64,7 +65,7 @@ def get_config(choice: str = "full") -> ConfigDict:
         raise ValueError(f"{choice!r}; expected 'full', 'tiny', 'noto', 'apple' or 'exact'")
     tiny, exact = "tiny" in words, "exact" in words
     base: Any = get_base("tiny" if tiny else "full")
-    config: Any = ConfigDict()
+    config = ConfigDict()
     config.name = "_".join(["prompts_emoji", *sorted(words)])
     config.task = "prompts"
     config.seeds = base.seeds
@@ -88,16 +89,17 @@ def get_config(choice: str = "full") -> ConfigDict:
         general=3,
         domain=True,
         instance=2,
-        anchor=0.0,
-        chunk=40,
+        anchor=1.0 if exact else 0.0,
+        chunk=80,
         attention=64,
         alpha=1.0,
         beta=5.0,
         ratio=0.2,
         bottleneck=64,
     )
+    most = 2 if tiny else SHOTS[-1]
     config.fewshot = dict(
-        shots=2 if tiny else SHOTS[-1],
+        shots=most,
         min_families=4 if tiny else 22,
         half="all",
         styles=tuple(style for style in STYLES if style in words),
@@ -115,26 +117,22 @@ def get_config(choice: str = "full") -> ConfigDict:
         select="none",
         cache_features=True,
     )
+    if exact:  # the recipe itself is one of these
+        config.train = dict(config.train, steps=40, batch_size=4)
     methods = EXACT if exact else {**CACHED, **TOWER, "factorised": {}, **FACTORISED}
     main = "structured" if exact else "factorised"
-    if exact:  # the recipe itself is this one
-        config.train.update(SLOW["train"])
-        config.optim.update(SLOW["optim"])
-        config.prompts.anchor = 1.0
     config.variants = {}
     for name, changes in methods.items():
         for shots in (1, 2) if tiny else SHOTS:
-            if (name, shots) != (main, config.fewshot.shots):
+            if (name, shots) != (main, most):
                 config.variants[f"{name}_{shots}"] = variant(name, changes, shots)
         if name in NEW:
-            config.variants[f"{name}_base_to_new"] = variant(
-                name, changes, config.fewshot.shots, "base"
-            )
+            config.variants[f"{name}_base_to_new"] = variant(name, changes, most, "base")
     if tiny:
-        config.train.update(steps=2, batch_size=4, log_every=2)
+        config.train = dict(config.train, steps=2, batch_size=4, log_every=2)
         for changes in config.variants.values():
             if changes.get("train", {}).get("steps"):
-                changes.train.update(steps=2, batch_size=4)
+                changes["train"] = dict(steps=2, batch_size=4)
     config.mesh = dict(data=-1, model=1)
     config.checkpoint = dict(allow_other_encoder=False)
     config.writer = dict(tensorboard=False)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from mmjax.data.library import Library
+from mmjax.data.prepare import System
 from mmjax.data.records import Item
 from mmjax.evals import ranks
 from mmjax.evals.functions import Published
@@ -27,6 +28,7 @@ def galleries(run: Run, recipe: Recipe, library: Library, count: int = 10) -> It
     assembly, trainable = load_trained(run, library)
     functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
     asked = assembly.data.test["adapted"]
+    assert isinstance(asked, System)
     images = functions["embed_images"](asked.data.images)
     texts = functions[asked.text_function](asked.data.texts)
     rank = ranks(texts, images, asked.data.texts.rows)

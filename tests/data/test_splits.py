@@ -3,7 +3,7 @@ import pytest
 
 from mmjax.data.library import Library
 from mmjax.data.records import Corpus, Item
-from mmjax.data.splits import split_by_family
+from mmjax.data.splits import split_by_class, split_by_family
 from mmjax.errors import MmjaxError
 from mmjax.spec import PairsSpec
 
@@ -48,3 +48,27 @@ def test_a_recipe_may_deal_the_members_of_a_family_apart(keep, mesh, monkeypatch
     split = Library(mesh(1, 1), ("zh", "en")).split(PairsSpec(keep_families=keep), 0)
     sides = [{items[i].family for i in indices} for indices in split.values()]
     assert (sum(map(len, sides)) == 10) == keep
+
+
+def test_each_label_is_dealt_for_itself():
+    labels = [f"l{i % 100 // 10}" for i in range(300)]
+    families = [f"f{i // 2}" for i in range(300)]
+    split = split_by_class(families, labels, 0, 0.2, 0.1)
+    assert sorted(np.concatenate(list(split.values()))) == list(range(300))
+    sides = [{families[i] for i in indices} for indices in split.values()]
+    assert sum(map(len, sides)) == len(set.union(*sides))
+    for side, least in (("train", 20), ("test", 6), ("val", 2)):
+        counts = [sum(labels[i] == f"l{k}" for i in split[side]) for k in range(10)]
+        assert min(counts) >= least, (side, counts)
+    other = split_by_class(families, labels, 1, 0.2, 0.1)
+    assert not np.array_equal(other["test"], split["test"])
+
+
+def test_a_family_of_two_labels_stays_on_one_side():
+    families = [f"f{i % 10}" for i in range(40)]
+    labels = ["a"] * 20 + ["b"] * 20
+    split = split_by_class(families, labels, 0, 0.3, 0.1)
+    sides = [{families[i] for i in indices} for indices in split.values()]
+    assert sum(map(len, sides)) == 10
+    with pytest.raises(MmjaxError, match=r"4 items of 2 labels leave nothing for \['val'"):
+        split_by_class(["a", "b", "c", "d"], ["x", "x", "y", "y"], 0, 0.2, 0.1)
