@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -57,6 +57,7 @@ class System:
         return values
 
 
+@runtime_checkable
 class Answers(Protocol):
     """Something that is measured."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from mmjax.tasks.base import Batch, DualEncoder, EmbedFn, Inputs
 from mmjax.trees import PyTree
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """A method: from pictures' embeddings to logits of the classes."""
 
