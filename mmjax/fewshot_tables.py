@@ -192,12 +192,10 @@ def fewshot_curves(grid: Grid) -> Iterator[Curve]:
 def fewshot_notes(grid: Grid) -> list[str]:
     """Where the prompts win and where they do not, in plain words."""
     notes = []
-    for label in (NAMES["factorised"], NAMES["structured"]):
-        for other in [x for x in grid.rows if x != label and ", without" not in x]:
-            pairs = [(k, grid.mean(label, k), grid.mean(other, k)) for k in grid.shots] * (
-                label in grid.rows
-            )
-            known = [(k, a, b) for k, a, b in pairs if a is not None and b is not None]
+    for label in (x for x in (NAMES["factorised"], NAMES["structured"]) if x in grid.rows):
+        for other in (x for x in grid.rows if x != label and ", without" not in x):
+            means = [(k, grid.mean(label, k), grid.mean(other, k)) for k in grid.shots]
+            known = [(k, a, b) for k, a, b in means if a is not None and b is not None]
             won = [str(k) for k, a, b in known if a > b]
             if known:
                 shown = f"at {', '.join(won)} of" if won else "at none of"
