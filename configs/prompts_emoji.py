@@ -48,7 +48,7 @@ EXACT = dict(
         for part, off in PARTS.items()
     },
 )
-NEW = ("factorised_without_d", "coop", "kgcoop", "clip_adapter", "cocoop", "structured")
+NEW = ("factorised", "coop", "kgcoop", "clip_adapter", "cocoop", "structured")
 
 
 def variant(name: str, changes: dict[str, Any], shots: int, half: str = "all") -> dict[str, Any]:

@@ -72,9 +72,8 @@ class PromptSpec:
     @property
     def names_new_classes(self) -> bool:
         """Whether what was learnt says something of classes that were not trained on."""
-        per_class = not self.domain or self.method in (
-            *("linear_probe", "tip_adapter", "task_residual", "clap"),
-        )
+        trained = ("linear_probe", "tip_adapter", "task_residual", "clap")
+        per_class = self.method in trained or (self.in_tower and not self.domain)
         return not per_class
 
     def __post_init__(self) -> None:
