@@ -1,13 +1,18 @@
 """Few-shot classification of emoji into their subgroups: structured prompts and ten other methods.
 
-  python -m mmjax.main --config configs/prompts_emoji.py              # about X minutes on 2 cores
+  python -m mmjax.main --config configs/prompts_emoji.py
   python -m mmjax.main --config configs/prompts_emoji.py:noto         # also asks in Noto's style
   python -m mmjax.main --config configs/prompts_emoji.py:exact        # the costly ones, see below
 
 The base of `base_emoji`, trained on names alone, is frozen. Every method learns the subgroups
 (`animal bird`, `sky weather`, ...) from 1, 2, 4, 8 and 16 pictures each, and is asked about emoji
 that neither it nor the base has seen. Needs the assets minilm-l6, dinov2-small and openmoji
-(fetched on first use); `:noto` and `:apple` a system font.
+(fetched on first use); `:noto` and `:apple` a system font. A seed takes about 7 minutes of one busy
+core, once features are cached.
+
+`:exact` runs the form with one text pass for every picture and class, and CoCoOp, about 2 s a step of
+4 pictures. Figures are in README (few shots). Learning rates and Tip-Adapter's numbers were chosen on
+the validation items of seed 0, the same for all shots.
 """
 
 from typing import Any
