@@ -10,9 +10,9 @@ that neither it nor the base has seen. Needs the assets minilm-l6, dinov2-small 
 (fetched on first use); `:noto` and `:apple` a system font. A seed takes about 7 minutes of one busy
 core, once features are cached.
 
-`:exact` runs the form with one text pass for every picture and class, and CoCoOp, about 2 s a step of
-4 pictures. Figures are in README (few shots). Learning rates and Tip-Adapter's numbers were chosen on
-the validation items of seed 0, the same for all shots.
+`:exact` runs the form with one text pass for every picture and class, and CoCoOp, about 2 s a step
+of 4 pictures. Figures are in README (few shots). Learning rates and Tip-Adapter's numbers were
+chosen on the validation items of seed 0, the same for all shots.
 """
 
 from typing import Any
