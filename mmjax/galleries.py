@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from mmjax.data.library import Library
+from mmjax.data.prepare import System
 from mmjax.data.records import Item
 from mmjax.evals import both_ranks
 from mmjax.evals.functions import Published
@@ -23,9 +24,12 @@ THUMBNAIL = 96  # pixels
 
 def galleries(run: Run, recipe: Recipe, library: Library, count: int = 10) -> Iterator[Gallery]:
     """Ten queries that go right and ten that go wrong, of the first seed."""
+    if run.stage.task == "prompts":
+        return  # classes are no queries
     assembly, trainable = load_trained(run, library)
     functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
     asked = assembly.data.test["adapted"]
+    assert isinstance(asked, System)
     images = functions["embed_images"](asked.data.images)
     texts = functions[asked.text_function](asked.data.texts)
     rank, _ = both_ranks(texts, images, asked.data)

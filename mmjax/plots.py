@@ -22,6 +22,7 @@ class Curve:
     metric: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
+    xlabel: str = "step"
 
 
 def groups(curves: Iterable[Curve]) -> dict[str, str]:
@@ -43,7 +44,7 @@ def curves(every: Iterable[Curve], colours: Mapping[str, str]) -> dict[str, str]
 
 
 def _curves(metric: str, members: list[Curve], colours: Mapping[str, str]) -> str:
-    with _axes(metric, "step") as (axes, page):
+    with _axes(metric, members[0].xlabel) as (axes, page):
         for curve in members:
             single = len(curve.steps) == 1
             axes.plot(
@@ -104,7 +105,7 @@ def _axes(salt: str, xlabel: str) -> Iterator[tuple[Any, list[str]]]:
         axes.set_xlabel(xlabel, color=_INK)
         axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
         axes.tick_params(colors=_INK, length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=xlabel == "step"))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=xlabel in ("step", "shots a class")))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         for side, spine in axes.spines.items():
             spine.set_visible(side == "bottom")

@@ -140,7 +140,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 _TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "checkpoint", "writer"}
 _TOP |= {"benchmarks"}
 EVALS = ("retrieval", "zeroshot", "classification")
-_ALONE = ("contrastive", "pretrained", "projection")  # tasks that stand on no base
+# Tasks that need no base; prompts take towers that share a space already, such as CLIP's.
+_ALONE = ("contrastive", "pretrained", "projection", "prompts")
 
 
 def resolve(config: Mapping[str, Any]) -> Recipe:
@@ -183,7 +184,7 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
     languages = tuple(config.get("languages", ("zh", "en")))
     check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
-    known = ("probe",) if main.task == "projection" else EVALS
+    known = {"projection": ("probe",), "prompts": ("fewshot",)}.get(main.task, EVALS)
     evals = tuple(config.get("evals", known[:2]))
     for name in evals:
         check(name in known, "evals", name, f"one of {list(known)}")

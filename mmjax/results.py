@@ -13,8 +13,17 @@ from mmjax.data.library import Library
 from mmjax.data.prepare import System
 from mmjax.domain_tables import ADAPTER, PLAIN, domain_tables
 from mmjax.errors import MmjaxError
-from mmjax.evals import Evaluator, Retrieval, TextRetrieval, ZeroShot
+from mmjax.evals import Evaluator, FewShot, Retrieval, TextRetrieval, ZeroShot
 from mmjax.evals.functions import Published
+from mmjax.fewshot_tables import (
+    Grid,
+    describe_method,
+    fewshot_curves,
+    fewshot_headline,
+    fewshot_notes,
+    fewshot_tables,
+    protocol_of,
+)
 from mmjax.galleries import galleries, hard_samples
 from mmjax.projection_tables import projection_headline, projection_tables
 from mmjax.recipe import Recipe
@@ -55,6 +64,7 @@ class Results:
       environment: versions and devices.
       shares: system -> share of the domain's training pairs that it read; for `domain` alone.
       probes: whether the metrics are those of probes; for `projection` alone.
+      protocol: system -> shots and half of the classes that it read; for `prompts` alone.
     """
 
     recipe: str
@@ -68,12 +78,20 @@ class Results:
     environment: Mapping[str, str] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
     probes: bool = False
+    protocol: Mapping[str, Mapping[str, int | str]] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> Grid:
+        """Figures by method and shots, for `prompts`."""
+        return Grid(self.systems, self.labels, self.protocol)
 
     @property
     def tables(self) -> list[Table]:
         """Retrieval in both directions, and classification where it was measured."""
         if self.probes:
             return projection_tables(self.systems, self.labels, self.counts)
+        if self.protocol:
+            return fewshot_tables(self.grid, self.counts)
         if self.shares:
             return domain_tables(self.systems, self.labels, self.shares, self.counts)
         tested = sorted(set(self.counts["test"]))
@@ -154,6 +172,8 @@ class Results:
         """The few figures to see first."""
         if self.probes:
             return projection_headline(self.systems)
+        if self.protocol:
+            return fewshot_headline(self.grid)
         adapted = self.systems["adapted"]
         lines = []
         if self.shares:
@@ -222,11 +242,16 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
                 continue  # seen through the ceiling
             assembly, trainable = load_trained(run, library)
             functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
+            half = run.stage.task == "prompts" and run.stage.fewshot.half == "base"
             for system, asked in assembly.data.test.items():
-                if system != "adapted" and not main:
+                if system != "adapted" and not main and not half:
                     continue  # what the frozen base says is the same for every stage on it
                 label = run.stage.name if system == "adapted" and not main else system
+                if half and system == "base":
+                    label = "base_half"
                 evaluators: list[Evaluator] = [Retrieval()]
+                if run.stage.task == "prompts":
+                    evaluators = [FewShot()]
                 if "zeroshot" in recipe.evals:
                     evaluators.append(ZeroShot())
                 if system == "adapted" and run.stage.task == "language":
@@ -235,13 +260,18 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
             if main:
                 for side, items in assembly.data.items.items():
                     counts[side].append(len(items))
-                for what, count in _asked(assembly.data.test["adapted"]).items():
-                    counts.setdefault(what, []).append(count)
+                if assembly.data.classes:
+                    counts.setdefault("classes", []).append(len(assembly.data.classes))
+                    asked = assembly.data.test["adapted"].data
+                    counts.setdefault("asked", []).append(len(asked.labels))
+                elif isinstance(system := assembly.data.test["adapted"], System):
+                    for what, count in _asked(system).items():
+                        counts.setdefault(what, []).append(count)
         _add_recovery(values)
         for system, numbers in values.items():
             for metric, number in numbers.items():
                 found.setdefault(system, {}).setdefault(metric, []).append(number)
-    frozen = [s for s in ("ceiling", "floor", "base") if s in found]
+    frozen = [s for s in ("ceiling", "floor", "base", "base_half") if s in found]
     order = [*frozen, *(s for s in found if s not in (*frozen, "adapted")), "adapted"]
     labels = {
         "ceiling": f"ceiling: base, {target} queries",
@@ -251,7 +281,10 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         "mlp": f"{source} encoder, MLP on the mean token",
         "adapted": f"adapted, {source} queries" if "floor" in found else f"base, {target} queries",
     }
-    shares = {}
+    shares, protocol = {}, {}
+    for stage in (s for s in recipe.stages if s.task == "prompts"):
+        name = "adapted" if stage is recipe.main else stage.name
+        labels[name], protocol[name] = describe_method(stage), protocol_of(stage)
     for stage in (s for s in recipe.stages if s.task == "domain"):
         name = "adapted" if stage is recipe.main else stage.name
         labels[name], shares[name] = describe(stage), stage.pairs.domain.fraction
@@ -263,6 +296,7 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         counts,
         timings,
         shares=shares,
+        protocol=protocol,
     )
 
 
@@ -322,7 +356,7 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
     """
     main = next(r for r in runs if r.stage.name == recipe.main.name)
     notes = notes_on_data(recipe, library)
-    mean = {name: statistics.fmean(s["t2i_mR"]) for name, s in results.systems.items()}
+    mean = {n: statistics.fmean(s["t2i_mR"]) for n, s in results.systems.items() if "t2i_mR" in s}
     others = {name: value for name, value in mean.items() if name in ("linear", "mlp")}
     if others:
         shown = ", ".join(f"{value:.3f} for {results.labels[n]}" for n, value in others.items())
@@ -330,12 +364,16 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
             f"Is the transformer worth it? Text-to-image mR {mean['adapted']:.3f} with it; without "
             f"it, on the same text: {shown}."
         )
+    drawn = tuple(curves(_of_main_share(runs, recipe)))
+    if results.protocol:
+        notes += fewshot_notes(results.grid)
+        drawn = tuple(fewshot_curves(results.grid))
     return Report(
         title=recipe.name.replace("_", " "),
         summary=_summary(results, recipe),
         headline=tuple(results.headline()),
         tables=tuple(results.tables),
-        curves=tuple(curves(_of_main_share(runs, recipe))),
+        curves=drawn,
         galleries=tuple(galleries(main, recipe, library)),
         hard_samples=hard_samples(main, recipe, library),
         components=tuple(components(main, library)),
@@ -362,6 +400,11 @@ def notes_on_data(recipe: Recipe, library: Library) -> list[str]:
 
 def _summary(results: Results, recipe: Recipe) -> str:
     source, target = recipe.languages
+    if results.protocol:
+        return (
+            "A frozen dual encoder learns classes from few pictures each. Prompts in its text "
+            "tower, or over its cached texts, stand beside what they are usually compared with."
+        )
     if results.shares:
         return (
             "A frozen dual encoder learns a domain that it was trained without. What it "

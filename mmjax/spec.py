@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mmjax.errors import MmjaxError
+from mmjax.fewshot_spec import FewShotSpec, PromptSpec
 
 
 def check(condition: bool, where: str, value: object, expected: str) -> None:
@@ -67,14 +68,17 @@ class PairsSpec:
     """Pictures with captions in one or two languages, and how they are split.
 
     Attributes:
-      source: `emoji`, the path of a .jsonl file (one picture a line), `cn_clip:FOLDER` (or
-        `muge:FOLDER`: the same layout) or `food101:FOLDER`.
+      source: `emoji`, `digits`, the path of a .jsonl file (one picture a line), or a folder in the
+        layout of a data set: `cn_clip:FOLDER` (or `muge:FOLDER`: the same), `food101:FOLDER`,
+        `mmimdb:FOLDER`, `coop:FOLDER`.
       styles: picture styles to read; the first one is what evaluation shows.
       views: named fixed variations of every picture (`mmjax.data.transforms.VIEWS`); training
         draws one at each visit, evaluation averages the embeddings of all.
+      label: which field of the emoji is an item's label.
       exclude_labels: labels that are left out.
       test_fraction: share of items held out for the test, families kept whole.
       val_fraction: share of items held out for model selection, families kept whole.
+      stratify: deals the items of each label for themselves, so that no side lacks one.
       keep_families: False deals items one by one, so that near-duplicates of what is tested may be
         trained on: only for comparison with figures that were measured so.
       limit: at most so many items (0: all); for quick tries.
@@ -92,9 +96,11 @@ class PairsSpec:
     source: str = "emoji"
     styles: tuple[str, ...] = ("openmoji",)
     views: tuple[str, ...] = ("plain",)
+    label: Literal["group", "subgroup"] = "group"
     exclude_labels: tuple[str, ...] = ()
     test_fraction: float = 0.2
     val_fraction: float = 0.1
+    stratify: bool = False
     keep_families: bool = True
     limit: int = 0
     sides: tuple[str, ...] = ("train", "val", "test")
@@ -344,14 +350,15 @@ class Stage:
       name: its folder below the run's seed folder.
       task: `contrastive` (two heads over frozen towers), `pretrained` (two frozen towers that share
         a space already, such as CLIP's: nothing is trained), `language` (the language adapter),
-        `domain` (residual adapters on a dual encoder that one of the others made) or `projection`
-        (small projectors trained on labels).
+        `domain` (residual adapters on a dual encoder that one of the others made), `projection`
+        (small projectors trained on labels) or `prompts` (few-shot classification with a dual
+        encoder).
       encoders: role -> encoder. Roles: `image`, `text` and, for `language` and for a `domain` on
         top of one, `foreign`; `projection` takes any of the first two.
     """
 
     name: str
-    task: Literal["contrastive", "pretrained", "language", "domain", "projection"]
+    task: Literal["contrastive", "pretrained", "language", "domain", "projection", "prompts"]
     encoders: dict[str, EncoderSpec]
     pairs: PairsSpec = field(default_factory=PairsSpec)
     parallel: ParallelSpec = field(default_factory=ParallelSpec)
@@ -362,6 +369,8 @@ class Stage:
     weighting: WeightingSpec = field(default_factory=WeightingSpec)
     continual: ContinualSpec = field(default_factory=ContinualSpec)
     projection: ProjectionSpec = field(default_factory=ProjectionSpec)
+    prompts: PromptSpec = field(default_factory=PromptSpec)
+    fewshot: FewShotSpec = field(default_factory=FewShotSpec)
     loss: LossSpec = field(default_factory=LossSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
@@ -380,6 +389,7 @@ class Stage:
             "language": (adapted,),
             "domain": (joined, adapted),
             "projection": (joined, {"image"}, {"text"}),
+            "prompts": (joined,),
         }[self.task]
         check(
             set(self.encoders) in roles,
@@ -389,7 +399,9 @@ class Stage:
         )
         t, p, a, loss = self.train, self.pairs, self.adapter, self.loss
         for name in ("steps", "batch_size", "eval_every", "save_every", "keep", "log_every"):
-            check(getattr(t, name) >= 1, f"train.{name}", getattr(t, name), "at least 1")
+            free = self.prompts.method == "tip_adapter" and name == "steps"
+            least = 0 if free else 1
+            check(getattr(t, name) >= least, f"train.{name}", getattr(t, name), f"at least {least}")
         check(t.batch_size >= 2, "train.batch_size", t.batch_size, "at least 2")
         for where, shares in (("pairs", p), ("pairs.domain", p.domain)):
             test, val = shares.test_fraction, shares.val_fraction
@@ -438,6 +450,11 @@ class Stage:
         self._check_pairs()
         self._check_domain()
         self._check_projection()
+        if self.task == "prompts":
+            check(t.select == "none", "train.select", t.select, "'none': no item chooses the step")
+            check(t.cache_features, "train.cache_features", t.cache_features, "True for this task")
+            output = self.encoders["text"].output
+            check(output == "pooled", "encoders.text.output", output, "'pooled' for this task")
 
     def _check_pairs(self) -> None:
         sides, held = self.pairs.sides, self.parallel.val_pairs

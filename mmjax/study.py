@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from mmjax import checkpoint, sharding
+from mmjax import checkpoint, fewshot, sharding
 from mmjax.base import stage_of
 from mmjax.data import questions
 from mmjax.data.library import Library
@@ -58,7 +58,7 @@ def _outside_base(recipe: Recipe, seed: int) -> Run:
         raise MmjaxError(
             f"{folder} is a {stage.task!r} adapter; config.base needs one of {', '.join(wanted)}"
         )
-    if main.task == "domain" and main.encoders != stage.encoders:
+    if main.task != "language" and main.encoders != stage.encoders:
         raise MmjaxError(
             f"{folder} stands on other encoders ({_flat_encoders(stage)}) than config.encoders "
             f"({_flat_encoders(main)}); a domain is adapted with those of its base"
@@ -70,7 +70,7 @@ def _outside_base(recipe: Recipe, seed: int) -> Run:
                 f"items of seed {seed}; set --config.seeds='({card['seed']},)' or give the base of "
                 "that seed"
             )
-        if main.task == "domain" and _dealt(stage) != _dealt(main):
+        if main.task != "language" and _dealt(stage) != _dealt(main):
             raise MmjaxError(
                 f"{folder} was trained on another split or domain of {main.pairs.source}: its "
                 "training items may be test items here; give a base with the same config.pairs"
@@ -117,6 +117,8 @@ def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) 
     # not cost the first stage's time.
     for stage in recipe.stages:
         library.check(stage)
+        for seed in recipe.seeds if stage.task == "prompts" else ():
+            fewshot.check(stage, library, seed)
     questions.check(recipe, library)
     for one in runs:
         train(one, library)

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import __version__, metrics, optim, sharding, trees
+from mmjax import __version__, fewshot, metrics, optim, sharding, trees
 from mmjax.base import load_base
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
 from mmjax.data.labelled import prepare_labelled
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, examples, train_batches
-from mmjax.data.prepare import StageData, System, prepare
+from mmjax.data.prepare import Answers, StageData, System, prepare
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.functions import Published
@@ -89,6 +89,10 @@ def assemble(run: Run, library: Library) -> Assembly:
     Returns:
       The assembly; `frozen` lies on the mesh.
     """
+    if run.stage.task == "prompts":
+        folder = run.base.adapter if run.base is not None else None
+        language = run.recipe.languages[1]
+        return Assembly(*fewshot.assemble(run.stage, run.seed, language, folder, library))
     below = run.base.stage if run.base is not None else None
     if run.stage.task == "projection":
         data = prepare_labelled(run.stage, run.recipe, run.seed, library)
@@ -196,6 +200,8 @@ def train(run: Run, library: Library) -> None:
                 progress["seconds"] = time.monotonic() - began
                 checkpoints.save(state, batches, progress)
                 last_good = step
+        if not spec.steps:  # training-free
+            keep_best(run, state.trainable, 0, {}, progress, card)
         checkpoints.close()
     done = {"steps": int(state.step), "seconds": progress["seconds"], **progress}
     write_atomic(run.folder / DONE, json.dumps(done, indent=2) + "\n")
@@ -235,10 +241,12 @@ def adopt(run: Run, library: Library) -> None:
     write_atomic(run.folder / DONE, json.dumps({"steps": 0, "seconds": 0.0}, indent=2) + "\n")
 
 
-def validators(stage: Stage, val: System | LabelledSet) -> list[Evaluator]:
-    """What is measured on the validation items while training."""
+def validators(stage: Stage, val: Answers | LabelledSet) -> list[Evaluator]:
+    """What is measured on the validation items while training; few-shot runs look at nothing."""
     if stage.task == "projection":
         return [NearestNeighbours()]
+    if stage.task == "prompts":
+        return []
     assert isinstance(val, System)
     found: list[Evaluator] = [Retrieval()] if len(val.data.images) else []
     pairs = stage.task == "language" and len(val.data.base_texts) > 0
@@ -298,6 +306,7 @@ def make_card(run: Run, library: Library, assembly: Assembly) -> dict[str, Any]:
             "fingerprint": assembly.data.corpus.fingerprint,
         },
         "base": base,
+        **({"classes": list(assembly.data.classes)} if assembly.data.classes else {}),
         "versions": {"mmjax": __version__} | versions(),
     }
 

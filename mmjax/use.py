@@ -9,11 +9,11 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from mmjax import sharding
+from mmjax import fewshot, sharding
 from mmjax.base import load_base_of, stage_of
 from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
 from mmjax.data.library import Library
-from mmjax.data.tables import FeatureTable, table_of
+from mmjax.data.tables import FeatureTable, PatchTable, Table, table_of
 from mmjax.data.transforms import view
 from mmjax.encoders.image_preprocess import ImageLike, open_image
 from mmjax.errors import MmjaxError
@@ -73,11 +73,20 @@ class Adapted:
             role: Tower(role, self._library.encoder(spec).width(spec.output))
             for role, spec in self._specs.items()
         }
-        base, frozen, _ = load_base_of(self.card, folder, towers, self._mesh)
-        task = make_task(stage, towers, base, self._mesh)
+        base, frozen, base_card = load_base_of(self.card, folder, towers, self._mesh)
         trainable = sharding.place(params, self._mesh)
-        self._functions = Published(task, self._mesh).bind(trainable, frozen)
-        self._text_role = stage.text_role
+        self._stage, self._text_role = stage, stage.text_role
+        if stage.task == "prompts":
+            joint = fewshot.joint_on(stage, base, frozen, base_card, self._library)
+            names, seed = self.card["classes"], self.card["seed"]
+            known = fewshot.know(stage, joint, names, self._library, seed)
+            frozen = fewshot.frozen_of(stage, joint, known, self._library)
+            task = fewshot.task_of(stage, joint, self._library)
+            scores = Published(task, self._mesh).bind(trainable, frozen)
+            self._functions = {**joint.functions(self._library), **scores}
+        else:
+            task = make_task(stage, towers, base, self._mesh)
+            self._functions = Published(task, self._mesh).bind(trainable, frozen)
 
     def _check(self, role: str, spec: EncoderSpec, allow_other: bool, folder: Path) -> None:
         found, saved = self._library.identity(spec), self.card["encoders"][role]
@@ -149,6 +158,39 @@ class Adapted:
         return self._embed(
             "image", "embed_images", [view(n, p) for p in pictures for n in self._views]
         )
+
+    def classify(self, images: Sequence[ImageLike], k: int = 1) -> list[list[tuple[str, float]]]:
+        """Names the likeliest classes of pictures; of an adapter that `prompts` trained.
+
+        Args:
+          images: paths, bytes, PIL pictures or uint8 arrays.
+          k: how many classes to return.
+
+        Returns:
+          For every picture (class, probability), best first.
+
+        Raises:
+          MmjaxError: the adapter knows no classes.
+        """
+        if "score" not in self._functions:
+            raise MmjaxError(
+                f"a {self._stage.task!r} adapter knows no classes; classify needs one that the "
+                "prompts task trained"
+            )
+        table: Table = table_of(list(self.embed_images(images)))
+        if self._stage.prompts.reads_patches:
+            encoder = self._library.encoder(self._specs["image"])
+            pictures = [open_image(image, i) for i, image in enumerate(images)]
+            tokens = table_of(list(encoder.outputs(pictures, "tokens")))
+            table = PatchTable(table, tokens, np.arange(len(pictures)))
+        logits = self._functions["score"](View(table, np.arange(len(images))))
+        share = np.exp(logits - logits.max(axis=1, keepdims=True))
+        share /= share.sum(axis=1, keepdims=True)
+        names, best = self.card["classes"], np.argsort(-share, axis=1, kind="stable")[:, :k]
+        return [
+            [(names[c], float(row[c])) for c in order]
+            for row, order in zip(share, best, strict=True)
+        ]
 
     def search(
         self,

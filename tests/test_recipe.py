@@ -13,8 +13,11 @@ from configs import (
     projection_digits,
     projection_emoji,
     projection_mmimdb,
+    prompts_coop,
+    prompts_emoji,
 )
 from mmjax.errors import MmjaxError
+from mmjax.fewshot_tables import describe_method
 from mmjax.recipe import as_dict, resolve
 
 
@@ -205,3 +208,57 @@ def test_a_source_with_two_towers_gives_each_role_its_own():
         "text": "text",
         "foreign": "text",
     }
+
+
+def test_the_prompts_recipe_compares_every_method_at_every_number_of_shots():
+    recipe = resolve(as_dict(prompts_emoji.get_config()))
+    base, *stages = recipe.stages
+    assert base.pairs == recipe.main.pairs
+    whole = [s for s in stages if s.fewshot.half == "all"]
+    by_method: dict[str, list[int]] = {}
+    for stage in whole:
+        by_method.setdefault(describe_method(stage), []).append(stage.fewshot.shots)
+    assert len(by_method) == 12  # zero-shot is no stage; CoCoOp and the exact form are `:exact`
+    assert all(sorted(shots) == [1, 2, 4, 8, 16] for shots in by_method.values())
+    # One set of hyper-parameters for all shots.
+    for stage in whole:
+        twin = next(s for s in whole if describe_method(s) == describe_method(stage))
+        assert (stage.prompts, stage.optim, stage.train) == (twin.prompts, twin.optim, twin.train)
+    exact = resolve(as_dict(prompts_emoji.get_config("exact")))
+    assert {s.prompts.method for s in exact.stages[1:]} == {"structured", "cocoop"}
+    noto = resolve(as_dict(prompts_emoji.get_config("noto"))).main
+    assert noto == dataclasses.replace(
+        recipe.main, fewshot=dataclasses.replace(recipe.main.fewshot, styles=("noto",))
+    )
+    with pytest.raises(ValueError, match="expected 'full', 'tiny', 'noto', 'apple' or 'exact'"):
+        prompts_emoji.get_config("twemoji")
+
+
+def test_prompts_on_clip_need_no_base():
+    recipe = resolve(as_dict(prompts_coop.get_config("some/dtd")))
+    assert recipe.base is None
+    assert recipe.main.pairs.source == "coop:some/dtd"
+    assert {s.task for s in recipe.stages} == {"prompts"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts": {"method": "maple"}}, r"config.prompts.method is 'maple'; expected one of"),
+        ({"prompts": {"template": "a photo"}}, r"'a photo'; expected a text with {} in it once"),
+        ({"prompts": {"templates": ()}}, "config.prompts.templates is .*at least one prompt"),
+        ({"prompts": {"general": -1}}, "config.prompts.general is -1; expected at least 0"),
+        ({"prompts": {"method": "coop", "general": 0}}, "at least 1 for this method"),
+        ({"prompts": {"general": 0, "instance": 0}}, "expected something that is learnt"),
+        ({"prompts": {"ratio": 1.0}}, "config.prompts.ratio is 1.0; expected between 0 and 1"),
+        ({"fewshot": {"shots": 0}}, "config.fewshot.shots is 0; expected at least 1"),
+        ({"fewshot": {"half": "new"}}, r"config.fewshot.half is 'new'; expected one of"),
+        ({"train": {"select": "mR"}}, "config.train.select is 'mR'; expected 'none'"),
+        ({"evals": ("retrieval",)}, r"config.evals is 'retrieval'; expected one of \['fewshot'\]"),
+        ({"train": {"select": "none", "steps": 0}}, "config.train.steps is 0; expected at least 1"),
+    ],
+)
+def test_every_mistake_in_a_prompts_recipe_has_its_own_sentence(changes, message):
+    config = as_dict(prompts_emoji.get_config()) | {"variants": {}} | changes
+    with pytest.raises(MmjaxError, match=message):
+        resolve(config)

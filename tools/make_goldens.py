@@ -11,6 +11,8 @@ epsilon.
 """
 
 import argparse
+import collections
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -370,6 +372,31 @@ def real_pictures() -> None:
     np.savez_compressed(GOLDENS / "real_dinov2-small.npz", **arrays)
 
 
+def coop_golden() -> None:
+    """A training checkpoint as CoOp's framework saves it: a scheduler lies beside the tensors."""
+    torch.manual_seed(21)
+    names = {"token_prefix": (3, 1, 8), "token_suffix": (3, 5, 8), "ctx": (4, 8)}
+    state = {name: torch.randn(shape) for name, shape in names.items()}
+    context = torch.nn.Parameter(state["ctx"])
+    optimizer = torch.optim.SGD([context], lr=2e-3, momentum=0.9)
+    context.sum().backward()
+    optimizer.step()
+    scheduler: Any = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
+    for name in [n for n, x in vars(optimizer).items() if callable(x)]:
+        delattr(optimizer, name)  # newer torch wraps methods, which cannot be pickled
+    checkpoint = {
+        "state_dict": collections.OrderedDict(state),
+        "epoch": 50,
+        "optimizer": torch.optim.SGD([context], lr=2e-3).state_dict(),
+        "scheduler": {"successor": scheduler, "last_epoch": 1},
+        "val_result": None,
+    }
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    content = np.frombuffer(buffer.getvalue(), np.uint8)
+    np.savez_compressed(GOLDENS / "coop_tiny.npz", checkpoint=content, ctx=state["ctx"].numpy())
+
+
 def main() -> None:
     """Writes the goldens."""
     parser = argparse.ArgumentParser(description="Writes tests/goldens/*.npz.")
@@ -394,6 +421,7 @@ def main() -> None:
     vit_golden()
     dual_goldens()
     preprocess_golden()
+    coop_golden()
     if arguments.real:
         real_texts("minilm-l6")
         real_texts("me5-small")

@@ -6,7 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,7 @@ from mmjax import assets
 from mmjax.data import feature_cache, tables
 from mmjax.data.pipeline import Choices
 from mmjax.data.records import Corpus, Item, Pair, load_corpus, load_parallel
-from mmjax.data.splits import Split, split_by_family, split_folds
+from mmjax.data.splits import Split, split_by_class, split_by_family, split_folds
 from mmjax.data.tables import FeatureTable, RawTable, Table
 from mmjax.data.transforms import view
 from mmjax.encoders import Encoder, load_encoder
@@ -27,6 +27,8 @@ from mmjax.evals import View
 from mmjax.rng import seed_for
 from mmjax.spec import EncoderSpec, PairsSpec, Stage
 from mmjax.tasks import Inputs, Tower
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,12 @@ class Library:
             self._encoders[key] = encoder
         return self._encoders[key]
 
+    def remember(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` returned when it was first asked for under this key."""
+        if key not in self._tables:
+            self._tables[key] = make()
+        return self._tables[key]
+
     def identity(self, spec: EncoderSpec) -> dict[str, Any]:
         """What a card says of an encoder."""
         encoder = self.encoder(spec)
@@ -247,18 +255,15 @@ class Library:
         ]
         shares = spec.domain if domain and labels else spec
         families = [items[i].family if spec.keep_families else items[i].id for i in chosen]
+        fractions = seed_for(seed, "split"), shares.test_fraction, shares.val_fraction
+        sides = [items[i].side for i in chosen]
+        classes = [items[i].label for i in chosen]
         if spec.folds:
-            classes = [items[i].label for i in chosen]
             split = split_folds(families, classes, seed, spec.folds, shares.val_fraction)
+        elif spec.stratify and not any(sides):
+            split = split_by_class(families, classes, *fractions)
         else:
-            split = split_by_family(
-                families,
-                seed_for(seed, "split"),
-                shares.test_fraction,
-                shares.val_fraction,
-                [items[i].side for i in chosen],
-                spec.sides,
-            )
+            split = split_by_family(families, *fractions, sides, spec.sides)
         if spec.train_fraction < 1:
             order = np.random.default_rng(seed_for(seed, "fraction")).permutation(split["train"])
             split["train"] = np.sort(order[: round(len(order) * spec.train_fraction) or 1])

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -74,6 +75,25 @@ class System:
         return values
 
 
+@runtime_checkable
+class Answers(Protocol):
+    """Something that is measured."""
+
+    @property
+    def data(self) -> EvalSet:
+        """What is asked."""
+        ...
+
+    @property
+    def general(self) -> EvalSet | None:
+        """What is asked beside a domain."""
+        ...
+
+    def run(self, evaluators: Sequence[Evaluator], functions: Functions) -> dict[str, float]:
+        """Returns {metric: value}."""
+        ...
+
+
 @dataclass(frozen=True)
 class StageData:
     """Everything that a stage reads with one seed.
@@ -90,16 +110,18 @@ class StageData:
       corpus: the items.
       prior: for elastic weight consolidation: what the base was trained on.
       train: for a domain: its training pairs, as they would be asked.
+      classes: for prompts: names of the classes that are trained on.
     """
 
     towers: Mapping[str, Tower]
     phases: tuple[Phase, ...]
-    val: System | LabelledSet | None
-    test: Mapping[str, System]
+    val: Answers | LabelledSet | None
+    test: Mapping[str, Answers]
     items: Split
     corpus: Corpus
     prior: Phase | None = None
     train: EvalSet | None = None
+    classes: tuple[str, ...] = ()
 
 
 def prepare(

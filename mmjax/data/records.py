@@ -139,7 +139,7 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     Raises:
       MmjaxError: an unknown source; a row without picture or caption (names file and row).
     """
-    from mmjax.data import digits, food101, mmimdb, muge  # they build on this file
+    from mmjax.data import coop, digits, food101, mmimdb, muge  # they build on this file
 
     if spec.source == "emoji":
         corpus = _emoji_corpus(spec, languages)
@@ -151,12 +151,15 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
         corpus = food101.load(Path(spec.source.removeprefix("food101:")))
     elif spec.source.startswith("mmimdb:"):
         corpus = mmimdb.load(Path(spec.source.removeprefix("mmimdb:")))
+    elif spec.source.startswith("coop:"):
+        corpus = coop.load(Path(spec.source.removeprefix("coop:")))
     elif spec.source == "digits":
         corpus = digits.load()
     else:
         raise MmjaxError(
             f"config.pairs.source is {spec.source!r}; expected 'emoji', 'digits', the path of a "
-            ".jsonl file, 'cn_clip:FOLDER', 'muge:FOLDER', 'food101:FOLDER' or 'mmimdb:FOLDER'"
+            ".jsonl file, or one of 'cn_clip', 'muge', 'food101', 'mmimdb' and 'coop' with its "
+            "folder, as in 'muge:FOLDER'"
         )
     unknown = [x for x in spec.exclude_labels if x not in corpus.labels]
     if unknown:

@@ -88,6 +88,50 @@ class RawTable:
         return self.preprocess([self.items[int(i)] for i in rows])
 
 
+@dataclass(frozen=True)
+class LabelTable:
+    """A class a row.
+
+    Attributes:
+      labels: of the rows.
+    """
+
+    labels: Int[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def gather(self, rows: Rows) -> dict[str, np.ndarray]:
+        """{"label": int32 [b]}."""
+        return {"label": self.labels[rows].astype(np.int32)}
+
+
+@dataclass(frozen=True)
+class PatchTable:
+    """Embeddings beside the patches of the same pictures.
+
+    Attributes:
+      embeddings: one vector a row.
+      tokens: of pictures, the class token first.
+      picture: which row of `tokens` belongs to a row.
+    """
+
+    embeddings: FeatureTable
+    tokens: FeatureTable
+    picture: Int[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def gather(self, rows: Rows) -> dict[str, np.ndarray]:
+        """{"features": f32 [b d], "patches": f32 [b l p], "patch_mask": bool [b l]}."""
+        found = self.tokens.gather(self.picture[rows])
+        mask = found["mask"].copy()
+        mask[:, 0] = False  # the class token is no patch
+        patches = {"patches": found["features"], "patch_mask": mask}
+        return {**self.embeddings.gather(rows), **patches}
+
+
 def concatenate(tables: Sequence[FeatureTable]) -> FeatureTable:
     """Puts the rows of several tables of one width end to end."""
     if len(tables) == 1:

@@ -117,13 +117,17 @@ class Bert(nn.Module):
 
     @nn.compact
     def __call__(
-        self, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]
+        self,
+        input_ids: Int[Array, "b l"],
+        attention_mask: Int[Array, "b l"],
+        input_embeddings: Float[Array, "b l d"] | None = None,
     ) -> Float[Array, "b l d"]:
         """Encodes.
 
         Args:
           input_ids: int [b, l].
           attention_mask: int [b, l], 1 at real tokens, 0 at padding.
+          input_embeddings: vectors that stand in for those of the ids in the table of words.
 
         Returns:
           Float [b, l, d]: hidden states after the last layer.
@@ -137,7 +141,10 @@ class Bert(nn.Module):
         def table(rows: int, name: str) -> nn.Embed:
             return nn.Embed(rows, config.hidden_size, **dtypes, name=name)
 
-        words = table(config.vocab_size, "word_embeddings")(input_ids)
+        if input_embeddings is None:
+            words = table(config.vocab_size, "word_embeddings")(input_ids)
+        else:
+            words = input_embeddings.astype(self.dtype)
         if config.positions == "cumsum":
             ids = jnp.cumsum(attention_mask, axis=1) * attention_mask + config.pad_token_id
         else:

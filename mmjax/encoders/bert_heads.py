@@ -60,20 +60,26 @@ class BertWithHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]
+        self,
+        input_ids: Int[Array, "b l"],
+        attention_mask: Int[Array, "b l"],
+        input_embeddings: Float[Array, "b l e"] | None = None,
     ) -> Float[Array, "b l d"]:
         """Encodes.
 
         Args:
           input_ids: int [b, l].
           attention_mask: int [b, l], 1 at real tokens, 0 at padding.
+          input_embeddings: vectors that stand in for those of the ids in the table of words.
 
         Returns:
           Float [b, l, d]: hidden states, for AltCLIP after its own transformation.
         """
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        tokens = Bert(config.bert, **dtypes, name="bert")(input_ids, attention_mask)
+        tokens = Bert(config.bert, **dtypes, name="bert")(
+            input_ids, attention_mask, input_embeddings
+        )
         if config.transform_dim is not None:
             norm = layers.LayerNorm(config.bert.layer_norm_eps, **dtypes, name="transform_norm")
             transform = layers.Dense(config.transform_dim, **dtypes, name="transform")

@@ -156,13 +156,18 @@ class ClipText(nn.Module):
 
     @nn.compact
     def __call__(
-        self, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]
+        self,
+        input_ids: Int[Array, "b l"],
+        attention_mask: Int[Array, "b l"],
+        input_embeddings: Float[Array, "b l d"] | None = None,
     ) -> Float[Array, "b l d"]:
         """Encodes.
 
         Args:
           input_ids: int [b, l], padded on the right.
           attention_mask: int [b, l], 1 at real tokens, 0 at padding.
+          input_embeddings: vectors that stand in for those of the ids in the table of tokens; the
+            ids still say where a text ends.
 
         Returns:
           Float [b, l, d]: hidden states after the last norm.
@@ -173,7 +178,10 @@ class ClipText(nn.Module):
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         length, d = input_ids.shape[1], config.hidden_size
-        x = nn.Embed(config.vocab_size, d, **dtypes, name="token_embeddings")(input_ids)
+        if input_embeddings is None:
+            x = nn.Embed(config.vocab_size, d, **dtypes, name="token_embeddings")(input_ids)
+        else:
+            x = input_embeddings.astype(self.dtype)
         positions = self.param(
             "position_embeddings",
             nn.initializers.normal(0.02),

@@ -1,6 +1,7 @@
 """Evaluators: they know published functions and data, no task."""
 
 from mmjax.evals.base import ClassSet, EvalSet, Evaluator, Functions, View, empty_view
+from mmjax.evals.fewshot import FewShot
 from mmjax.evals.retrieval import (
     Retrieval,
     TextRetrieval,
@@ -15,6 +16,7 @@ __all__ = [
     "ClassSet",
     "EvalSet",
     "Evaluator",
+    "FewShot",
     "Functions",
     "Retrieval",
     "TextRetrieval",

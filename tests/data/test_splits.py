@@ -3,7 +3,7 @@ import pytest
 
 from mmjax.data.library import Library
 from mmjax.data.records import Corpus, Item
-from mmjax.data.splits import split_by_family, split_folds
+from mmjax.data.splits import split_by_class, split_by_family, split_folds
 from mmjax.errors import MmjaxError
 from mmjax.spec import PairsSpec
 
@@ -87,3 +87,27 @@ def test_folds_are_a_partition_that_spreads_every_label():
 def test_too_few_families_for_the_folds_are_told():
     with pytest.raises(MmjaxError, match=r"leave nothing for \['test'\] in fold 4 of 5"):
         split_folds(["a", "b", "c"], ["x", "y", "x"], 4, 5, 0.3)
+
+
+def test_each_label_is_dealt_for_itself():
+    labels = [f"l{i % 100 // 10}" for i in range(300)]
+    families = [f"f{i // 2}" for i in range(300)]
+    split = split_by_class(families, labels, 0, 0.2, 0.1)
+    assert sorted(np.concatenate(list(split.values()))) == list(range(300))
+    sides = [{families[i] for i in indices} for indices in split.values()]
+    assert sum(map(len, sides)) == len(set.union(*sides))
+    for side, least in (("train", 20), ("test", 6), ("val", 2)):
+        counts = [sum(labels[i] == f"l{k}" for i in split[side]) for k in range(10)]
+        assert min(counts) >= least, (side, counts)
+    other = split_by_class(families, labels, 1, 0.2, 0.1)
+    assert not np.array_equal(other["test"], split["test"])
+
+
+def test_a_family_of_two_labels_stays_on_one_side():
+    families = [f"f{i % 10}" for i in range(40)]
+    labels = ["a"] * 20 + ["b"] * 20
+    split = split_by_class(families, labels, 0, 0.3, 0.1)
+    sides = [{families[i] for i in indices} for indices in split.values()]
+    assert sum(map(len, sides)) == 10
+    with pytest.raises(MmjaxError, match=r"4 items of 2 labels leave nothing for \['val'"):
+        split_by_class(["a", "b", "c", "d"], ["x", "x", "y", "y"], 0, 0.2, 0.1)

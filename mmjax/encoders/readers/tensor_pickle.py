@@ -1,7 +1,8 @@
 """Reads the pickle inside a torch file without pickle: a stack machine that can only make tensors.
 
 Nothing is imported and nothing is called. Names of classes are compared with a short list, and any
-other one is refused, so a file has no way to run code.
+other one is refused (or, where a caller asks for it, becomes an empty `Inert`), so a file has no
+way to run code.
 """
 
 import pickletools
@@ -70,20 +71,28 @@ class Module:
 
 
 @dataclass(frozen=True)
+class Inert:
+    """Stands where the pickle has an object of a class that is not known; all of it is dropped."""
+
+
+@dataclass(frozen=True)
 class _Name:
     """A class or function that the pickle names."""
 
     text: str
+    known: bool = True
 
 
 _MARK = object()
 
 
-def load(file: BufferedIOBase) -> tuple[Any, dict[str, Storage]]:
+def load(file: BufferedIOBase, others_inert: bool = False) -> tuple[Any, dict[str, Storage]]:
     """Reads one pickle.
 
     Args:
       file: positioned at its start; afterwards behind its end.
+      others_inert: objects of unknown classes become `Inert` instead of an error: training
+        checkpoints hold schedulers beside their tensors.
 
     Returns:
       Its content (dicts, lists, tuples, numbers, strings, `Tensor`s and `Module`s), and by key
@@ -93,7 +102,7 @@ def load(file: BufferedIOBase) -> tuple[Any, dict[str, Storage]]:
       WeightsError: damaged, or it holds anything else; names what.
     """
     try:
-        machine = _Machine()
+        machine = _Machine(others_inert)
         return machine.run(file), machine.storages
     except WeightsError:
         raise
@@ -106,7 +115,8 @@ def load(file: BufferedIOBase) -> tuple[Any, dict[str, Storage]]:
 class _Machine:
     """The opcodes that torch's own writers use."""
 
-    def __init__(self) -> None:
+    def __init__(self, others_inert: bool) -> None:
+        self.others_inert = others_inert
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, Storage] = {}
@@ -143,16 +153,19 @@ class _Machine:
             stack[-count:] = [tuple(stack[-count:])]
         elif name in ("APPEND", "APPENDS"):
             items = [stack.pop()] if name == "APPEND" else self._marked()
-            _expect(stack[-1], list).extend(items)
+            if not isinstance(stack[-1], Inert):
+                _expect(stack[-1], list).extend(items)
         elif name in ("SETITEM", "SETITEMS"):
             flat = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._marked()
             for key, value in zip(flat[::2], flat[1::2], strict=True):
+                if isinstance(stack[-1], Inert):
+                    break
                 # The hash of nested tuples can take for ever.
                 _expect(stack[-1], dict)[_expect(key, (str, int))] = value
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             if name == "STACK_GLOBAL":
                 argument = " ".join(_expect(part, str) for part in (stack.pop(-2), stack.pop()))
-            stack.append(_named(argument))
+            stack.append(_named(argument, self.others_inert))
         elif name == "BINPERSID":
             storage = _storage(stack.pop())
             if self.storages.setdefault(storage.key, storage) != storage:
@@ -160,12 +173,16 @@ class _Machine:
             stack.append(storage)
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = stack.pop(), stack.pop()
-            stack.append(_made(_expect(function, _Name).text, _expect(arguments, tuple)))
+            _expect(arguments, tuple)
+            known = _expect(function, _Name).known
+            stack.append(_made(function.text, arguments) if known else Inert())
         elif name == "BUILD":
             state = stack.pop()
             if isinstance(stack[-1], Module):
                 stack[-1].attributes.update(_expect(state, dict))
-            else:  # the version numbers that torch hangs on to an OrderedDict
+            elif not isinstance(
+                stack[-1], Inert
+            ):  # the version numbers that torch hangs on to an OrderedDict
                 _expect(stack[-1], dict)
         else:
             raise WeightsError(f"its pickle has the opcode {name}, which no file of tensors needs")
@@ -186,7 +203,9 @@ def _expect(value: Any, kind: Any) -> Any:
     return value
 
 
-def _named(text: str) -> _Name:
+def _named(text: str, others_inert: bool) -> _Name:
+    if others_inert and text not in _KNOWN:
+        return _Name(text, known=False)
     if text not in _KNOWN and not text.startswith("__torch__"):
         raise WeightsError(
             f"its pickle names {text.replace(' ', '.')!r}, and only tensors are read; where you "

@@ -24,11 +24,12 @@ _LOCAL_HEADER = 30  # bytes of a zip entry's own header, before its name
 class TorchFile:
     """The tensors of a torch file by name; each is read when it is asked for."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, others_inert: bool = False) -> None:
         """Reads the names, shapes and places of all tensors.
 
         Args:
           path: the file.
+          others_inert: pass over objects that are no tensors (see `tensor_pickle.load`).
 
         Raises:
           WeightsError: damaged, compressed, or not tensors alone.
@@ -37,7 +38,8 @@ class TorchFile:
         try:
             self._bytes = np.memmap(path, np.uint8, mode="r")
             zipped = zipfile.is_zipfile(path)
-            places, self._tensors = _read_zip(path) if zipped else _read_legacy(path)
+            read = _read_zip if zipped else _read_legacy
+            places, self._tensors = read(path, others_inert)
             self._numbers = {key: self._storage(*place) for key, place in places.items()}
             for name, tensor in self._tensors.items():
                 self._check(name, tensor)
@@ -88,7 +90,7 @@ class TorchFile:
 _Places = dict[str, tuple[Storage, int, int]]  # key -> what, first byte, number of bytes
 
 
-def _read_zip(path: Path) -> tuple[_Places, dict[str, Tensor]]:
+def _read_zip(path: Path, others_inert: bool) -> tuple[_Places, dict[str, Tensor]]:
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         if len(entries) != len(archive.infolist()):
@@ -103,7 +105,7 @@ def _read_zip(path: Path) -> tuple[_Places, dict[str, Tensor]]:
             if order.file_size > 8 or archive.read(order) != b"little":
                 raise WeightsError("its byte order is not little-endian")
         # As a whole, since single bytes of a zip entry are slow to read.
-        root, _ = tensor_pickle.load(io.BytesIO(archive.read(roots[0])))
+        root, _ = tensor_pickle.load(io.BytesIO(archive.read(roots[0])), others_inert)
         tensors = tensor_pickle.tensors_of(root)
         places: _Places = {}
         for key, storage in {t.storage.key: t.storage for t in tensors.values()}.items():
@@ -135,7 +137,7 @@ def _start(path: Path, info: zipfile.ZipInfo) -> int:
     return info.header_offset + _LOCAL_HEADER + lengths
 
 
-def _read_legacy(path: Path) -> tuple[_Places, dict[str, Tensor]]:
+def _read_legacy(path: Path, others_inert: bool) -> tuple[_Places, dict[str, Tensor]]:
     """Files of torch before 1.6: five pickles, then each storage behind its length."""
     with path.open("rb") as file:
         if file.read(1) != b"\x80":
@@ -145,7 +147,7 @@ def _read_legacy(path: Path) -> tuple[_Places, dict[str, Tensor]]:
             raise WeightsError("it is a pickle, but not one that torch wrote")
         tensor_pickle.load(file)  # version
         tensor_pickle.load(file)  # sizes of the writer's integers
-        root, storages = tensor_pickle.load(file)
+        root, storages = tensor_pickle.load(file, others_inert)
         keys, _ = tensor_pickle.load(file)
         if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
             raise WeightsError("its list of storages is damaged")

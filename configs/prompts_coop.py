@@ -1,0 +1,77 @@
+"""Few-shot classification with CLIP on a data set in CoOp's layout.
+
+  python -m mmjax.main --config configs/prompts_coop.py:data/oxford_pets
+  python -m mmjax.main --config configs/prompts_coop.py:data/dtd --config.prompts.method=coop
+
+The folder holds `split_zhou_*.json` (Caltech101, OxfordPets, StanfordCars, Flowers102, Food101,
+SUN397, DTD, EuroSAT, UCF101), `images_variant_*.txt` (FGVC-Aircraft) or `classnames.txt` (ImageNet)
+as CoOp's DATASETS.md says. CLIP comes from the Hugging Face hub; any folder or checkpoint of CLIP
+will do. To go on from a context that CoOp trained:
+
+  --config.prompts.context=prompt_learner/model.pth.tar-50 --config.prompts.general=16
+
+Not measured here: bring the data. Steps and learning rates are those of `prompts_emoji`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.prompts_emoji import CACHED, TOWER, variant
+
+CLIP = "hf:openai/clip-vit-base-patch16"
+
+
+def get_config(folder: str = "data/oxford_pets") -> ConfigDict:
+    """The recipe for a data set's folder."""
+    config = ConfigDict()
+    config.name = f"prompts_coop_{folder.rstrip('/').rsplit('/', 1)[-1]}"
+    config.task = "prompts"
+    config.seeds = (1, 2, 3)  # CoOp's
+    config.languages = ("en", "en")
+    config.evals = ("fewshot",)
+    config.base = None  # CLIP's towers share a space already
+    config.encoders = dict(
+        image=dict(source=CLIP, output="pooled"), text=dict(source=CLIP, output="pooled")
+    )
+    config.pairs = dict(
+        source=f"coop:{folder}", styles=("photo",), views=("plain",), val_fraction=0.01
+    )
+    config.prompts = dict(
+        method="structured",
+        template="a photo of a {}.",
+        templates=("a photo of a {}.", "a close-up photo of a {}.", "a drawing of a {}."),
+        context="a photo of a",
+        general=4,
+        domain=True,
+        instance=2,
+        anchor=1.0,
+        chunk=256,
+        attention=64,
+        alpha=1.0,
+        beta=5.5,
+        ratio=0.2,
+        bottleneck=128,
+    )
+    config.fewshot = dict(shots=16, min_families=1, half="all", styles=())
+    config.loss = dict(kind="contrastive", label_smoothing=0.0)
+    config.optim = dict(name="adamw", lr=2e-3, weight_decay=0.0, warmup_steps=50, clip_norm=1.0)
+    config.train = dict(
+        steps=1000,
+        batch_size=4,
+        eval_every=100000,
+        patience=0,
+        save_every=200,
+        keep=1,
+        log_every=20,
+        select="none",
+        cache_features=True,
+    )
+    config.variants = {
+        name: variant(
+            name, {**changes, "train": {**changes.get("train", {}), "batch_size": 32}}, 16
+        )
+        for name, changes in {**CACHED, **TOWER, "factorised": {}}.items()
+    }
+    config.mesh = dict(data=-1, model=1)
+    config.checkpoint = dict(allow_other_encoder=False)
+    config.writer = dict(tensorboard=False)
+    return config

@@ -1,0 +1,134 @@
+"""The few-shot data sets as CoOp and its successors lay them out on disk.
+
+FOLDER/split_zhou_NAME.json       {"train": [[path, label, class name], ...], "val": .., "test": ..}
+FOLDER/images_variant_train.txt   FGVC-Aircraft: one "ID variant" a line; also ..test.txt
+FOLDER/classnames.txt             ImageNet: one "WNID name" a line; pictures in images/train/WNID
+                                  and images/val/WNID
+
+Nine of the eleven standard data sets have the first kind of file. Paths in it are relative to a
+subfolder that every data set has of its own.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmjax.data.records import Corpus, Item
+from mmjax.errors import MmjaxError
+
+LANGUAGE = "en"
+# Where pictures lie below the folder; the first one that holds a picture counts.
+PICTURES = (
+    "images",
+    "101_ObjectCategories",
+    "jpg",
+    "2750",
+    "SUN397",
+    "UCF-101-midframes",
+    "",
+)
+SIDES = ("train", "test")  # CoOp draws its shots from "train" alone; "val" is left alone
+Row = tuple[str, str, Path, str]  # side, class name, picture, where it stands
+
+
+def load(folder: Path) -> Corpus:
+    """Reads a data set in this layout.
+
+    Args:
+      folder: holds a list of pictures and the pictures.
+
+    Returns:
+      The corpus; labels are class names as the lists write them, with spaces for underscores.
+
+    Raises:
+      MmjaxError: names the file and the row that is not as it should be.
+    """
+    lists = sorted(folder.glob("split_zhou_*.json"))
+    if len(lists) == 1:
+        rows = _split_file(folder, lists[0])
+    elif lists:
+        raise MmjaxError(f"{folder} has {[p.name for p in lists]}; expected one split_zhou_*.json")
+    elif (folder / "images_variant_train.txt").is_file():
+        rows = _aircraft(folder)
+    elif (folder / "classnames.txt").is_file():
+        rows = _imagenet(folder)
+    else:
+        raise MmjaxError(
+            f"{folder} holds no split_zhou_*.json, images_variant_train.txt or classnames.txt; "
+            "expected a data set in CoOp's layout"
+        )
+    items, digest = [], hashlib.sha256()
+    seen: dict[str, str] = {}
+    for side, name, picture, place in rows:
+        key = str(picture.relative_to(folder))
+        if key in seen:
+            raise MmjaxError(f"{place}: {key} stands twice, first in {seen[key]}")
+        seen[key] = place
+        if not picture.is_file():
+            raise MmjaxError(f"{place}: no picture at {picture}")
+        digest.update(f"{side}/{key}/{name}:{picture.stat().st_size};".encode())
+        items.append(Item(key, key, name, {LANGUAGE: (name,)}, {"photo": picture}, side))
+    if not items:
+        raise MmjaxError(f"{folder} has no rows")
+    labels = {name: {LANGUAGE: name} for name in sorted({item.label for item in items})}
+    return Corpus(folder.name, tuple(items), labels, digest.hexdigest())
+
+
+def _split_file(folder: Path, path: Path) -> Iterator[Row]:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MmjaxError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, Mapping) or not {"train", "test"} <= set(content):
+        raise MmjaxError(f"{path} must hold an object with the lists 'train' and 'test'")
+    root: Path | None = None
+    for side in SIDES:
+        for number, row in enumerate(content[side], 1):
+            place = f"{path}, {side!r} row {number}"
+            if (
+                not isinstance(row, list)
+                or len(row) != 3
+                or not isinstance(row[0], str)
+                or not isinstance(row[2], str)
+                or not _name(row[2])
+            ):
+                raise MmjaxError(f"{place}: found {row!r}; expected [path, label, class name]")
+            if root is None:
+                found = (folder / p for p in PICTURES if (folder / p / row[0]).is_file())
+                root = next(found, folder / PICTURES[0])
+            yield side, _name(row[2]), root / row[0], place
+
+
+def _aircraft(folder: Path) -> Iterator[Row]:
+    for side in SIDES:
+        for place, picture, label in _pairs(folder / f"images_variant_{side}.txt"):
+            yield side, label, folder / "images" / f"{picture}.jpg", place
+
+
+def _imagenet(folder: Path) -> Iterator[Row]:
+    for place, wnid, label in _pairs(folder / "classnames.txt"):
+        for side, name in (("train", "train"), ("test", "val")):
+            pictures = sorted((folder / "images" / name / wnid).glob("*.JPEG"))
+            if not pictures:
+                raise MmjaxError(f"{place}: no *.JPEG in {folder / 'images' / name / wnid}")
+            for picture in pictures:
+                yield side, label, picture, place
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(where, first word, the rest) of every row."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MmjaxError(f"cannot read {path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        first, _, rest = line.strip().partition(" ")
+        if not _name(rest):
+            raise MmjaxError(f"{path}, row {number}: found {line!r}; expected two columns")
+        yield f"{path}, row {number}", first, _name(rest)
+
+
+def _name(text: str) -> str:
+    return " ".join(text.replace("_", " ").split())

@@ -1,0 +1,1 @@
+"""Other projects' checkpoint and data formats."""

@@ -1,0 +1,47 @@
+"""Prompts that CoOp trained: `prompt_learner.ctx` of its checkpoints."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from mmjax.encoders.readers.safetensors import SafetensorsFile
+from mmjax.encoders.readers.torch_file import TorchFile
+from mmjax.errors import MmjaxError
+
+NAMES = ("prompt_learner.ctx", "ctx")
+
+
+def load_context(path: Path) -> Float[np.ndarray, "*c m d"]:
+    """Reads the learnt context of a checkpoint, without executing its pickle.
+
+    Args:
+      path: `prompt_learner/model.pth.tar-N`, a state dict of the whole model, or either of them as
+        safetensors.
+
+    Returns:
+      f32 [m, d], shared by all classes; [c, m, d] where every class has its own (CSC).
+
+    Raises:
+      MmjaxError: damaged, or without such a tensor.
+
+    Source:
+      CoOp's trainers/coop.py: `ctx` is [n_ctx, ctx_dim] or [n_cls, n_ctx, ctx_dim].
+    """
+    if not path.is_file():
+        raise MmjaxError(f"no CoOp checkpoint at {path}; expected prompt_learner/model.pth.tar-N")
+    is_safe = path.suffix == ".safetensors"
+    file = SafetensorsFile(path) if is_safe else TorchFile(path, others_inert=True)
+    names = set(file.keys())
+    name = next((n for n in NAMES if n in names), None)
+    if name is None:
+        raise MmjaxError(
+            f"{path} has no tensor {' or '.join(NAMES)} (it has {sorted(names)[:4]}); expected a "
+            "checkpoint of CoOp's prompt learner"
+        )
+    context = np.asarray(file.read(name), np.float32)
+    if context.ndim not in (2, 3) or 0 in context.shape:
+        raise MmjaxError(
+            f"{path}: {name} has shape {list(context.shape)}; expected [m, d] or [c, m, d]"
+        )
+    return context

@@ -1,0 +1,77 @@
+"""Learnt vectors in frozen text towers: the towers' own vectors change nothing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.encoders import load_encoder
+from mmjax.encoders.prompted import (
+    embed_from_embeddings,
+    frame_of,
+    lay_out,
+    vectors_of,
+    word_table,
+    words_of,
+)
+from mmjax.errors import MmjaxError
+
+TOWERS = ["bert_tiny", "xlmr_tiny", "clip_tiny", "chinese_clip_tiny"]
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory, write_folder):
+    return load_encoder(write_folder(tmp_path_factory.mktemp("e") / "bert", "bert_tiny"))
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_the_towers_own_vectors_give_the_ordinary_path_bit_for_bit(name, folder):
+    encoder = load_encoder(folder(name), tower="text")
+    ids = np.array([[5, 40, 30, 45, 49], [7, 8, 49, 1, 1]], np.int32)  # 49: CLIP sees an end
+    mask = np.array([[1] * 5, [1, 1, 1, 0, 0]], np.int32)
+
+    @jax.jit
+    def ordinary(params):
+        return encoder.apply(params, {"input_ids": ids, "attention_mask": mask}).pooled
+
+    @jax.jit
+    def injected(params, vectors):
+        return embed_from_embeddings(encoder, params, vectors, jnp.asarray(ids), jnp.asarray(mask))
+
+    own = vectors_of(encoder.params, ids)
+    np.testing.assert_array_equal(injected(encoder.params, own), ordinary(encoder.params))
+    moved = injected(encoder.params, own.at[0, 1].add(0.1))
+    assert not np.array_equal(moved[0], ordinary(encoder.params)[0])
+    np.testing.assert_allclose(moved[1], ordinary(encoder.params)[1], atol=1e-6)
+
+
+def test_a_tower_without_words_is_refused():
+    with pytest.raises(MmjaxError, match="expected a BERT or CLIP's text tower"):
+        word_table({"cls_token": jnp.zeros(3)})
+
+
+def test_parts_stand_in_their_order(bert):
+    assert frame_of(bert) == ([1], [2])
+    layout = lay_out(bert, ["w9", "w8 w7"], general=2, instance=1)
+    np.testing.assert_array_equal(
+        layout.slots, [[-1, 0, 1, -1, 2, -1, -1], [-1, 0, 1, -1, -1, 2, -1]]
+    )
+    words = np.where(layout.slots < 0, layout.ids, -9)
+    np.testing.assert_array_equal(words, [[1, -9, -9, 9, -9, 2, 0], [1, -9, -9, 8, 7, -9, 2]])
+    np.testing.assert_array_equal(layout.mask.sum(axis=1), [6, 7])
+    without = lay_out(bert, ["w9", "w8 w7"], general=2, instance=1, domain=False)
+    np.testing.assert_array_equal(without.slots, [[-1, 0, 1, 3, 2, -1]] * 2)
+    # What holds a learnt vector's place is never the largest id, where older CLIPs see an end.
+    assert layout.ids[layout.slots >= 0].max() == 7
+
+
+def test_names_that_cannot_be_read_are_named(bert):
+    with pytest.raises(MmjaxError, match=r"class names \['  '\] have no token"):
+        words_of(bert, ["w4", "  "])
+    short = dataclasses.replace(bert, preprocess=dataclasses.replace(bert.preprocess, max_length=6))
+    with pytest.raises(MmjaxError, match="class names such as 'w4 w4 w4 w4 w4' are longer than th"):
+        words_of(short, ["w4", "w4 w4 w4 w4 w4"])
+    with pytest.raises(MmjaxError, match=r"of class 'w4 w5 w6' has 7 tokens \(1 General, 3 of the"):
+        lay_out(short, ["w4", "w4 w5 w6"], general=1, instance=1)

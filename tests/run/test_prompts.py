@@ -1,0 +1,160 @@
+"""A whole few-shot recipe on the toy: every kind of method, report, use, resume, refusals."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import mmjax
+from mmjax import study, use
+from mmjax.errors import MmjaxError
+from mmjax.recipe import resolve
+from mmjax.results import Results
+
+FACTORISED = {"method": "factorised"}
+VARIANTS = {
+    "linear_probe_2": {"prompts": {"method": "linear_probe"}},
+    "tip_adapter": {"prompts": {"method": "tip_adapter"}, "train": {"steps": 0}},
+    "factorised": {"prompts": FACTORISED},
+    "without_i": {"prompts": {"instance": 0}},
+}
+
+
+@pytest.fixture(scope="module")
+def recipe(toy):
+    """The toy's base, its four shapes as classes."""
+    rows = [{**row, "label": f"w{14 + i % 4}"} for i, row in enumerate(toy.rows())]
+    pairs = toy.write_jsonl(toy.folder / "shapes.jsonl", rows)
+    config = toy.change({"base.train.steps": 4, "base.train.save_every": 4})
+    pairs = {**config["pairs"], "source": str(pairs), "stratify": True, "val_fraction": 0.2}
+    config["base"] |= {"pairs": pairs}
+    for name in ("parallel", "adapter", "variants"):
+        del config[name]
+    train = {"steps": 4, "batch_size": 8, "save_every": 2, "select": "none", "log_every": 2}
+    return config | {
+        "name": "toy_prompts",
+        "task": "prompts",
+        "languages": ("en", "en"),
+        "evals": ("fewshot",),
+        "encoders": config["base"]["encoders"],
+        "pairs": pairs,
+        "prompts": {"template": "w9 {}", "templates": ("{}", "w9 {}"), "general": 2, "chunk": 40},
+        "fewshot": {"shots": 2},
+        "loss": {"kind": "contrastive"},
+        "train": train,
+        "variants": VARIANTS,
+    }
+
+
+@pytest.fixture(scope="module")
+def run(toy, recipe, tmp_path_factory):
+    """The finished run; nobody writes into it."""
+    workdir = tmp_path_factory.mktemp("prompts") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMJAX_CACHE", str(toy.cache))
+        study.run(resolve(recipe), recipe, workdir, "test")
+    return workdir
+
+
+def test_every_system_is_measured_and_stands_in_the_tables(run):
+    results = Results.load(run / "results.json")
+    assert set(results.systems) == {
+        *("base", "linear_probe_2", "tip_adapter", "factorised", "without_i", "adapted")
+    }
+    assert results.protocol["adapted"] == {"shots": 2, "half": "all"}
+    assert results.counts["classes"] == [4]
+    first, parts = results.tables
+    assert first.columns == ("2 shots",)
+    rows = dict(first.rows)
+    assert rows["zero-shot"][0] == tuple(results.systems["base"]["accuracy"])
+    assert rows["structured prompts, exact"][0] == tuple(results.systems["adapted"]["accuracy"])
+    assert {"linear probe", "Tip-Adapter, training-free"} <= set(rows)
+    assert "structured prompts, exact, without I" in dict(parts.rows)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for text in ("accuracy by shots", "shots to the linear probe", "is above"):
+        assert text in page
+
+
+def test_training_free_means_that_the_keys_are_the_shots(run):
+    metrics = run / "seed_0" / "tip_adapter" / "metrics.jsonl"
+    assert not metrics.is_file() or metrics.read_text() == ""
+    card = json.loads((run / "seed_0/tip_adapter/adapter/adapter_card.json").read_text())
+    assert card["trainable"]["count"] == 4 * 2 * 8  # classes, shots, width of the space
+    assert card["classes"] == ["w14", "w15", "w16", "w17"]
+
+
+def test_loaded_and_exported_it_classifies_the_same(run, recipe, toy, tmp_path, cached):
+    images = [toy.folder / f"{i:02d}.png" for i in range(4)]
+    adapted = mmjax.load_adapter(run)
+    found = adapted.classify(images, k=4)
+    assert [sum(p for _, p in row) for row in found] == pytest.approx([1] * 4, rel=1e-5)
+    assert {name for name, _ in found[0]} == {"w14", "w15", "w16", "w17"}
+    config = {**recipe, "variants": {}}
+    use.export(study.plan(resolve(config), run), tmp_path)
+    assert mmjax.load_adapter(tmp_path / "seed_0" / "prompts").classify(images, k=4) == found
+    with pytest.raises(MmjaxError, match="knows no classes"):
+        mmjax.load_adapter(run / "seed_0" / "base").classify(images)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_ends_with_the_same_bits(run, recipe, toy, tmp_path, cached):
+    workdir = shutil.copytree(run, tmp_path / "run")
+    (workdir / "results.json").unlink()
+    folder = workdir / "seed_0" / "prompts"
+    (folder / "done.json").unlink()
+    shutil.rmtree(folder / "adapter")
+    shutil.rmtree(folder / "checkpoints" / "4", ignore_errors=True)
+    study.run(resolve(recipe), recipe, workdir, "test")
+    assert toy.card(workdir, "prompts")["trainable"] == toy.card(run, "prompts")["trainable"]
+
+
+@pytest.mark.slow
+def test_new_classes_are_asked_for_by_name(run, recipe, toy, tmp_path, cached):
+    new = {"prompts": FACTORISED, "fewshot": {"half": "base"}}
+    config = {**recipe, "fewshot": {"shots": 4}, "variants": {"factorised_new": new}}
+    workdir = tmp_path / "run"
+    shutil.copytree(run / "seed_0" / "base", workdir / "seed_0" / "base")
+    study.run(resolve(config), config, workdir, "test")
+    values = Results.load(workdir / "results.json").systems["factorised_new"]
+    for name in ("base_accuracy", "new_accuracy", "harmonic_accuracy"):
+        assert 0 <= values[name][0] <= 1
+
+
+def test_data_that_cannot_be_dealt_is_refused_before_anything_is_trained(
+    recipe, toy, tmp_path, cached
+):
+    def refuse(message, **changes):
+        config = {**recipe, "variants": {}, **changes}
+        workdir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        with pytest.raises(MmjaxError, match=message):
+            study.run(resolve(config), config, workdir, "test")
+        assert not list(workdir.glob("seed_*"))
+
+    refuse("4 classes have fewer than 9 training pictures", fewshot={"shots": 9})
+    refuse("needs at least 2 classes", fewshot={"shots": 1, "min_families": 99})
+
+
+def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, run):
+    from mmjax.data.library import Library
+    from mmjax.fewshot import assemble, joint_of
+    from mmjax.sharding import make_mesh
+
+    library = Library(make_mesh(), ("en", "en"))
+    folder = run / "seed_0" / "base" / "adapter"
+
+    def stage(**prompts):
+        settings = {**recipe["prompts"], **prompts}
+        return resolve({**recipe, "variants": {}, "prompts": settings}).main
+
+    with pytest.raises(MmjaxError, match=r"gives 1 vectors of width 32, .* set .*general=1"):
+        assemble(stage(context="w4"), 0, "en", folder, library)
+    with pytest.raises(MmjaxError, match="no CoOp checkpoint at"):
+        assemble(stage(context="no/model.pth.tar-50"), 0, "en", folder, library)
+    with pytest.raises(MmjaxError, match=r"config\.base is empty, and config.encoders share no"):
+        joint_of(stage(), None, library)
+    with pytest.raises(MmjaxError, match=r"of class 'w14' has \d+ tokens"):
+        assemble(stage(general=14), 0, "en", folder, library)
+    data = assemble(stage(context="w4 w5"), 0, "en", folder, library)[2]
+    table = library.encoder(stage().encoders["text"]).params["word_embeddings"]["embedding"]
+    np.testing.assert_array_equal(data["known"]["context"], np.asarray(table)[[4, 5]])
