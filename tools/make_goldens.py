@@ -12,12 +12,14 @@ epsilon.
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 from transformers import (
     AltCLIPConfig,
     AltCLIPModel,
@@ -121,6 +123,37 @@ def llama_golden(name: str, seed: int, **changes: Any) -> None:
     with torch.no_grad():
         outputs: Any = model.eval()(torch.tensor(ids), attention_mask=torch.tensor(mask))
     save(name, model, {"input_ids": ids, "attention_mask": mask, "logits": outputs.logits.numpy()})
+
+
+def lora_golden() -> None:
+    """An adapter of the tiny LLaMA as PEFT saves it, and what PEFT says with it."""
+    from peft import LoraConfig, get_peft_model
+
+    with np.load(GOLDENS / "llama_tiny.npz") as file:
+        base = dict(file)
+    model: Any = LlamaForCausalLM(LlamaConfig(**json.loads(str(base["config"]))))
+    prefix = "tensor:"
+    tensors = {k.removeprefix(prefix): torch.tensor(v) for k, v in base.items() if prefix in k}
+    model.load_state_dict(tensors)
+    targets = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+    config = LoraConfig(
+        r=4, lora_alpha=12, lora_dropout=0.05, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    adapted: Any = get_peft_model(model, config).eval()
+    generator = torch.Generator().manual_seed(10)
+    for name, tensor in adapted.named_parameters():
+        if "lora_" in name:
+            tensor.data = torch.randn(tensor.shape, generator=generator) * 0.2
+    ids, mask = base["input_ids"], base["attention_mask"]
+    with torch.no_grad():
+        logits = adapted(torch.tensor(ids), attention_mask=torch.tensor(mask)).logits.numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        adapted.save_pretrained(folder)
+        text = Path(folder, "adapter_config.json").read_text("utf-8")
+        saved = load_file(Path(folder, "adapter_model.safetensors"))
+    arrays = {f"lora:{name}": tensor for name, tensor in saved.items()}
+    arrays |= {"input_ids": ids, "attention_mask": mask, "logits": logits}
+    np.savez_compressed(GOLDENS / "lora_tiny.npz", adapter_config=np.array(text), **arrays)
 
 
 def dinov2_golden() -> None:
@@ -316,6 +349,7 @@ def main() -> None:
     classifier_golden(text | {"max_position_embeddings": 16})
     llama_golden("llama_tiny", 4, rope_parameters=LLAMA3)
     llama_golden("llama_tied_tiny", 5, tie_word_embeddings=True, num_key_value_heads=1)
+    lora_golden()
     dinov2_golden()
     vit_golden()
     dual_goldens()

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.files import read_optional_json
-from mmjax.encoders.llama import AttentionInput, KeyValues, Llama, LlamaConfig
+from mmjax.encoders.layers import Hook
+from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
 from mmjax.encoders.readers.gguf_llama import GgufLlama
 from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
 from mmjax.errors import MmjaxError
@@ -54,7 +55,7 @@ class LanguageModel(Encoder):
           params: tree like `self.params`.
           inputs: {"input_ids" or "embeddings", "attention_mask"}: int [b, l] or float [b, l, d],
             and int [b, l]; padded on either side.
-          adapters: parameters for the module's `attention_input`; leaves [layers, ...].
+          adapters: parameters for the module's hook; leaves [layers, ...].
 
         Returns:
           Float32 [b, l, vocab_size].
@@ -66,18 +67,19 @@ class LanguageModel(Encoder):
         hidden, _ = extend(self.module, params, adapters, jnp.asarray(embeddings), mask)
         return logits(self.module, params, hidden)
 
-    def with_attention_input(self, function: AttentionInput) -> "LanguageModel":
-        """The same frozen model with an adapter in front of every layer's attention.
+    def with_hook(self, hook: Hook | None, remat: bool = False) -> "LanguageModel":
+        """The same frozen model with an adapter in its layers.
 
         Args:
-          function: (a layer's slice of the adapter's parameters, its normed input [b, l, d]) ->
-            what attention reads instead, [b, l, d].
+          hook: an adapter's function, such as `mmjax.adapters.mma.Routed`; see
+            `mmjax.encoders.layers.Hook`.
+          remat: going backward, compute every layer again instead of keeping its inner values.
 
         Returns:
           A model with the same parameters.
         """
         assert isinstance(self.module, Llama)
-        module = dataclasses.replace(self.module, attention_input=function, parent=None)
+        module = dataclasses.replace(self.module, hook=hook, remat=remat, parent=None)
         return dataclasses.replace(self, module=module)
 
     def prompt_of(self, messages: Sequence[Message]) -> str:

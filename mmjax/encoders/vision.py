@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -15,12 +16,15 @@ from mmjax.encoders.layers import (
     PRE_NORM_RULES,
     Dense,
     Dtype,
+    Hook,
     LayerNorm,
     PreNormLayer,
     check_sizes,
     stack,
 )
 from mmjax.errors import MmjaxError
+
+PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +117,17 @@ class VisionTransformer(nn.Module):
     config: VisionConfig
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
+    hook: Hook | None = None
 
     @nn.compact
-    def __call__(self, pixel_values: Float[Array, "b h w c"]) -> Float[Array, "b l d"]:
+    def __call__(
+        self, pixel_values: Float[Array, "b h w c"], adapters: PyTree = None
+    ) -> Float[Array, "b l d"]:
         """Encodes; sows every layer's class token and, for CLIP, the projected embedding.
 
         Args:
           pixel_values: float [b, image_size, image_size, 3], normalised.
+          adapters: parameters for `hook`; leaves [layers, ...].
 
         Returns:
           Float [b, 1 + num_patches, d]: hidden states after the last norm; for CLIP after the last
@@ -164,7 +172,7 @@ class VisionTransformer(nn.Module):
 
         if config.pre_norm:
             x = norm("pre_norm")(x)
-        layers = stack(PreNormLayer, config.num_layers)(
+        layers = stack(PreNormLayer, config.num_layers, in_axes=(nn.broadcast, 0))(
             config.num_heads,
             config.intermediate_size,
             config.hidden_act,
@@ -172,9 +180,10 @@ class VisionTransformer(nn.Module):
             config.qkv_bias,
             config.layer_scale,
             **dtypes,
+            hook=self.hook,
             name="layers",
         )
-        x, class_tokens = layers(x, None)
+        x, class_tokens = layers(x, None, adapters)
         self.sow("intermediates", "class_tokens", class_tokens)
         if not config.pre_norm:
             return norm("norm")(x)
@@ -184,6 +193,28 @@ class VisionTransformer(nn.Module):
             pooled = project(pooled)
         self.sow("intermediates", "pooled", pooled)
         return x
+
+
+def class_tokens(
+    module: nn.Module,
+    params: PyTree,
+    pixel_values: Float[Array, "b h w c"],
+    adapters: PyTree = None,
+) -> Float[Array, "n b d"]:
+    """The class token after every layer, before the last norm; pure.
+
+    Args:
+      module: a `VisionTransformer`.
+      params: its parameters.
+      pixel_values: float [b, image_size, image_size, 3], normalised.
+      adapters: parameters for its hook; leaves [layers, ...].
+
+    Returns:
+      Float [layers, b, d].
+    """
+    applied = module.apply({"params": params}, pixel_values, adapters, mutable="intermediates")
+    _, sown = cast(tuple[jax.Array, Mapping[str, Any]], applied)
+    return sown["intermediates"]["class_tokens"][0]
 
 
 SHARDING = (*PRE_NORM_RULES, (r".*", P()))

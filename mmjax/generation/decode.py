@@ -64,7 +64,7 @@ def generate(
       stop_token_ids: None takes the model's own end tokens.
       on_text: called as on_text(row, new piece of text), a few tokens at a time. A piece is held
         back where it may still become part of a stop string or of an unfinished character.
-      adapters: parameters for the model's `attention_input`; leaves [layers, ...].
+      adapters: parameters for the model's hook; leaves [layers, ...].
 
     Returns:
       One `Generation` a prompt, in order.
@@ -139,7 +139,7 @@ def prefill(
 
     Args:
       params: the model's parameters.
-      adapters: parameters for its `attention_input`.
+      adapters: parameters for its hook.
       prompts: b padded prompts of l tokens.
       sampling: None is greedy.
       keys: one a row.
@@ -183,7 +183,7 @@ def decode(
 
     Args:
       params: the model's parameters.
-      adapters: parameters for its `attention_input`.
+      adapters: parameters for its hook.
       state: as `prefill` or this function left it; its memory is used again.
       ended: bool [b], rows that something outside has ended.
       limit: most tokens a row, counted from the prompt's end.

@@ -61,12 +61,12 @@ def test_greedy_equals_the_slow_twin_for_prompts_of_unequal_length(model, next_l
         assert not found.finished
 
 
-def scaled(adapter, x):
-    return x * (1 + adapter["scale"][None, None])
+def scaled(adapter, place, x, y):
+    return y * (1 + adapter["scale"][None, None]) if place == "attention_input" else y
 
 
 def test_an_adapter_is_in_place_while_decoding(model, next_log_probs):
-    adapted = model.with_attention_input(scaled)
+    adapted = model.with_hook(scaled)
     vectors = np.random.default_rng(0).standard_normal((2, 32)).astype(np.float32)
     adapters = {"scale": jnp.asarray(vectors)}
     found = generate(adapted, PROMPTS[:2], 8, adapters=adapters)

@@ -1,0 +1,1 @@
+"""Other projects' adapter formats, both ways."""
