@@ -34,7 +34,7 @@ class LayerAdapter(Protocol):
 def maps(layers: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields (place, {"kernel", ["bias"]}) of every dense map of stacked layers."""
     for name, part in {**layers, **layers["attention"]}.items():
-        if "kernel" in part:
+        if isinstance(part, Mapping) and "kernel" in part:
             yield name, part
 
 

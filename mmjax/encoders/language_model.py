@@ -138,10 +138,11 @@ def extend(
     embeddings: Float[Array, "b l d"],
     mask: Int[Array, "b m"],
     past: KeyValues | None = None,
+    positions: Int[Array, "b l"] | None = None,
 ) -> tuple[Float[Array, "b l d"], KeyValues]:
     """`Llama.extend`, pure: hidden states of embeddings, and their keys and values."""
     applied = module.apply(
-        {"params": params}, embeddings, mask, past, adapters=adapters, method="extend"
+        {"params": params}, embeddings, mask, past, positions, adapters, method="extend"
     )
     return cast(tuple[jax.Array, KeyValues], applied)
 

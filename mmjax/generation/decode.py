@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,7 @@ def generate(
     stop_token_ids: Sequence[int] | None = None,
     on_text: Callable[[int, str], None] | None = None,
     adapters: PyTree = None,
+    decode_positions: Literal["correct", "legacy"] = "correct",
 ) -> list[Generation]:
     """Continues prompts of any lengths together.
 
@@ -65,6 +66,9 @@ def generate(
       on_text: called as on_text(row, new piece of text), a few tokens at a time. A piece is held
         back where it may still become part of a stop string or of an unfinished character.
       adapters: parameters for the model's hook; leaves [layers, ...].
+      decode_positions: `legacy` gives new tokens rotary positions one lower than their own, as
+        LaVIN's published code decodes: the first one then has that of the prompt's last token, and
+        outputs are not those that the model was trained to give.
 
     Returns:
       One `Generation` a prompt, in order.
@@ -86,7 +90,8 @@ def generate(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(0) if key is None else key, jnp.arange(prepared.mask.shape[0])
     )
-    options = Options(model.module, model.mesh, bucket(max_new_tokens, NEW_BUCKETS), ends)
+    shift = {"correct": 0, "legacy": -1}[decode_positions]
+    options = Options(model.module, model.mesh, bucket(max_new_tokens, NEW_BUCKETS), ends, shift)
     state = prefill(model.params, adapters, prepared, sampling, keys, options)
     readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
     ended = np.arange(prepared.mask.shape[0]) >= rows
@@ -109,6 +114,7 @@ class Options(NamedTuple):
     mesh: Mesh | AbstractMesh | None
     new_tokens: int
     ends: tuple[int, ...]
+    shift: int = 0  # of new tokens' rotary positions
 
 
 def _constrain(past: KeyValues, mesh: Mesh | AbstractMesh | None) -> KeyValues:
@@ -148,7 +154,7 @@ def prefill(
     Returns:
       The state with one token a row, and room for the others.
     """
-    module, mesh, n, ends = options
+    module, mesh, n, ends, _ = options
     b = prompts.mask.shape[0]
     hidden, new = extend(module, params, adapters, prompts.embeddings, prompts.mask)
     past = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, n), (0, 0)]), new)
@@ -194,7 +200,7 @@ def decode(
     Returns:
       The state after the last token. A done row's further tokens mean nothing.
     """
-    module, mesh, n, ends = options
+    module, mesh, n, ends, shift = options
     prompt = state.mask.shape[1] - n
 
     def going_on(state: State) -> Bool[Array, ""]:
@@ -204,8 +210,9 @@ def decode(
         last = jax.lax.dynamic_slice_in_dim(state.tokens, state.step - 1, 1, axis=1)
         slot = prompt + state.step - 1
         mask = jnp.concatenate([state.mask, jnp.ones_like(last)], axis=1)
+        own = mask.sum(axis=1, keepdims=True) - 1 + shift if shift else None
         hidden, new = extend(
-            module, params, adapters, embed(module, params, last), mask, state.past
+            module, params, adapters, embed(module, params, last), mask, state.past, own
         )
         past = jax.tree.map(
             lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, slot, axis=3),
