@@ -14,12 +14,14 @@ import argparse
 import collections
 import io
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AltCLIPConfig,
@@ -195,6 +197,37 @@ def llava_golden(tiled: bool) -> None:
     arrays |= {"input_ids": inputs["input_ids"].numpy(), "logits": logits}
     arrays |= {"attention_mask": inputs["attention_mask"].numpy()}
     save("llava_next_tiny" if tiled else "llava_tiny", model, arrays)
+
+
+def lora_golden() -> None:
+    """An adapter of the tiny LLaMA as PEFT saves it, and what PEFT says with it."""
+    from peft import LoraConfig, get_peft_model
+
+    with np.load(GOLDENS / "llama_tiny.npz") as file:
+        base = dict(file)
+    model: Any = LlamaForCausalLM(LlamaConfig(**json.loads(str(base["config"]))))
+    prefix = "tensor:"
+    tensors = {k.removeprefix(prefix): torch.tensor(v) for k, v in base.items() if prefix in k}
+    model.load_state_dict(tensors)
+    targets = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+    config = LoraConfig(
+        r=4, lora_alpha=12, lora_dropout=0.05, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    adapted: Any = get_peft_model(model, config).eval()
+    generator = torch.Generator().manual_seed(10)
+    for name, tensor in adapted.named_parameters():
+        if "lora_" in name:
+            tensor.data = torch.randn(tensor.shape, generator=generator) * 0.2
+    ids, mask = base["input_ids"], base["attention_mask"]
+    with torch.no_grad():
+        logits = adapted(torch.tensor(ids), attention_mask=torch.tensor(mask)).logits.numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        adapted.save_pretrained(folder)
+        text = Path(folder, "adapter_config.json").read_text("utf-8")
+        saved = load_file(Path(folder, "adapter_model.safetensors"))
+    arrays = {f"lora:{name}": tensor for name, tensor in saved.items()}
+    arrays |= {"input_ids": ids, "attention_mask": mask, "logits": logits}
+    np.savez_compressed(GOLDENS / "lora_tiny.npz", adapter_config=np.array(text), **arrays)
 
 
 def dinov2_golden() -> None:
@@ -417,6 +450,7 @@ def main() -> None:
     llama_golden("llama_tied_tiny", 5, tie_word_embeddings=True, num_key_value_heads=1)
     llava_golden(tiled=False)
     llava_golden(tiled=True)
+    lora_golden()
     dinov2_golden()
     vit_golden()
     dual_goldens()

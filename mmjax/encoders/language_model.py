@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.files import read_optional_json
-from mmjax.encoders.llama import AttentionInput, KeyValues, Llama, LlamaConfig
+from mmjax.encoders.layers import Hook
+from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
 from mmjax.encoders.llava import Llava
 from mmjax.encoders.llava_images import LlavaImages
 from mmjax.encoders.readers.gguf_llama import GgufLlama
@@ -62,7 +63,7 @@ class LanguageModel(Encoder):
           params: tree like `self.params`.
           inputs: {"input_ids" or "embeddings", "attention_mask"}: int [b, l] or float [b, l, d],
             and int [b, l]; padded on either side.
-          adapters: parameters for the module's `attention_input`; leaves [layers, ...].
+          adapters: parameters for the module's hook; leaves [layers, ...].
 
         Returns:
           Float32 [b, l, vocab_size].
@@ -74,18 +75,19 @@ class LanguageModel(Encoder):
         hidden, _ = extend(self.module, params, adapters, jnp.asarray(embeddings), mask)
         return logits(self.module, params, hidden)
 
-    def with_attention_input(self, function: AttentionInput) -> "LanguageModel":
-        """The same frozen model with an adapter in front of every layer's attention.
+    def with_hook(self, hook: Hook | None, remat: bool = False) -> "LanguageModel":
+        """The same frozen model with an adapter in its layers.
 
         Args:
-          function: (a layer's slice of the adapter's parameters, its normed input [b, l, d]) ->
-            what attention reads instead, [b, l, d].
+          hook: an adapter's function, such as `mmjax.adapters.mma.Routed`; see
+            `mmjax.encoders.layers.Hook`.
+          remat: going backward, compute every layer again instead of keeping its inner values.
 
         Returns:
           A model with the same parameters.
         """
         assert isinstance(self.module, Llama | Llava)
-        module = dataclasses.replace(self.module, attention_input=function, parent=None)
+        module = dataclasses.replace(self.module, hook=hook, remat=remat, parent=None)
         return dataclasses.replace(self, module=module)
 
     def prompt_of(self, messages: Sequence[Message]) -> str:
@@ -144,10 +146,11 @@ def extend(
     embeddings: Float[Array, "b l d"],
     mask: Int[Array, "b m"],
     past: KeyValues | None = None,
+    positions: Int[Array, "b l"] | None = None,
 ) -> tuple[Float[Array, "b l d"], KeyValues]:
     """`Llama.extend`, pure: hidden states of embeddings, and their keys and values."""
     applied = module.apply(
-        {"params": params}, embeddings, mask, past, adapters=adapters, method="extend"
+        {"params": params}, embeddings, mask, past, positions, adapters, method="extend"
     )
     return cast(tuple[jax.Array, KeyValues], applied)
 

@@ -1,5 +1,6 @@
 """Layers that several encoders share: attention, activations, the scanned stack."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,30 @@ from mmjax.encoders.quantize import KERNEL, SCALE
 from mmjax.errors import MmjaxError
 
 Dtype = Any
+PyTree = Any
+# (one layer's slice of an adapter's parameters, a place in the layer, what goes in, what comes out)
+# -> what comes out instead. Places are "attention_input" (the normed input: in and out are the
+# same), "query", "key", "value", "out", and the layer's own feed-forward maps by name.
+Hook = Callable[[PyTree, str, jax.Array, jax.Array], jax.Array]
+At = Callable[[str, jax.Array, jax.Array], jax.Array]
+
+
+def unchanged(place: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """What comes out of a place where no adapter sits."""
+    return y
+
+
+def at_places(hook: Hook | None, adapter: PyTree) -> At:
+    """What a layer asks at each of its places.
+
+    Args:
+      hook: an adapter's function; None leaves the layer as it is, at no cost.
+      adapter: the layer's slice of the adapter's parameters.
+
+    Returns:
+      (place, input, output) -> output.
+    """
+    return unchanged if hook is None else functools.partial(hook, adapter)
 
 
 def _gelu(x: jax.Array) -> jax.Array:
@@ -148,13 +173,17 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"] | None = None
+        self,
+        x: Float[Array, "b l d"],
+        mask: Bool[Array, "b l"] | None = None,
+        at: At = unchanged,
     ) -> Float[Array, "b l d"]:
         """Attends.
 
         Args:
           x: float [b, l, d].
           mask: bool [b, l], true at the keys that may be read; None reads all.
+          at: see `at_places`.
 
         Returns:
           Float [b, l, d].
@@ -167,9 +196,9 @@ class Attention(nn.Module):
                 d, use_bias=use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name
             )
 
-        query = dense("query", self.use_bias)(x) * head**-0.5
-        key = dense("key", self.use_bias)(x)
-        value = dense("value", self.use_bias)(x)
+        query = at("query", x, dense("query", self.use_bias)(x)) * head**-0.5
+        key = at("key", x, dense("key", self.use_bias)(x))
+        value = at("value", x, dense("value", self.use_bias)(x))
         query, key, value = (t.reshape(b, l, self.num_heads, head) for t in (query, key, value))
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
         readable = None if mask is None else mask[:, None, None, :]
@@ -180,8 +209,8 @@ class Attention(nn.Module):
             # The least finite number, not -inf: a row with no readable key must not become NaN.
             scores = jnp.where(readable, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
-        return dense("out")(mixed.reshape(b, l, d))
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(b, l, d)
+        return at("out", mixed, dense("out")(mixed))
 
 
 class PreNormLayer(nn.Module):
@@ -196,22 +225,28 @@ class PreNormLayer(nn.Module):
     causal: bool = False
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
+    hook: Hook | None = None
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"] | None = None
+        self,
+        x: Float[Array, "b l d"],
+        mask: Bool[Array, "b l"] | None = None,
+        adapter: PyTree = None,
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b d"]]:
         """Attention, then the feed-forward part, each on normalised input and then added.
 
         Args:
           x: float [b, l, d].
           mask: bool [b, l], true at the tokens that may be read; None reads all.
+          adapter: this layer's slice of the adapter's parameters.
 
         Returns:
           (float [b, l, d], its first token [b, d]): the pair that a scan wants.
         """
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         d = x.shape[-1]
+        at = at_places(self.hook, adapter)
 
         def scaled(branch: Array, name: str) -> Array:
             if not self.layer_scale:
@@ -220,14 +255,15 @@ class PreNormLayer(nn.Module):
             return branch * vector.astype(self.dtype)[None, None]
 
         hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm1")(x)
+        hidden = at("attention_input", hidden, hidden)
         attention = Attention(
             self.num_heads, self.qkv_bias, self.causal, **dtypes, name="attention"
         )
-        x = x + scaled(attention(hidden, mask), "layer_scale1")
+        x = x + scaled(attention(hidden, mask, at), "layer_scale1")
         hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm2")(x)
-        hidden = Dense(self.intermediate_size, **dtypes, name="fc1")(hidden)
-        hidden = activation(self.hidden_act)(hidden)
-        hidden = Dense(d, **dtypes, name="fc2")(hidden)
+        wide = at("fc1", hidden, Dense(self.intermediate_size, **dtypes, name="fc1")(hidden))
+        wide = activation(self.hidden_act)(wide)
+        hidden = at("fc2", wide, Dense(d, **dtypes, name="fc2")(wide))
         x = x + scaled(hidden, "layer_scale2")
         return x, x[:, 0]
 

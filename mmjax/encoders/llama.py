@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,13 +13,20 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders import rope
 from mmjax.encoders.convert import COPY, TRANSPOSE, KeyRule, dense_rules
-from mmjax.encoders.layers import Dense, Dtype, activation, check_sizes, stack
+from mmjax.encoders.layers import (
+    At,
+    Dense,
+    Dtype,
+    Hook,
+    activation,
+    at_places,
+    check_sizes,
+    stack,
+)
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
 
 PyTree = Any
-# (one layer's parameters, normed input [b, l, d]) -> what attention reads instead, [b, l, d].
-AttentionInput = Callable[[PyTree, jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +102,18 @@ class KeyValues(NamedTuple):
     values: Float[Array, "*layers b h k c"]
 
 
-class _Shared(NamedTuple):
+class Shared(NamedTuple):
     """What every layer reads alike."""
 
     mask: Bool[Array, "b l m"]
     cos: Float[Array, "b l half"]
     sin: Float[Array, "b l half"]
+
+
+def self_attention(config: LlamaConfig, rows: int) -> Shared:
+    """What a token reads that stands alone at position 0, in each of so many rows."""
+    angles = rope.angles(jnp.zeros((rows, 1), jnp.int32), config.rope.frequencies(config.head_dim))
+    return Shared(jnp.ones((rows, 1, 1), bool), *angles)
 
 
 class RMSNorm(nn.Module):
@@ -138,7 +151,7 @@ class LlamaAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l d"], shared: _Shared, past: KeyValues | None
+        self, x: Float[Array, "b l d"], shared: Shared, past: KeyValues | None, at: At
     ) -> tuple[Float[Array, "b l d"], KeyValues]:
         """Attends to the past and to x itself.
 
@@ -146,6 +159,7 @@ class LlamaAttention(nn.Module):
           x: float [b, l, d].
           shared: the mask over past and x together, and the rotations of x.
           past: keys and values [b, kv_heads, k, head_dim], or None.
+          at: what an adapter makes of queries, keys, values and the output.
 
         Returns:
           (float [b, l, d], keys and values of x).
@@ -157,7 +171,7 @@ class LlamaAttention(nn.Module):
 
         def heads(name: str, count: int) -> Float[Array, "b h l c"]:
             y = Dense(count * c, config.attention_bias, self.dtype, self.param_dtype, name=name)(x)
-            return y.reshape(b, l, count, c).swapaxes(1, 2)
+            return at(name, x, y).reshape(b, l, count, c).swapaxes(1, 2)
 
         query = rope.rotate(heads("query", h * group), shared.cos, shared.sin) * c**-0.5
         query = query.reshape(b, h, group, l, c)
@@ -181,7 +195,8 @@ class LlamaAttention(nn.Module):
         out = Dense(
             config.hidden_size, config.attention_bias, self.dtype, self.param_dtype, name="out"
         )
-        return out(jnp.reshape(mixed, (b, l, -1))), new
+        mixed = jnp.reshape(mixed, (b, l, -1))
+        return at("out", mixed, out(mixed)), new
 
 
 class LlamaLayer(nn.Module):
@@ -190,13 +205,13 @@ class LlamaLayer(nn.Module):
     config: LlamaConfig
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
-    attention_input: AttentionInput | None = None
+    hook: Hook | None = None
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "b l d"],
-        shared: _Shared,
+        shared: Shared,
         past: KeyValues | None,
         adapter: PyTree,
     ) -> tuple[Float[Array, "b l d"], KeyValues]:
@@ -213,41 +228,45 @@ class LlamaLayer(nn.Module):
         """
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        at = at_places(self.hook, adapter)
 
-        def dense(width: int, name: str) -> Dense:
-            return Dense(width, config.mlp_bias, **dtypes, name=name)
+        def dense(width: int, name: str, x: jax.Array) -> jax.Array:
+            return at(name, x, Dense(width, config.mlp_bias, **dtypes, name=name)(x))
 
         hidden = RMSNorm(config.rms_norm_eps, **dtypes, name="attention_norm")(x)
-        if self.attention_input is not None:
-            hidden = self.attention_input(adapter, hidden)
-        attended, new = LlamaAttention(config, **dtypes, name="attention")(hidden, shared, past)
+        hidden = at("attention_input", hidden, hidden)
+        attention = LlamaAttention(config, **dtypes, name="attention")
+        attended, new = attention(hidden, shared, past, at)
         x = x + attended
         hidden = RMSNorm(config.rms_norm_eps, **dtypes, name="mlp_norm")(x)
-        gate = activation(config.hidden_act)(dense(config.intermediate_size, "gate")(hidden))
-        hidden = gate * dense(config.intermediate_size, "up")(hidden)
-        return x + dense(config.hidden_size, "down")(hidden), new
+        gate = activation(config.hidden_act)(dense(config.intermediate_size, "gate", hidden))
+        hidden = gate * dense(config.intermediate_size, "up", hidden)
+        return x + dense(config.hidden_size, "down", hidden), new
 
 
 class Llama(nn.Module):
     """A LLaMA: tokens to hidden states, and hidden states to logits.
 
-    `attention_input` is the place of an adapter: it replaces the normed input of attention in every
-    layer. Its parameters stay outside the frozen ones: `extend` takes them as a tree whose leaves
-    have a leading axis of layers.
+    `hook` is an adapter: it may change what comes out of any place of every layer. Its parameters
+    stay outside the frozen ones: `extend` takes them as a tree whose leaves have a leading axis of
+    layers.
     """
 
     config: LlamaConfig
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
-    attention_input: AttentionInput | None = None
+    hook: Hook | None = None
+    remat: bool = False  # keep layers' inputs only, and compute the rest again going backward
 
     def setup(self) -> None:
         """Declares the parts."""
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.embed_tokens = nn.Embed(config.vocab_size, config.hidden_size, **dtypes)
-        scanned = stack(LlamaLayer, config.num_layers, in_axes=(nn.broadcast, 0, 0))
-        self.layers = scanned(config, **dtypes, attention_input=self.attention_input)
+        # Inside a scan nothing can be merged across layers anyway, so nothing need prevent it.
+        layer = nn.remat(LlamaLayer, prevent_cse=False) if self.remat else LlamaLayer
+        scanned = stack(layer, config.num_layers, in_axes=(nn.broadcast, 0, 0))
+        self.layers = scanned(config, **dtypes, hook=self.hook)
         self.norm = RMSNorm(config.rms_norm_eps, **dtypes)
         if not config.tied:
             self.lm_head = Dense(config.vocab_size, use_bias=False, **dtypes)
@@ -290,7 +309,7 @@ class Llama(nn.Module):
             ones only.
           past: keys and values [layers, b, kv_heads, k, head_dim]; None for k = 0.
           positions: rotary positions; None counts the ones of the mask.
-          adapters: parameters for `attention_input`; leaves [layers, ...].
+          adapters: parameters for `hook`; leaves [layers, ...].
 
         Returns:
           (float [b, l, d] after the last norm, keys and values [layers, b, kv_heads, l, head_dim]
@@ -307,7 +326,7 @@ class Llama(nn.Module):
         old = jnp.broadcast_to(old, (old.shape[0], length, old.shape[2]))
         new = (new & jnp.tri(length, dtype=bool)[None]) | jnp.eye(length, dtype=bool)[None]
         cos, sin = rope.angles(positions, self.config.rope.frequencies(self.config.head_dim))
-        shared = _Shared(jnp.concatenate([old, new], axis=-1), cos, sin)
+        shared = Shared(jnp.concatenate([old, new], axis=-1), cos, sin)
         x, keys_values = self.layers(embeddings.astype(self.dtype), shared, past, adapters)
         return self.norm(x), keys_values
 

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.encoders import clip, llama
 from mmjax.encoders.convert import COPY, KeyRule, dense_rules
-from mmjax.encoders.layers import Dense, Dtype, activation
-from mmjax.encoders.llama import AttentionInput, KeyValues, Llama, LlamaConfig
+from mmjax.encoders.layers import Dense, Dtype, Hook, activation
+from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
 from mmjax.encoders.vision import SHARDING as VISION_SHARDING
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.errors import MmjaxError
@@ -152,7 +152,8 @@ class Llava(nn.Module):
     config: LlavaConfig
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
-    attention_input: AttentionInput | None = None
+    hook: Hook | None = None  # of the decoder, as `Llama` takes it; so is `remat`
+    remat: bool = False
 
     def setup(self) -> None:
         """Declares the parts."""
@@ -165,7 +166,7 @@ class Llava(nn.Module):
             self.image_newline = self.param(
                 "image_newline", nn.initializers.normal(width**-0.5), (width,), self.param_dtype
             )
-        self.language_model = Llama(config.text, **dtypes, attention_input=self.attention_input)
+        self.language_model = Llama(config.text, **dtypes, hook=self.hook, remat=self.remat)
 
     def __call__(
         self, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -15,12 +16,15 @@ from mmjax.encoders.layers import (
     PRE_NORM_RULES,
     Dense,
     Dtype,
+    Hook,
     LayerNorm,
     PreNormLayer,
     check_sizes,
     stack,
 )
 from mmjax.errors import MmjaxError
+
+PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,13 +127,17 @@ class VisionTransformer(nn.Module):
     config: VisionConfig
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
+    hook: Hook | None = None
 
     @nn.compact
-    def __call__(self, pixel_values: Float[Array, "b h w c"]) -> Float[Array, "b l d"]:
+    def __call__(
+        self, pixel_values: Float[Array, "b h w c"], adapters: PyTree = None
+    ) -> Float[Array, "b l d"]:
         """Encodes; sows every layer's class token and, for CLIP, the projected embedding.
 
         Args:
           pixel_values: float [b, image_size, image_size, 3], normalised.
+          adapters: parameters for `hook`; leaves [layers, ...].
 
         Returns:
           Float [b, 1 + num_patches, d]: hidden states after the last norm; for CLIP after the last
@@ -175,7 +183,8 @@ class VisionTransformer(nn.Module):
         if config.pre_norm:
             x = norm("pre_norm")(x)
         several = len(config.feature_layers) > 1
-        layers = stack(_WholeLayer if several else PreNormLayer, config.num_layers)(
+        block = _WholeLayer if several else PreNormLayer
+        layers = stack(block, config.num_layers, in_axes=(nn.broadcast, 0))(
             config.num_heads,
             config.intermediate_size,
             config.hidden_act,
@@ -183,9 +192,10 @@ class VisionTransformer(nn.Module):
             config.qkv_bias,
             config.layer_scale,
             **dtypes,
+            hook=self.hook,
             name="layers",
         )
-        x, class_tokens = layers(x, None)
+        x, class_tokens = layers(x, None, adapters)
         if several:
             return jnp.concatenate([class_tokens[i - 1] for i in config.feature_layers], axis=-1)
         if config.feature_layers:  # num_layers is its number
@@ -199,6 +209,28 @@ class VisionTransformer(nn.Module):
             pooled = project(pooled)
         self.sow("intermediates", "pooled", pooled)
         return x
+
+
+def class_tokens(
+    module: nn.Module,
+    params: PyTree,
+    pixel_values: Float[Array, "b h w c"],
+    adapters: PyTree = None,
+) -> Float[Array, "n b d"]:
+    """The class token after every layer, before the last norm; pure.
+
+    Args:
+      module: a `VisionTransformer`.
+      params: its parameters.
+      pixel_values: float [b, image_size, image_size, 3], normalised.
+      adapters: parameters for its hook; leaves [layers, ...].
+
+    Returns:
+      Float [layers, b, d].
+    """
+    applied = module.apply({"params": params}, pixel_values, adapters, mutable="intermediates")
+    _, sown = cast(tuple[jax.Array, Mapping[str, Any]], applied)
+    return sown["intermediates"]["class_tokens"][0]
 
 
 SHARDING = (*PRE_NORM_RULES, (r".*", P()))

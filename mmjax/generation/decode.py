@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ def generate(
     on_text: Callable[[int, str], None] | None = None,
     adapters: PyTree = None,
     images: Sequence[Sequence[ImageLike]] | None = None,
+    decode_positions: Literal["correct", "legacy"] = "correct",
 ) -> list[Generation]:
     """Continues prompts of any lengths together.
 
@@ -66,9 +67,12 @@ def generate(
       stop_token_ids: None takes the model's own end tokens.
       on_text: called as on_text(row, new piece of text), a few tokens at a time. A piece is held
         back where it may still become part of a stop string or of an unfinished character.
-      adapters: parameters for the model's `attention_input`; leaves [layers, ...].
+      adapters: parameters for the model's hook; leaves [layers, ...].
       images: a LLaVA's only; for each prompt its pictures, as many as it has image tokens. None
         takes those that its messages hold.
+      decode_positions: `legacy` gives new tokens rotary positions one lower than their own, as
+        LaVIN's published code decodes: the first one then has that of the prompt's last token, and
+        outputs are not those that the model was trained to give.
 
     Returns:
       One `Generation` a prompt, in order.
@@ -90,7 +94,8 @@ def generate(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(0) if key is None else key, jnp.arange(prepared.mask.shape[0])
     )
-    options = Options(model.module, model.mesh, bucket(max_new_tokens, NEW_BUCKETS), ends)
+    shift = {"correct": 0, "legacy": -1}[decode_positions]
+    options = Options(model.module, model.mesh, bucket(max_new_tokens, NEW_BUCKETS), ends, shift)
     state = prefill(model.params, adapters, prepared, sampling, keys, options)
     readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
     ended = np.arange(prepared.mask.shape[0]) >= rows
@@ -113,6 +118,7 @@ class Options(NamedTuple):
     mesh: Mesh | AbstractMesh | None
     new_tokens: int
     ends: tuple[int, ...]
+    shift: int = 0  # of new tokens' rotary positions
 
 
 def _constrain(past: KeyValues, mesh: Mesh | AbstractMesh | None) -> KeyValues:
@@ -143,7 +149,7 @@ def prefill(
 
     Args:
       params: the model's parameters.
-      adapters: parameters for its `attention_input`.
+      adapters: parameters for its hook.
       prompts: b padded prompts of l tokens.
       sampling: None is greedy.
       keys: one a row.
@@ -152,7 +158,7 @@ def prefill(
     Returns:
       The state with one token a row, and room for the others.
     """
-    module, mesh, n, ends = options
+    module, mesh, n, ends, _ = options
     b = prompts.mask.shape[0]
     hidden, new = extend(module, params, adapters, prompts.embeddings, prompts.mask)
     past = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, n), (0, 0)]), new)
@@ -187,7 +193,7 @@ def decode(
 
     Args:
       params: the model's parameters.
-      adapters: parameters for its `attention_input`.
+      adapters: parameters for its hook.
       state: as `prefill` or this function left it; its memory is used again.
       ended: bool [b], rows that something outside has ended.
       limit: most tokens a row, counted from the prompt's end.
@@ -198,7 +204,7 @@ def decode(
     Returns:
       The state after the last token. A done row's further tokens mean nothing.
     """
-    module, mesh, n, ends = options
+    module, mesh, n, ends, shift = options
     prompt = state.mask.shape[1] - n
 
     def going_on(state: State) -> Bool[Array, ""]:
@@ -208,8 +214,9 @@ def decode(
         last = jax.lax.dynamic_slice_in_dim(state.tokens, state.step - 1, 1, axis=1)
         slot = prompt + state.step - 1
         mask = jnp.concatenate([state.mask, jnp.ones_like(last)], axis=1)
+        own = mask.sum(axis=1, keepdims=True) - 1 + shift if shift else None
         hidden, new = extend(
-            module, params, adapters, embed(module, params, last), mask, state.past
+            module, params, adapters, embed(module, params, last), mask, state.past, own
         )
         past = jax.tree.map(
             lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, slot, axis=3),

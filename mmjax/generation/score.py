@@ -49,7 +49,7 @@ def score(
       model: from `load_encoder`.
       prompts: n prompts, as `generate` takes them.
       continuations: for each prompt its answers: texts, taken without special tokens, or ids.
-      adapters: parameters for the model's `attention_input`; leaves [layers, ...].
+      adapters: parameters for the model's hook; leaves [layers, ...].
       images: as `generate` takes them.
 
     Returns:

@@ -96,9 +96,9 @@ def test_a_lacking_head_is_missed(folder):
         load_encoder(folder("llama_tiny", drop=("lm_head.weight",)))
 
 
-def scaled(adapter, x):
-    """An adapter: x times one plus a learned vector."""
-    return x * (1 + adapter["scale"][None, None])
+def scaled(adapter, place, x, y):
+    """An adapter: the input of attention times one plus a learned vector."""
+    return y * (1 + adapter["scale"][None, None]) if place == "attention_input" else y
 
 
 @pytest.mark.parametrize("adapted", [False, True])
@@ -108,7 +108,7 @@ def test_cached_decoding_equals_the_full_forward_at_every_position(name, adapted
     adapters = None
     vectors = np.random.default_rng(0).standard_normal((2, 32)).astype(np.float32)
     if adapted:
-        model = model.with_attention_input(scaled)
+        model = model.with_hook(scaled)
         adapters = {"scale": jnp.asarray(vectors)}
     ids = np.random.default_rng(0).integers(4, 50, (3, 12)).astype(np.int32)
     mask = (np.arange(12)[None] >= np.array([0, 3, 5])[:, None]).astype(np.int32)
@@ -167,7 +167,7 @@ def test_a_decoder_embeds_texts_too(folder):
 
 def test_gradients_reach_the_adapter_only_through_its_own_tree(folder, golden):
     model, arrays = language_model(folder("llama_tiny")), golden("llama_tiny")
-    model = model.with_attention_input(scaled)
+    model = model.with_hook(scaled)
     inputs = {name: arrays[name] for name in ("input_ids", "attention_mask")}
 
     @jax.jit

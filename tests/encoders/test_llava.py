@@ -260,7 +260,9 @@ def test_a_model_without_eyes_says_so(folder):
 @pytest.mark.slow
 def test_an_adapter_in_the_decoder(make, golden):
     model, arrays = llava(make("llava_tiny")), golden("llava_tiny")
-    adapted = model.with_attention_input(lambda a, x: x * (1 + a["scale"][None, None]))
+    adapted = model.with_hook(
+        lambda a, place, x, y: y * (1 + a["scale"][None, None]) if place == "attention_input" else y
+    )
     ids, images = prompts_of(model, arrays)
 
     def tokens(vectors):

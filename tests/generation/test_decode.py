@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mmjax.encoders import LanguageModel, load_encoder
+from mmjax.encoders.language_model import embed, extend, logits
 from mmjax.errors import MmjaxError
 from mmjax.generation import Sampling, decode, generate
 
@@ -61,12 +62,12 @@ def test_greedy_equals_the_slow_twin_for_prompts_of_unequal_length(model, next_l
         assert not found.finished
 
 
-def scaled(adapter, x):
-    return x * (1 + adapter["scale"][None, None])
+def scaled(adapter, place, x, y):
+    return y * (1 + adapter["scale"][None, None]) if place == "attention_input" else y
 
 
 def test_an_adapter_is_in_place_while_decoding(model, next_log_probs):
-    adapted = model.with_attention_input(scaled)
+    adapted = model.with_hook(scaled)
     vectors = np.random.default_rng(0).standard_normal((2, 32)).astype(np.float32)
     adapters = {"scale": jnp.asarray(vectors)}
     found = generate(adapted, PROMPTS[:2], 8, adapters=adapters)
@@ -75,6 +76,20 @@ def test_an_adapter_is_in_place_while_decoding(model, next_log_probs):
         assert one.token_ids.tolist() == ids
         assert_allclose(one.log_probs, log_probs, atol=1e-4)
         assert np.abs(one.log_probs - plain.log_probs).max() > 1e-3
+
+
+def test_legacy_positions_are_one_too_low_for_new_tokens(model):
+    (one,) = generate(model, PROMPTS[:1], 6, decode_positions="legacy")
+    ids = np.array([[*PROMPTS[0], *one.token_ids]])
+    positions = np.array([[0, 1, 2, *range(2, 2 + len(one.token_ids))]])
+    words = embed(model.module, model.params, jnp.asarray(ids))
+    mask = jnp.ones(ids.shape, int)
+    found = extend(model.module, model.params, None, words, mask, None, jnp.asarray(positions))
+    scores = jax.nn.log_softmax(logits(model.module, model.params, found[0]))[0, 2:-1]
+    assert one.token_ids.tolist() == scores.argmax(-1).tolist()
+    assert_allclose(one.log_probs, scores.max(-1), atol=1e-4)
+    (right,) = generate(model, PROMPTS[:1], 6)
+    assert np.abs(right.log_probs[1] - one.log_probs[1]) > 1e-4
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 2), (4, 2), (8, 1)])

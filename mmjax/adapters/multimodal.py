@@ -1,0 +1,148 @@
+"""What joins a frozen vision transformer to a frozen language model: pictures as words."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from mmjax.adapters.mma import RepAdapter
+from mmjax.adapters.places import LayerAdapter, for_training, widths
+from mmjax.encoders.layers import PyTree
+from mmjax.errors import MmjaxError
+
+WORD = -1  # in `image_slot`: here stands a word
+_LANGUAGE, _VISION = RepAdapter(), RepAdapter(routing="per_image")
+
+
+@dataclasses.dataclass(frozen=True)
+class Multimodal:
+    """Adapters in both towers, a projection of class tokens, and a modality embedding.
+
+    Attributes:
+      language: in every layer of the language model; None leaves it as it is.
+      vision: in every layer of the vision transformer; None leaves it as it is, and its outputs
+        need be computed once only.
+      taps: class tokens that are read, after layers spread evenly up to the last; each becomes one
+        token of the text.
+      hidden: width between the two maps of the projection.
+
+    Source: Luo et al. 2023 (LaVIN, arXiv 2305.15023).
+    """
+
+    language: LayerAdapter | None = _LANGUAGE
+    vision: LayerAdapter | None = _VISION
+    taps: int = 6
+    hidden: int = 128
+
+    @property
+    def routed(self) -> bool:
+        """Whether a modality token stands in front of the text."""
+        return isinstance(self.language, RepAdapter) and self.language.experts > 1
+
+    def tapped(self, num_layers: int) -> tuple[int, ...]:
+        """The layers, counted from 0, after which the class token is read."""
+        if not 0 < self.taps <= num_layers:
+            raise MmjaxError(f"{self.taps} taps of a vision transformer of {num_layers} layers")
+        return tuple(num_layers * (i + 1) // self.taps - 1 for i in range(self.taps))
+
+    def init(self, key: Key[Array, ""], language: PyTree, vision: PyTree) -> PyTree:
+        """What is trained, before the first step: the adapters change nothing yet.
+
+        Args:
+          key: draws the values.
+          language: the language model's parameters (or their shapes).
+          vision: the vision transformer's.
+
+        Returns:
+          {["language"], ["vision"], "projection": {"down", "up"}, ["modality": {"embedding"}]},
+          float32. The projection does not start at zero: pictures are read from the first step on.
+        """
+        keys = jax.random.split(key, 5)
+        _, width_in, _ = widths(vision["layers"])["query"]
+        _, width, _ = widths(language["layers"])["query"]
+        self.tapped(len(jax.tree.leaves(vision["layers"])[0]))
+        trainable: dict[str, Any] = {
+            "projection": {
+                "down": _dense(keys[0], width_in, self.hidden),
+                "up": _dense(keys[1], self.hidden, width),
+            }
+        }
+        if self.language is not None:
+            trainable["language"] = self.language.init(keys[2], language["layers"])
+        if self.vision is not None:
+            trainable["vision"] = self.vision.init(keys[3], vision["layers"])
+        if self.routed:
+            trainable["modality"] = {"embedding": jax.random.normal(keys[4], (2, width))}
+        return trainable
+
+    def image_tokens(
+        self, trainable: PyTree, class_tokens: Float[Array, "t b c"]
+    ) -> Float[Array, "b t d"]:
+        """Class tokens of the tapped layers as embeddings of the language model.
+
+        Args:
+          trainable: as `init` made it.
+          class_tokens: float [taps, b, c], without the last norm.
+
+        Returns:
+          Float32 [b, taps, d].
+        """
+        down, up = (trainable["projection"][name] for name in ("down", "up"))
+        x = class_tokens.swapaxes(0, 1).astype(jnp.float32)
+        h = jax.nn.silu(x @ down["kernel"] + down["bias"][None, None])
+        return h @ up["kernel"] + up["bias"][None, None]
+
+    def training(
+        self, trainable: PyTree, key: Key[Array, ""] | None, num_layers: tuple[int, int]
+    ) -> tuple[PyTree, PyTree]:
+        """The adapters of (language, vision), ready for a forward pass.
+
+        Args:
+          trainable: as `init` made it.
+          key: for dropout; None drops nothing.
+          num_layers: of the language model and the vision transformer.
+
+        Returns:
+          Trees for the towers' hooks; None where there is no adapter.
+        """
+        found = []
+        for i, (name, n) in enumerate(zip(("language", "vision"), num_layers, strict=True)):
+            own = trainable.get(name)
+            if own is not None and key is not None:
+                own = for_training(own, jax.random.fold_in(key, i), n)
+            found.append(own)
+        return found[0], found[1]
+
+
+def _dense(key: Key[Array, ""], width_in: int, width_out: int) -> PyTree:
+    limit = (6 / (width_in + width_out)) ** 0.5
+    kernel = jax.random.uniform(key, (width_in, width_out), jnp.float32, -limit, limit)
+    return {"kernel": kernel, "bias": jnp.zeros(width_out)}
+
+
+def assemble(
+    words: Float[Array, "b l d"],
+    image_tokens: Float[Array, "b t d"] | None,
+    image_slot: Int[Array, "b l"] | None,
+    first: Float[Array, "b d"] | None,
+) -> Float[Array, "b l d"]:
+    """Puts pictures and the modality token in the places that a text keeps free for them.
+
+    Args:
+      words: word embeddings, float [b, l, d].
+      image_tokens: float [b, t, d]; None where no row has a picture.
+      image_slot: int [b, l], which of the row's image tokens stands here, or `WORD`.
+      first: the rows' modality tokens, which take column 0; None where there are none.
+
+    Returns:
+      Float [b, l, d] in the dtype of the words.
+    """
+    x = words
+    if image_tokens is not None:
+        assert image_slot is not None
+        slot = jnp.maximum(image_slot, 0)[..., None]
+        placed = jnp.take_along_axis(image_tokens.astype(x.dtype), slot, axis=1)
+        x = jnp.where((image_slot != WORD)[..., None], placed, x)
+    return x if first is None else x.at[:, 0].set(first.astype(x.dtype))

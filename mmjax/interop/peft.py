@@ -1,0 +1,154 @@
+"""LoRA adapters of language models in Hugging Face PEFT's format, both ways."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from mmjax.adapters.lora import Lora
+from mmjax.adapters.places import ATTENTION, widths
+from mmjax.encoders.layers import PyTree
+from mmjax.encoders.readers.safetensors import SafetensorsFile
+from mmjax.errors import MmjaxError
+from mmjax.writer import write_atomic
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_THEIRS = {
+    **{"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"},
+    **{"gate": "gate_proj", "up": "up_proj", "down": "down_proj"},
+}
+_OURS = {theirs: ours for ours, theirs in _THEIRS.items()}
+# Settings that change what the numbers mean, and the values at which they do not.
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    **{name: (None, False) for name in ("use_dora", "use_rslora", "fan_in_fan_out", "lora_bias")},
+    **{name: (None, {}) for name in ("rank_pattern", "alpha_pattern", "alora_invocation_tokens")},
+    **{
+        name: (None, []) for name in ("layers_to_transform", "modules_to_save", "target_parameters")
+    },
+    **{name: (None, []) for name in ("trainable_token_indices", "layer_replication")},
+    **{name: (None, False) for name in ("use_bdlora", "use_qalora", "exclude_modules")},
+    **{f"{name}_config": (None, {}) for name in ("arrow", "kasa", "monteclora", "velora")},
+    "bias": (None, "none"),
+}
+
+
+def _tensor_name(layer: int, place: str, part: str) -> str:
+    block = "self_attn" if place in ATTENTION else "mlp"
+    return f"base_model.model.model.layers.{layer}.{block}.{_THEIRS[place]}.lora_{part}.weight"
+
+
+def export_lora(folder: Path, lora: Lora, adapters: PyTree, base: str) -> None:
+    """Writes adapter_config.json and adapter_model.safetensors, which `PeftModel` loads.
+
+    Args:
+      folder: made if missing.
+      lora: rank, alpha, dropout and targets.
+      adapters: its parameters.
+      base: name or path of the frozen model, for `base_model_name_or_path`.
+
+    Raises:
+      MmjaxError: the disk is full.
+    """
+    tensors = {}
+    for place in lora.targets:
+        for part, name in (("A", "down"), ("B", "up")):
+            kernel = np.asarray(adapters[place][name]["kernel"])
+            for i, layer in enumerate(kernel):
+                tensors[_tensor_name(i, place, part)] = np.ascontiguousarray(layer.T)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": sorted(_THEIRS[place] for place in lora.targets),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{WEIGHTS}"
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.rename(folder / WEIGHTS)
+    except OSError as error:
+        raise MmjaxError(f"cannot write {folder}: {error.strerror or error}") from error
+    write_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def import_lora(folder: Path, layers: PyTree) -> tuple[Lora, PyTree]:
+    """Reads what `PeftModel.save_pretrained` wrote for a LLaMA.
+
+    Args:
+      folder: holds adapter_config.json and adapter_model.safetensors.
+      layers: the frozen model's layers (or their shapes), which the adapter must fit.
+
+    Returns:
+      (the hook, its parameters as NumPy arrays).
+
+    Raises:
+      MmjaxError: a file is missing or damaged, another method than plain LoRA, or tensors that are
+        missing, left over, or of another size than this model needs.
+    """
+    lora = _read_config(folder / CONFIG)
+    if not (folder / WEIGHTS).is_file():
+        raise MmjaxError(f"{folder / WEIGHTS} is missing; save the adapter as safetensors")
+    file = SafetensorsFile(folder / WEIGHTS)
+    left, sizes = set(file.keys()), widths(layers)
+    params: dict[str, Any] = {}
+    for place in lora.targets:
+        n, width_in, width_out = sizes[place]
+        params[place] = {}
+        for part, name, shape in (
+            ("A", "down", (lora.rank, width_in)),
+            ("B", "up", (width_out, lora.rank)),
+        ):
+            stacked = np.empty((n, *shape[::-1]), np.float32)
+            for i in range(n):
+                key = _tensor_name(i, place, part)
+                if key not in left:
+                    raise MmjaxError(
+                        f"{folder / WEIGHTS} has no {key}; this model has {n} layers, and the "
+                        f"config adapts {_THEIRS[place]} in each"
+                    )
+                found = file.header(key)[1]
+                if found != shape:
+                    raise MmjaxError(
+                        f"{folder / WEIGHTS}: {key} has shape {list(found)}, this model with rank "
+                        f"{lora.rank} needs {list(shape)}"
+                    )
+                stacked[i] = file.read(key).astype(np.float32).T
+                left.remove(key)
+            params[place][name] = {"kernel": stacked}
+    if left:
+        raise MmjaxError(
+            f"{folder / WEIGHTS} has {len(left)} tensors that belong to no target in a layer of "
+            f"this model, such as {sorted(left)[0]}"
+        )
+    return lora, params
+
+
+def _read_config(path: Path) -> Lora:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config["peft_type"] != "LORA":
+            raise MmjaxError(f"{path}: peft_type {config['peft_type']!r} is not supported; LORA")
+        for name, plain in _PLAIN.items():
+            if config.get(name) not in plain:
+                raise MmjaxError(f"{path}: {name} {config[name]!r} is not supported")
+        targets = config["target_modules"]
+        known = isinstance(targets, list) and bool(targets) and set(targets) <= set(_OURS)
+        if not known:
+            raise MmjaxError(f"{path}: target_modules {targets!r}; supported are {sorted(_OURS)}")
+        ordered = tuple(ours for ours, theirs in _THEIRS.items() if theirs in targets)
+        alpha, rate = float(config["lora_alpha"]), float(config["lora_dropout"])
+        return Lora(int(config["r"]), alpha, rate, ordered)
+    except FileNotFoundError as error:
+        raise MmjaxError(f"no PEFT adapter at {path.parent}: {path.name} is missing") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise MmjaxError(f"{path} is not readable as a PEFT config: {error}") from error
+    except KeyError as error:
+        raise MmjaxError(f"{path} lacks {error}") from error

@@ -1,0 +1,69 @@
+"""LoRA beside live PEFT: the same adapter files give the same logits, in both directions."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mmjax.adapters.lora import Lora
+from mmjax.encoders import LanguageModel, load_encoder
+from mmjax.interop.peft import export_lora, import_lora
+from tests.parity.small import randomize
+
+pytestmark = [
+    pytest.mark.parity,
+    # PEFT reads what transformers 5 has renamed.
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
+
+SIZES: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6}
+SIZES |= {"intermediate_size": 80, "vocab_size": 60, "num_key_value_heads": 2}
+IDS = np.random.default_rng(0).integers(4, 60, (3, 9))
+
+
+@pytest.fixture
+def base(tmp_path, write_tokenizer) -> Path:
+    folder = tmp_path / "base"
+    randomize(LlamaForCausalLM(LlamaConfig(**SIZES))).save_pretrained(folder)
+    write_tokenizer(folder / "tokenizer.json")
+    return folder
+
+
+def torch_logits(model: Any) -> np.ndarray:
+    with torch.no_grad():
+        return model.eval()(torch.tensor(IDS)).logits.numpy()
+
+
+def our_logits(model: LanguageModel, lora: Lora, adapters: Any) -> np.ndarray:
+    inputs = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
+    return np.asarray(jax.jit(model.with_hook(lora).logits)(model.params, inputs, adapters))
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["o_proj", "k_proj", "down_proj"]])
+def test_files_of_peft_and_files_for_peft(targets, base, tmp_path):
+    torch.manual_seed(0)
+    plain = LlamaForCausalLM.from_pretrained(base)
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=targets, init_lora_weights=False)
+    adapted: Any = get_peft_model(plain, config)
+    adapted.save_pretrained(tmp_path / "theirs")
+    model = load_encoder(base)
+    assert isinstance(model, LanguageModel)
+    lora, adapters = import_lora(tmp_path / "theirs", model.params["layers"])
+    expected = torch_logits(adapted)
+    assert np.abs(our_logits(model, lora, adapters) - expected).max() < 1e-5
+
+    own = Lora(rank=2, alpha=3.0, targets=("query", "gate", "down"))
+    random = np.random.default_rng(1)
+    values = jax.tree.map(
+        lambda x: random.standard_normal(x.shape).astype(np.float32) * 0.1,
+        own.init(jax.random.key(0), model.params["layers"]),
+    )
+    export_lora(tmp_path / "ours", own, values, str(base))
+    fresh: Any = LlamaForCausalLM.from_pretrained(base)
+    loaded = PeftModel.from_pretrained(fresh, str(tmp_path / "ours"))
+    assert np.abs(our_logits(model, own, values) - torch_logits(loaded)).max() < 1e-5
