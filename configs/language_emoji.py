@@ -7,10 +7,10 @@ tokens (after half, five sixths and all of the layers) into the frozen English t
 `base_emoji`, distilled on parallel text alone. Needs the assets minilm-l6, me5-small, dinov2-small,
 openmoji and cedict (fetched on first use).
 
-Measured (3 seeds, 329 held-out emoji): Chinese name to picture R@1/5/10 .145/.370/.505, mR
-.340 +- .008 (linear map .320, floor .053, ceiling .376: recovery 88.7 %); picture to name mR
-.354 +- .014 (linear map .326, floor .061, ceiling .373: recovery 94.0 %).
-With --config.pairs.keep_families=False: .217/.485/.608 (ceiling .271/.518/.633), recovery 91.0 %.
+Measured (3 seeds, 329 held-out emoji): Chinese name to picture R@1/5/10 .143/.373/.498, mR
+.338 +- .008 (linear map .319, floor .054, ceiling .375: recovery 88.6 %); picture to name mR
+.354 +- .009 (linear map .326, floor .062, ceiling .372: recovery 94.1 %).
+Earlier, with --config.pairs.keep_families=False: .217/.485/.608 (ceiling .271/.518/.633), recovery 91.0 %.
 """
 
 from typing import Any

@@ -225,9 +225,10 @@ def lora_golden() -> None:
         adapted.save_pretrained(folder)
         text = Path(folder, "adapter_config.json").read_text("utf-8")
         saved = load_file(Path(folder, "adapter_model.safetensors"))
-    arrays = {f"lora:{name}": tensor for name, tensor in saved.items()}
+    arrays: dict[str, Any] = {f"lora:{name}": tensor for name, tensor in saved.items()}
     arrays |= {"input_ids": ids, "attention_mask": mask, "logits": logits}
-    np.savez_compressed(GOLDENS / "lora_tiny.npz", adapter_config=np.array(text), **arrays)
+    arrays |= {"adapter_config": np.array(text)}
+    np.savez_compressed(GOLDENS / "lora_tiny.npz", **arrays)
 
 
 def dinov2_golden() -> None:

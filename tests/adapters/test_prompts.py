@@ -1,5 +1,7 @@
 """Prompts and classifiers against small float64 references, and what they cost."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,9 +94,13 @@ def test_visual_guided_attention_reads_patches_alone():
     module, queries = VisualGuidedAttention(5), normal(8, 2, E)
     mask = INPUTS["patch_mask"]
     params = module.init(KEY, queries, INPUTS["patches"], mask)["params"]
-    assert not np.any(module.apply({"params": params}, queries, INPUTS["patches"], mask))
+
+    def attended(params) -> Any:
+        return module.apply({"params": params}, queries, INPUTS["patches"], mask)
+
+    assert not np.any(attended(params))
     params = {**params, "gate": jnp.float32(0.5)}
-    found = module.apply({"params": params}, queries, INPUTS["patches"], mask)
+    found = attended(params)
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
 
     def norm(x):

@@ -26,7 +26,7 @@ B, C, SHOTS, D_IMAGE, WIDTH = 8, 3, 4, 12, 32
 NAMES = ["w9", "w8 w7", "w5 w6 w4"]
 HEAD = HeadSpec(hidden=(8,), out_dim=6, members=2)
 BASE = ContrastiveTask(Tower("image", D_IMAGE), Tower("text", WIDTH), HEAD, HEAD, LossSpec())
-SMALL = {"general": 2, "instance": 2, "attention": 4, "bottleneck": 4}
+SMALL: Any = {"general": 2, "instance": 2, "attention": 4, "bottleneck": 4}
 SPECS = {
     "structured": PromptSpec("structured", **SMALL, anchor=1.0),
     "in chunks": PromptSpec("structured", **SMALL, anchor=1.0, chunk=5),
