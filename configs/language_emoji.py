@@ -10,7 +10,8 @@ openmoji and cedict (fetched on first use).
 Measured (3 seeds, 329 held-out emoji): Chinese name to picture R@1/5/10 .143/.373/.498, mR
 .338 +- .008 (linear map .319, floor .054, ceiling .375: recovery 88.6 %); picture to name mR
 .354 +- .009 (linear map .326, floor .062, ceiling .372: recovery 94.1 %).
-Earlier, with --config.pairs.keep_families=False: .217/.485/.608 (ceiling .271/.518/.633), recovery 91.0 %.
+Earlier, with --config.pairs.keep_families=False: .217/.485/.608 (ceiling .271/.518/.633), recovery
+91.0 %.
 """
 
 from typing import Any

@@ -39,12 +39,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     size.add_argument("--quick", action="store_true", help="small sizes, 3 rounds (the default)")
     size.add_argument("--full", action="store_true", help="all sizes, 7 rounds")
     parser.add_argument("--peer", choices=("torch", "none"), default="none", help="beside whom")
+    parser.add_argument(
+        "--peer-python",
+        action="append",
+        default=[],
+        metavar="{jimm,flaxclip}=PYTHON",
+        help="another peer for clip-forward, in an interpreter of its own",
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=(), help="batch sizes instead")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of timing instead")
     parser.add_argument("--config", default=Options.config, help="recipe for adapter-cached")
     parser.add_argument("--json", type=Path, help="write every sample here")
     parser.add_argument("--plot", type=Path, help="draw memory and time against the batch here")
     args = parser.parse_args(arguments)
+    args.peer_python = dict(entry.partition("=")[::2] for entry in args.peer_python)
+    for name, python in args.peer_python.items():
+        if name not in ("jimm", "flaxclip") or not python:
+            parser.error(f"--peer-python {name}={python}; expected jimm=PYTHON or flaxclip=PYTHON")
     for name in args.names:
         if name not in BENCHMARKS:
             parser.error(f"no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
@@ -55,7 +66,9 @@ def main() -> None:
     """Runs, prints and writes."""
     args = parse()
     names = args.names or list(BENCHMARKS)
-    options = Options(args.full, args.peer, tuple(args.batch), args.rounds, args.config)
+    options = Options(
+        args.full, args.peer, args.peer_python, tuple(args.batch), args.rounds, args.config
+    )
     if {"loss-ring", "loss-max-batch"} & set(names):
         import jax
 

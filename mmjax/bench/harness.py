@@ -22,6 +22,7 @@ class Options:
     Attributes:
       full: the sizes for a quiet machine, rather than those for a minute or two.
       peer: "torch" or "none".
+      pythons: further peers of `clip-forward`: "jimm" or "flaxclip" -> an interpreter that has it.
       batches: batch sizes; empty takes each benchmark's own.
       rounds: rounds of timing; 0 takes 3, or 7 where `full`.
       config: recipe that `adapter-cached` times.
@@ -29,6 +30,7 @@ class Options:
 
     full: bool = False
     peer: str = "none"
+    pythons: Mapping[str, str] = field(default_factory=dict)
     batches: tuple[int, ...] = ()
     rounds: int = 0
     config: str = "configs/base_emoji.py"

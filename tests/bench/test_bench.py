@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmjax.bench import (
+    clip_forward,
     harness,
     loader,
     loss_max_batch,
@@ -85,6 +87,48 @@ def test_the_search_stops_at_its_bound():
         found = loss_max_batch.largest(lambda k, limit=limit: k <= limit, 10_000)
         assert 0.85 * limit <= found <= limit
     assert loss_max_batch.largest(lambda k: False, 10) == 0
+
+
+FAKE_PEER = """#!{python}
+import sys
+import numpy as np
+
+_, _, script, name, folder, pixels, out = sys.argv
+assert script.endswith("clip_peer.py") and name == "jimm", sys.argv
+np.save(out, np.load(pixels).sum(axis=1))
+print("ready 0.5", flush=True)
+for n, _ in enumerate(sys.stdin, 1):
+    open(folder + "/calls", "w").write(str(n))
+    print("done", flush=True)
+"""
+
+
+def test_a_peer_in_another_interpreter_works_when_it_is_called(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(FAKE_PEER.format(python=sys.executable))
+    python.chmod(0o755)
+    np.save(tmp_path / "pixels.npy", np.ones((2, 3), np.float32))
+    peer = clip_forward.Peer("jimm", str(python), tmp_path, tmp_path / "pixels.npy")
+    assert peer.loading == 0.5
+    np.testing.assert_array_equal(peer.embeddings, [3, 3])
+    assert not (tmp_path / "calls").exists()
+    peer()
+    peer()
+    peer.close()
+    assert (tmp_path / "calls").read_text() == "2"
+    python.write_text(f"#!{sys.executable}\n")
+    with pytest.raises(MmjaxError, match="the peer jimm ended"):
+        clip_forward.Peer("jimm", str(python), tmp_path, tmp_path / "pixels.npy")
+    with pytest.raises(MmjaxError, match="No such file or directory"):
+        clip_forward.Peer("jimm", str(tmp_path / "no"), tmp_path, tmp_path / "pixels.npy")
+
+
+def test_peers_are_named_with_their_interpreters(capsys):
+    args = parse(["clip-forward", "--peer-python", "jimm=a/python", "--peer-python", "flaxclip=b"])
+    assert args.peer_python == {"jimm": "a/python", "flaxclip": "b"}
+    with pytest.raises(SystemExit):
+        parse(["--peer-python", "easydel=python"])
+    assert "expected jimm=PYTHON or flaxclip=PYTHON" in capsys.readouterr().err
 
 
 def test_noise_is_never_a_pass():
