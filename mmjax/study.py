@@ -37,7 +37,7 @@ def plan(recipe: Recipe, workdir: Path) -> list[Run]:
     for seed in recipe.seeds:
         base = _outside_base(recipe, seed) if recipe.base else None
         for stage in recipe.stages:
-            needs = base if stage.task in ("language", "domain") else None
+            needs = base if stage.task in ("language", "domain", "prompts") else None
             run = Run(recipe, stage, seed, workdir / f"seed_{seed}" / stage.name, needs)
             runs.append(run)
             if stage.name == "base":

@@ -118,7 +118,7 @@ def test_files_that_hold_nothing(corpus, tmp_path):
         load_corpus(PairsSpec(source=str(tmp_path / "pairs.jsonl")), LANGUAGES)
     with pytest.raises(MmjaxError, match=r"cannot read .*none\.jsonl: .*No such file"):
         load_corpus(PairsSpec(source=str(tmp_path / "none.jsonl")), LANGUAGES)
-    with pytest.raises(MmjaxError, match="expected 'emoji', the path"):
+    with pytest.raises(MmjaxError, match="expected 'emoji', 'digits', the path"):
         load_corpus(PairsSpec(source="coco"), LANGUAGES)
 
 

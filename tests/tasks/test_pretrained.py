@@ -40,7 +40,8 @@ def base():
 def features(width, seed, length=0):
     shape = (B, length, width) if length else (B, width)
     values = jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-    return {"features": values} | ({"mask": jnp.ones((B, L), bool)} if length else {})
+    found = {"features": values, "row": jnp.arange(B, dtype=jnp.int32)}
+    return found | ({"mask": jnp.ones((B, L), bool)} if length else {})
 
 
 def test_its_tree_is_the_temperature_of_the_checkpoint(base):
