@@ -82,6 +82,7 @@ class InstructData:
     learned: Sequence[Question]
     corpus: Records
     prior: ClassVar[None] = None  # nothing is held on to
+    classes: ClassVar[tuple[str, ...]] = ()  # what may be answered is not known beforehand
 
     def example(self, batch_size: int, seed: int) -> dict[str, Any]:
         """This process's share of a batch of shapes for initial values."""

@@ -9,7 +9,8 @@ from mmjax.adapters.lora import Lora
 from mmjax.adapters.mma import RepAdapter
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.places import LayerAdapter
-from mmjax.encoders import Encoder, LanguageModel
+from mmjax.encoders import Encoder
+from mmjax.encoders.llama import Llama
 from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError
 from mmjax.instruct_spec import InstructSpec
@@ -99,10 +100,10 @@ def make_instruct(stage: Stage, language: Encoder, vision: Encoder) -> InstructT
     Raises:
       MmjaxError: an encoder of another kind than its role needs.
     """
-    if not isinstance(language, LanguageModel):
+    if not isinstance(language.module, Llama):
         raise MmjaxError(
             f"config.encoders.language is {language.name!r}, a {language.family} encoder; the "
-            "instruct task needs a language model"
+            "instruct task needs a language model that reads text alone"
         )
     if not isinstance(vision.module, VisionTransformer):
         raise MmjaxError(

@@ -9,9 +9,11 @@ import optax
 import pytest
 from numpy.testing import assert_allclose
 
-from mmjax.adapters.mma import RepAdapter
-from mmjax.adapters.multimodal import WORD, Multimodal
+from mmjax.adapters.mma import RepAdapter, bind, routing_table
+from mmjax.adapters.multimodal import WORD, Multimodal, assemble
 from mmjax.encoders import Encoder, LanguageModel, load_encoder
+from mmjax.encoders.language_model import embed
+from mmjax.generation import generate
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks.instruct import InstructTask
@@ -51,6 +53,7 @@ def batch_of(pictures: bool) -> dict[str, Any]:
     return {"text": text, "image": {"pixel_values": pixels}}
 
 
+@pytest.mark.slow
 def test_micro_batches_weigh_tokens_and_not_themselves(towers):
     language, vision = towers
     task = InstructTask.of(PARTS, language.module, vision.module)
@@ -73,6 +76,52 @@ def test_micro_batches_weigh_tokens_and_not_themselves(towers):
     parts = [jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], batch) for i in (0, 1)]
     means = [float(loss(trainable, frozen, part, key)) for part in parts]
     assert abs(np.mean(means) - float(one["loss"].total)) > 1e-3
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_exact_says_what_greedy_decoding_would(towers, pictures):
+    """What `generate` says, word by word and without the modality token, is exact; else nothing."""
+    language, vision = towers
+    task = InstructTask.of(PARTS, language.module, vision.module)
+    frozen = {"language": language.params, "image": vision.params}
+    shapes = jax.eval_shape(task.init, jax.random.key(0), frozen, {})
+    random = np.random.default_rng(1)  # as after training: the adapters change what is said
+    trainable = jax.tree.map(
+        lambda x: jnp.asarray(random.standard_normal(x.shape) * 0.3, jnp.float32), shapes
+    )
+    batch = jax.tree.map(jnp.asarray, batch_of(pictures))
+    text = batch["text"]
+    model = language.with_hook(PARTS.language)
+    table = routing_table(model, trainable["language"], trainable["modality"]["embedding"])
+    shown = None
+    if pictures:
+        shown = task.image_tokens(trainable, trainable["vision"], frozen, batch["image"])
+        shown = jnp.repeat(shown, 2, axis=0)
+    words = embed(model.module, model.params, text["input_ids"][:, 1:6])
+    laid = np.asarray(assemble(words, shown, text["image_slot"][:, 1:6], None))
+    adapters = bind(trainable["language"], table, int(pictures))
+    said = np.stack(
+        [g.token_ids for g in generate(model, list(laid), 3, stop_token_ids=(), adapters=adapters)]
+    )
+    plain = generate(language, list(laid), 3, stop_token_ids=())
+    assert (said != np.stack([g.token_ids for g in plain])).any()
+
+    exact = jax.jit(task.functions()["exact"])
+    everything = np.ones((4, 3), np.float32)
+
+    def asked(answers: np.ndarray, weights: np.ndarray) -> list[bool]:
+        ids = np.concatenate([text["input_ids"][:, :6], answers], axis=1)
+        own = {**text, "input_ids": ids, "labels": answers, "weights": weights}
+        own = jax.tree.map(jnp.asarray, own)
+        return exact(trainable, frozen, {**batch, "text": own}).tolist()
+
+    assert asked(said, everything) == [True] * 4
+    other = said.copy()
+    other[np.arange(3), np.arange(3)] = (other[np.arange(3), np.arange(3)] + 1) % 50
+    assert asked(other, everything) == [False] * 3 + [True]
+    shorter = everything.copy()
+    shorter[2, 2] = 0  # the third row's wrong token is padding now
+    assert asked(other, shorter) == [False, False, True, True]
 
 
 def test_text_alone_runs_no_vision_transformer(towers):
