@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mmjax
 from mmjax import study, use
+from mmjax.data import easy_vqa
 from mmjax.errors import DataError, MmjaxError
+from mmjax.evals.vqa import accuracies
 from mmjax.recipe import resolve
 from mmjax.results import Results
 from tests.run.conftest import changed, draw
@@ -30,9 +33,13 @@ def write_side(folder: Path, side: str, count: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, write_folder) -> Path:
+def world(tmp_path_factory, write_folder, golden) -> Path:
+    """Models that know the answers, of which the language model can learn to be sure of one."""
     folder = tmp_path_factory.mktemp("instruct")
-    write_folder(folder / "language", "llama_tiny")
+    head = {"lm_head.weight": 5 * golden("llama_tiny")["tensor:lm_head.weight"]}
+    tokenizer = write_folder(folder / "language", "llama_tiny", tensors=head) / "tokenizer.json"
+    words = tokenizer.read_text().replace('"w48"', '"yes"').replace('"w49"', '"no"')
+    tokenizer.write_text(words)
     write_folder(folder / "image", "dinov2_tiny")
     for side, count in (("train", 14), ("test", 4)):
         write_side(folder / "vqa", side, count)
@@ -50,10 +57,10 @@ def recipe(world) -> dict[str, Any]:
             "language": {"source": str(world / "language")},
         },
         "questions": {"source": f"easy_vqa:{world / 'vqa'}", "val_pictures": 2, "per_picture": 2},
-        "instruct": {"rank": 4, "taps": 2, "hidden": 8},
-        "optim": {"lr": 3e-2, "warmup_steps": 2},
+        "instruct": {"rank": 4, "taps": 2, "hidden": 8, "temperature": 1.0},
+        "optim": {"lr": 5e-2, "warmup_steps": 2},
         "train": {
-            **{"steps": 6, "batch_size": 16, "accumulate": 2, "eval_every": 3, "save_every": 3},
+            **{"steps": 40, "batch_size": 16, "accumulate": 2, "eval_every": 20, "save_every": 20},
             **{"log_every": 1, "select": "vqa_acc", "cache_features": False},
         },
         "variants": {"lora": {"instruct": {"adapter": "lora", "visual": False}}},
@@ -67,6 +74,12 @@ def finished(recipe, tmp_path_factory) -> Path:
     return workdir
 
 
+def losses_of(folder: Path) -> list[float]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [r["loss"] for r in map(json.loads, lines) if "loss" in r]
+
+
+@pytest.mark.slow
 def test_every_system_is_measured(finished):
     results = Results.load(finished / "results.json")
     assert list(results.systems) == ["majority", "question", "blank", "lora", "adapted"]
@@ -83,13 +96,14 @@ def test_every_system_is_measured(finished):
     assert "val/vqa_acc" in page
 
 
+@pytest.mark.slow
 def test_the_loss_falls(finished):
-    lines = (finished / "seed_0" / "instruct" / "metrics.jsonl").read_text().splitlines()
-    losses = [r["loss"] for r in map(json.loads, lines) if "loss" in r]
-    assert len(losses) == 6
-    assert losses[-1] < losses[0]
+    losses = losses_of(finished / "seed_0" / "instruct")
+    assert len(losses) == 40
+    assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_small_and_named(finished):
     params = (finished / "seed_0" / "instruct" / "params.txt").read_text()
     for part in ("language/router/kernel", "vision/up/kernel", "modality/embedding", "projection"):
@@ -98,15 +112,23 @@ def test_what_is_trained_is_small_and_named(finished):
     assert "modality" not in (finished / "seed_0" / "lora" / "params.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_adapter_answers_as_it_was_measured(finished, world):
     """Greedy decoding word by word, without the modality token, finds what `exact` counted."""
     adapted = mmjax.load_adapter(finished)
-    rows = json.loads((world / "vqa" / "test" / "questions.json").read_text())
-    images = [world / "vqa" / "test" / "images" / f"{picture}.png" for _, _, picture in rows]
-    found = adapted.answer([question for question, _, _ in rows], images, max_new_tokens=4)
-    right = [one.text.strip() == answer for one, (_, answer, _) in zip(found, rows, strict=True)]
-    measured = Results.load(finished / "results.json").systems["adapted"]["vqa_acc"][0]
-    assert np.mean(right) == pytest.approx(measured)
+    measured = Results.load(finished / "results.json").systems
+    asked = easy_vqa.load(f"easy_vqa:{world / 'vqa'}", "test")
+    images = [asked.pictures[q.picture] for q in asked.questions]
+    white = [Image.new("RGB", (64, 64), "white")] * len(images)
+    for system, shown in (("adapted", images), ("blank", white)):
+        found = adapted.answer([q.text for q in asked.questions], shown, max_new_tokens=4)
+        right = [
+            one.finished and one.text.strip() == q.answer
+            for one, q in zip(found, asked.questions, strict=True)
+        ]
+        values = {metric: mean for metric, (mean,) in measured[system].items()}
+        assert accuracies(np.array(right), asked.questions) == pytest.approx(values)
+    assert 0 < measured["adapted"]["vqa_acc"][0] < 1  # or nothing would have been compared
     assert len(adapted.answer(["w5 w6"], max_new_tokens=2)) == 1  # about no picture
     with pytest.raises(MmjaxError, match="1 pictures for 2 questions"):
         adapted.answer(["w5", "w6"], images[:1])
@@ -114,6 +136,7 @@ def test_the_adapter_answers_as_it_was_measured(finished, world):
         adapted.answer(["w5 " * 99], images[:1])
 
 
+@pytest.mark.slow
 def test_exported_it_answers_the_same(finished, recipe, world, tmp_path):
     use.export(study.plan(resolve(recipe), finished), tmp_path)
     images = [world / "vqa" / "test" / "images" / f"{i}.png" for i in range(3)]
@@ -129,14 +152,15 @@ def test_a_stopped_run_ends_with_the_same_bits(finished, recipe, tmp_path):
     (workdir / "results.json").unlink()
     folder = workdir / "seed_0" / "instruct"
     (folder / "done.json").unlink()
-    shutil.rmtree(folder / "checkpoints" / "6")
+    shutil.rmtree(folder / "checkpoints" / "40")
     study.run(resolve(recipe), recipe, workdir, "test")
-    for stage in ("lora", "instruct"):
-        cards = [
-            json.loads((f / "seed_0" / stage / "adapter" / "adapter_card.json").read_text())
-            for f in (finished, workdir)
-        ]
-        assert cards[0]["trainable"] == cards[1]["trainable"]
+    one, other = (f / "seed_0" / "instruct" for f in (finished, workdir))
+    assert losses_of(one) == losses_of(other)  # to the last digit, those after the stop too
+    cards = [json.loads((f / "adapter" / "adapter_card.json").read_text()) for f in (one, other)]
+    assert cards[0]["trainable"] == cards[1]["trainable"]
+    assert Results.load(workdir / "results.json").systems == (
+        Results.load(finished / "results.json").systems
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,8 +203,6 @@ def test_encoders_of_the_wrong_kind_are_refused(recipe, world, write_folder, tmp
     ],
 )
 def test_damaged_questions_are_named(damage, message, world, tmp_path):
-    from mmjax.data import easy_vqa
-
     folder = shutil.copytree(world / "vqa", tmp_path / "vqa")
     damage(folder / "test")
     with pytest.raises(DataError, match=message):
