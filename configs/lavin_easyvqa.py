@@ -1,7 +1,7 @@
 """LaVIN in small: SmolLM2 learns to answer questions about pictures that DINOv2 sees.
 
-  python -m mmjax.main --config configs/lavin_easyvqa.py           # sized for 30 minutes on 2 cores
-  python -m mmjax.main --config configs/lavin_easyvqa.py:tiny      # the same in about 2 minutes
+  python -m mmjax.main --config configs/lavin_easyvqa.py           # half an hour or so, not timed
+  python -m mmjax.main --config configs/lavin_easyvqa.py:tiny      # the same in a minute or two
   python -m mmjax.main --config configs/lavin_easyvqa.py:full      # for a GPU, or a night
 
 Routed adapters in every layer of both frozen models, a projection of six class tokens and a
