@@ -8,9 +8,10 @@ from jax.sharding import Mesh
 
 from mmjax import sharding
 from mmjax.checkpoint import load_adapter_params
+from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.recipe import build
-from mmjax.spec import Stage
+from mmjax.spec import EncoderSpec, Stage
 from mmjax.tasks import Task, Tower, make_task
 from mmjax.trees import PyTree
 
@@ -61,3 +62,26 @@ def load_base_of(
             "on; train the adapter again, or put its own base back"
         )
     return found
+
+
+def check_encoder(
+    library: Library,
+    card: Mapping[str, Any],
+    role: str,
+    spec: EncoderSpec,
+    allow_other: bool,
+    folder: Path,
+) -> None:
+    """Refuses an encoder that an adapter was not trained on.
+
+    Raises:
+      MmjaxError: its weights or its preprocessing are not those of the card.
+    """
+    found, saved = library.identity(spec), card["encoders"][role]
+    for part in ("fingerprint", "preprocess_fingerprint"):
+        if found[part] != saved[part] and not allow_other:
+            raise MmjaxError(
+                f"{folder} was trained on another {role} encoder: the {part} of "
+                f"{spec.source} is {found[part][:12]}, the card says {saved[part][:12]}; give "
+                "the same weights, or accept these with allow_other_encoder=True"
+            )

@@ -141,7 +141,7 @@ _TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "chec
 _TOP |= {"benchmarks"}
 EVALS = ("retrieval", "zeroshot", "classification")
 # Tasks that need no base; prompts take towers that share a space already, such as CLIP's.
-_ALONE = ("contrastive", "pretrained", "projection", "prompts")
+_ALONE = ("contrastive", "pretrained", "projection", "prompts", "instruct")
 
 
 def resolve(config: Mapping[str, Any]) -> Recipe:
@@ -169,7 +169,7 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
         nested["encoders"] = _with_towers(nested.get("encoders", {}))
         stages.append(build(Stage, {**nested, "name": "base"}, "base"))
         base = None
-    if main.task == "projection":
+    if main.task in ("projection", "instruct"):
         check(base is None and not stages, "base", config.get("base"), "None for this task")
     if main.task not in _ALONE and base is None and not stages:
         raise MmjaxError(
@@ -184,7 +184,9 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
     languages = tuple(config.get("languages", ("zh", "en")))
     check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
-    known = {"projection": ("probe",), "prompts": ("fewshot",)}.get(main.task, EVALS)
+    known = {"projection": ("probe",), "prompts": ("fewshot",), "instruct": ("vqa",)}.get(
+        main.task, EVALS
+    )
     evals = tuple(config.get("evals", known[:2]))
     for name in evals:
         check(name in known, "evals", name, f"one of {list(known)}")

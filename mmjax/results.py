@@ -25,6 +25,8 @@ from mmjax.fewshot_tables import (
     protocol_of,
 )
 from mmjax.galleries import galleries, hard_samples
+from mmjax.instruct_results import answer_tables, headline, measure_answers
+from mmjax.instruct_results import describe as describe_instruct
 from mmjax.projection_tables import projection_headline, projection_tables
 from mmjax.recipe import Recipe
 from mmjax.report import Component, Curve, Report, Table
@@ -33,6 +35,7 @@ from mmjax.train import DONE, Run, load_trained
 from mmjax.writer import METRICS_FILE, read_metrics, series, write_atomic
 
 RECALLS = ("R@1", "R@5", "R@10", "mR")
+ANSWERS = ("val/vqa_acc", "val/vqa_yes_no", "val/vqa_other")
 
 
 def numbers(counts: Sequence[int]) -> str:
@@ -65,6 +68,7 @@ class Results:
       shares: system -> share of the domain's training pairs that it read; for `domain` alone.
       probes: whether the metrics are those of probes; for `projection` alone.
       protocol: system -> shots and half of the classes that it read; for `prompts` alone.
+      routing: [seed][layer][modality] weight of the first expert; for `instruct` with a router.
     """
 
     recipe: str
@@ -79,11 +83,17 @@ class Results:
     shares: Mapping[str, float] = field(default_factory=dict)
     probes: bool = False
     protocol: Mapping[str, Mapping[str, int | str]] = field(default_factory=dict)
+    routing: Sequence[Sequence[Sequence[float]]] = ()
 
     @property
     def grid(self) -> Grid:
         """Figures by method and shots, for `prompts`."""
         return Grid(self.systems, self.labels, self.protocol)
+
+    @property
+    def answers(self) -> bool:
+        """Whether questions were answered, not pictures found."""
+        return "questions" in self.counts
 
     @property
     def tables(self) -> list[Table]:
@@ -92,6 +102,8 @@ class Results:
             return projection_tables(self.systems, self.labels, self.counts)
         if self.protocol:
             return fewshot_tables(self.grid, self.counts)
+        if self.answers:
+            return answer_tables(self.systems, self.labels, self.counts, self.routing)
         if self.shares:
             return domain_tables(self.systems, self.labels, self.shares, self.counts)
         tested = sorted(set(self.counts["test"]))
@@ -174,6 +186,8 @@ class Results:
             return projection_headline(self.systems)
         if self.protocol:
             return fewshot_headline(self.grid)
+        if self.answers:
+            return headline(self.systems)
         adapted = self.systems["adapted"]
         lines = []
         if self.shares:
@@ -227,6 +241,8 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     Returns:
       All figures.
     """
+    if recipe.main.task == "instruct":
+        return _measure_answers(runs, recipe, library)
     source, target = recipe.languages
     found: dict[str, dict[str, list[float]]] = {}
     counts: dict[str, list[int]] = {"train": [], "val": [], "test": []}
@@ -314,6 +330,21 @@ def _asked(system: System) -> dict[str, int]:
     return found
 
 
+def _measure_answers(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+    systems, counts, timings, routing = measure_answers(runs, recipe, library)
+    labels = {
+        "majority": "commonest answer",
+        "question": "commonest answer to the same question",
+        "blank": "adapted, blank picture",
+        **{s.name: describe_instruct(s) for s in recipe.stages},
+        "adapted": describe_instruct(recipe.main),
+    }
+    labels = {name: labels[name] for name in systems}
+    return Results(
+        recipe.name, systems, labels, list(recipe.seeds), counts, timings, routing=routing
+    )
+
+
 def describe(stage: Stage) -> str:
     """What a `domain` stage trains, in a few words."""
     w, c = stage.weighting, stage.continual
@@ -374,8 +405,8 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
         headline=tuple(results.headline()),
         tables=tuple(results.tables),
         curves=drawn,
-        galleries=tuple(galleries(main, recipe, library)),
-        hard_samples=hard_samples(main, recipe, library),
+        galleries=() if results.answers else tuple(galleries(main, recipe, library)),
+        hard_samples=None if results.answers else hard_samples(main, recipe, library),
         components=tuple(components(main, library)),
         timings=results.timings,
         peak_memory_bytes=results.peak_memory_bytes,
@@ -388,7 +419,7 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
 def notes_on_data(recipe: Recipe, library: Library) -> list[str]:
     """Whose pictures these are, and which texts were cut."""
     notes = []
-    if recipe.main.pairs.source == "emoji":
+    if recipe.main.pairs.source == "emoji" and recipe.main.task != "instruct":
         notes.append("Emoji pictures: OpenMoji (openmoji.org), CC BY-SA 4.0; names: Unicode CLDR.")
     for role, (cut, total, kept) in library.truncated.items():
         if cut:
@@ -404,6 +435,11 @@ def _summary(results: Results, recipe: Recipe) -> str:
         return (
             "A frozen dual encoder learns classes from few pictures each. Prompts in its text "
             "tower, or over its cached texts, stand beside what they are usually compared with."
+        )
+    if results.answers:
+        return (
+            "A frozen language model answers questions about what a frozen vision transformer "
+            "sees, through small trained adapters."
         )
     if results.shares:
         return (
@@ -439,7 +475,7 @@ def curves(runs: Sequence[Run]) -> Iterator[Curve]:
     """Losses and validation values of runs, step by step."""
     for run in (r for r in runs if r.stage.task != "pretrained"):
         records = read_metrics(run.folder / METRICS_FILE)
-        for metric in ("loss", "val/mR", "val/t2t_mR", "val/general_mR", "val/knn_acc"):
+        for metric in ("loss", "val/mR", "val/t2t_mR", "val/general_mR", "val/knn_acc", *ANSWERS):
             steps, values = series(records, metric)
             if steps:
                 yield Curve(f"{run.stage.name}/seed {run.seed}", metric, steps, values)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from mmjax.errors import MmjaxError
 from mmjax.fewshot_spec import FewShotSpec, PromptSpec
+from mmjax.instruct_spec import InstructSpec, QuestionsSpec
 
 
 def check(condition: bool, where: str, value: object, expected: str) -> None:
@@ -314,6 +315,7 @@ class TrainSpec:
     Attributes:
       steps: optimizer steps.
       batch_size: examples a step, over all devices and processes.
+      accumulate: parts that a batch is cut into to save memory; `instruct` only.
       eval_every: steps between validations (also after the last step).
       patience: validations without a better value before the run stops early; 0 never stops.
       save_every: steps between checkpoints (also after the last step).
@@ -325,12 +327,13 @@ class TrainSpec:
 
     steps: int = 300
     batch_size: int = 512
+    accumulate: int = 1
     eval_every: int = 50
     patience: int = 0
     save_every: int = 100
     keep: int = 2
     log_every: int = 10
-    select: Literal["mR", "t2t_mR", "t2i_mR", "cosine_to_base", "knn_acc", "none"] = "mR"
+    select: Literal["mR", "t2t_mR", "t2i_mR", "cosine_to_base", "knn_acc", "vqa_acc", "none"] = "mR"
     cache_features: bool = True
 
 
@@ -351,14 +354,17 @@ class Stage:
       task: `contrastive` (two heads over frozen towers), `pretrained` (two frozen towers that share
         a space already, such as CLIP's: nothing is trained), `language` (the language adapter),
         `domain` (residual adapters on a dual encoder that one of the others made), `projection`
-        (small projectors trained on labels) or `prompts` (few-shot classification with a dual
-        encoder).
+        (small projectors trained on labels), `prompts` (few-shot classification with a dual
+        encoder) or `instruct` (adapters that let a language model answer about pictures).
       encoders: role -> encoder. Roles: `image`, `text` and, for `language` and for a `domain` on
-        top of one, `foreign`; `projection` takes any of the first two.
+        top of one, `foreign`; `projection` takes any of the first two, `instruct` `image` and
+        `language`.
     """
 
     name: str
-    task: Literal["contrastive", "pretrained", "language", "domain", "projection", "prompts"]
+    task: Literal[
+        "contrastive", "pretrained", "language", "domain", "projection", "prompts", "instruct"
+    ]
     encoders: dict[str, EncoderSpec]
     pairs: PairsSpec = field(default_factory=PairsSpec)
     parallel: ParallelSpec = field(default_factory=ParallelSpec)
@@ -371,6 +377,8 @@ class Stage:
     projection: ProjectionSpec = field(default_factory=ProjectionSpec)
     prompts: PromptSpec = field(default_factory=PromptSpec)
     fewshot: FewShotSpec = field(default_factory=FewShotSpec)
+    questions: QuestionsSpec = field(default_factory=QuestionsSpec)
+    instruct: InstructSpec = field(default_factory=InstructSpec)
     loss: LossSpec = field(default_factory=LossSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
@@ -390,6 +398,7 @@ class Stage:
             "domain": (joined, adapted),
             "projection": (joined, {"image"}, {"text"}),
             "prompts": (joined,),
+            "instruct": ({"image", "language"},),
         }[self.task]
         check(
             set(self.encoders) in roles,
@@ -450,11 +459,25 @@ class Stage:
         self._check_pairs()
         self._check_domain()
         self._check_projection()
+        self._check_instruct()
         if self.task == "prompts":
             check(t.select == "none", "train.select", t.select, "'none': no item chooses the step")
             check(t.cache_features, "train.cache_features", t.cache_features, "True for this task")
             output = self.encoders["text"].output
             check(output == "pooled", "encoders.text.output", output, "'pooled' for this task")
+
+    def _check_instruct(self) -> None:
+        t, each = self.train, self.questions.per_picture
+        if self.task != "instruct":
+            check(t.accumulate == 1, "train.accumulate", t.accumulate, "1 for this task")
+            check(t.select != "vqa_acc", "train.select", t.select, "another one for this task")
+            return
+        check(t.accumulate >= 1, "train.accumulate", t.accumulate, "at least 1")
+        check(t.select in ("vqa_acc", "none"), "train.select", t.select, "'vqa_acc' or 'none' here")
+        check(not t.cache_features, "train.cache_features", True, "False for this task")
+        expected = f"a multiple of {t.accumulate * each}: accumulate x questions.per_picture"
+        good = t.batch_size % (t.accumulate * each) == 0
+        check(good, "train.batch_size", t.batch_size, expected)
 
     def _check_pairs(self) -> None:
         sides, held = self.pairs.sides, self.parallel.val_pairs

@@ -6,16 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Key
 
 from mmjax.metrics import Mean, Metrics
 from mmjax.state import TrainState
-from mmjax.tasks.base import Batch, Task
+from mmjax.tasks.base import Batch, Task, Weighted
 from mmjax.trees import PyTree
 
 TrainStep = Callable[[TrainState, PyTree, Batch], tuple[TrainState, Metrics]]
 
 
-def make_train_step(task: Task, tx: optax.GradientTransformation, **jit_options: Any) -> TrainStep:
+def make_train_step(
+    task: Task, tx: optax.GradientTransformation, accumulate: int = 1, **jit_options: Any
+) -> TrainStep:
     """Compiles one optimizer step of a task.
 
     The frozen tree is an argument: it is never differentiated, donated or returned. The state is
@@ -24,18 +27,22 @@ def make_train_step(task: Task, tx: optax.GradientTransformation, **jit_options:
     Args:
       task: gives the loss.
       tx: the optimizer over the trainable tree.
+      accumulate: micro-batches that a batch is cut into, one after the other, to save memory; the
+        gradient is that of the whole batch, as each is weighted by what its loss is a mean over.
       **jit_options: passed to `jax.jit` (shardings).
 
     Returns:
       (state, frozen, batch) -> (state, metrics). Metrics hold the task's own, `grad_norm` of the
       trainable tree and `loss`.
     """
+    gradient: Callable[..., Any] = jax.value_and_grad(task.loss, has_aux=True)
+    if accumulate > 1:
+        assert isinstance(task, Weighted)
+        gradient = _accumulated(task, gradient, accumulate)
 
     def train_step(state: TrainState, frozen: PyTree, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
-        (loss, metrics), grads = jax.value_and_grad(task.loss, has_aux=True)(
-            state.trainable, frozen, batch, key
-        )
+        (loss, metrics), grads = gradient(state.trainable, frozen, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
         one = jnp.ones((), jnp.float32)
         metrics = metrics | {
@@ -46,3 +53,31 @@ def make_train_step(task: Task, tx: optax.GradientTransformation, **jit_options:
         return TrainState(state.step + 1, trainable, opt_state, state.key_data), metrics
 
     return jax.jit(train_step, donate_argnums=0, **jit_options)
+
+
+def _accumulated(
+    task: Weighted, gradient: Callable[..., Any], count: int
+) -> Callable[[PyTree, PyTree, Batch, Key[Array, ""]], Any]:
+    """`gradient` over micro-batches: sums of weighted parts, divided once."""
+
+    def run(
+        trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[tuple[Float[Array, ""], Metrics], PyTree]:
+        parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), dict(batch))
+
+        def one(sums: PyTree, part: tuple[Batch, Key[Array, ""]]) -> tuple[PyTree, Metrics]:
+            (loss, metrics), grads = gradient(trainable, frozen, *part)
+            weight = task.weight(part[0])
+            # A micro-batch of padding alone has no mean; it weighs nothing.
+            scaled = jax.tree.map(lambda x: jnp.where(weight > 0, x * weight, 0), (loss, grads))
+            return jax.tree.map(jnp.add, sums, (*scaled, weight)), metrics
+
+        zero = jnp.zeros((), jnp.float32)
+        start = (zero, jax.tree.map(jnp.zeros_like, trainable), zero)
+        (loss, grads, weight), metrics = jax.lax.scan(
+            one, start, (parts, jax.random.split(key, count))
+        )
+        loss, grads = jax.tree.map(lambda x: x / weight, (loss, grads))
+        return (loss, jax.tree.map(lambda x: x.sum(0), metrics)), grads
+
+    return run

@@ -20,11 +20,11 @@ from mmjax.base import load_base
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
 from mmjax.data.labelled import prepare_labelled
 from mmjax.data.library import Library
-from mmjax.data.pipeline import Phase, examples, train_batches
-from mmjax.data.prepare import Answers, StageData, System, prepare
+from mmjax.data.pipeline import Phase, train_batches
+from mmjax.data.prepare import Answers, System, prepare
+from mmjax.data.vqa_questions import QuestionSet, prepare_questions
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
-from mmjax.evals.functions import Published
 from mmjax.evals.probe import LabelledSet, NearestNeighbours
 from mmjax.losses.consolidation import Prior, fisher_diagonal
 from mmjax.progress import track
@@ -33,7 +33,7 @@ from mmjax.rng import key_for, seed_for
 from mmjax.spec import Stage
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.tasks import Continual, Task, make_task
+from mmjax.tasks import Continual, Task, make_instruct, make_task
 from mmjax.trees import PyTree
 from mmjax.writer import MetricsWriter, write_atomic
 
@@ -74,7 +74,7 @@ class Assembly:
     """A run's task with everything frozen under it."""
 
     task: Task
-    data: StageData
+    data: Any  # StageData, or InstructData, which trains and asks alike
     frozen: PyTree
     base: Mapping[str, Any] | None  # card of the base
 
@@ -93,6 +93,8 @@ def assemble(run: Run, library: Library) -> Assembly:
         folder = run.base.adapter if run.base is not None else None
         language = run.recipe.languages[1]
         return Assembly(*fewshot.assemble(run.stage, run.seed, language, folder, library))
+    if run.stage.task == "instruct":
+        return _assemble_instruct(run, library)
     below = run.base.stage if run.base is not None else None
     if run.stage.task == "projection":
         data = prepare_labelled(run.stage, run.recipe, run.seed, library)
@@ -108,6 +110,14 @@ def assemble(run: Run, library: Library) -> Assembly:
             frozen[role] = library.encoder(spec).params
     task = make_task(run.stage, data.towers, base_task, library.mesh)
     return Assembly(task, data, frozen, base_card)
+
+
+def _assemble_instruct(run: Run, library: Library) -> Assembly:
+    roles = ("language", "image")
+    language, vision = (library.encoder(run.stage.encoders[role]) for role in roles)
+    task = make_instruct(run.stage, language, vision)
+    data = prepare_questions(run.stage, run.seed, library, task.parts.routed)
+    return Assembly(task, data, {"language": language.params, "image": vision.params}, None)
 
 
 def load_trained(run: Run, library: Library) -> tuple[Assembly, PyTree]:
@@ -142,17 +152,15 @@ def train(run: Run, library: Library) -> None:
     task, data, frozen = assembly.task, assembly.data, assembly.frozen
     assert data.val is not None
     key = key_for(run.seed, stage.name)
-    example = sharding.place_batch(examples(data.phases[0], spec.batch_size, run.seed), mesh)
+    example = sharding.place_batch(data.example(spec.batch_size, run.seed), mesh)
     trainable = jax.jit(task.init)(jax.random.fold_in(key, 0), frozen, example)
     if data.prior is not None:
         frozen["prior"] = prior_of(run, task, trainable, frozen, data.prior, mesh)
     tx, schedule = optim.make_optimizer(stage.optim, trainable, spec.steps)
     state = sharding.place(create(trainable, tx, jax.random.fold_in(key, 1)), mesh)
-    batches = train_batches(
-        data.phases, spec.steps, spec.batch_size, seed_for(run.seed, stage.name, "data")
-    )
-    train_step = make_train_step(task, tx)
-    published = Published(task, mesh)
+    batches = data.batches(spec.steps, spec.batch_size, seed_for(run.seed, stage.name, "data"))
+    train_step = make_train_step(task, tx, spec.accumulate)
+    published = data.publish(task, mesh)
     evaluators = validators(stage, data.val)
     card = make_card(run, library, assembly)
 
@@ -241,11 +249,11 @@ def adopt(run: Run, library: Library) -> None:
     write_atomic(run.folder / DONE, json.dumps({"steps": 0, "seconds": 0.0}, indent=2) + "\n")
 
 
-def validators(stage: Stage, val: Answers | LabelledSet) -> list[Evaluator]:
+def validators(stage: Stage, val: Answers | LabelledSet | QuestionSet) -> list[Evaluator]:
     """What is measured on the validation items while training; few-shot runs look at nothing."""
     if stage.task == "projection":
         return [NearestNeighbours()]
-    if stage.task == "prompts":
+    if stage.task in ("prompts", "instruct"):  # questions are simply answered
         return []
     assert isinstance(val, System)
     found: list[Evaluator] = [Retrieval()] if len(val.data.images) else []

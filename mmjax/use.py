@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mmjax import fewshot, sharding
-from mmjax.base import load_base_of, stage_of
+from mmjax.answering import Answering
+from mmjax.base import check_encoder, load_base_of, stage_of
 from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
 from mmjax.data.library import Library
 from mmjax.data.tables import FeatureTable, PatchTable, Table, table_of
@@ -19,7 +20,6 @@ from mmjax.encoders.image_preprocess import ImageLike, open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import View
 from mmjax.evals.functions import Published
-from mmjax.spec import EncoderSpec
 from mmjax.tasks import Tower, make_task
 from mmjax.train import Run
 
@@ -68,7 +68,7 @@ class Adapted:
         self._specs = dict(stage.encoders)
         self._views = stage.pairs.views
         for role, spec in self._specs.items():
-            self._check(role, spec, allow_other_encoder, folder)
+            check_encoder(self._library, self.card, role, spec, allow_other_encoder, folder)
         towers = {
             role: Tower(role, self._library.encoder(spec).width(spec.output))
             for role, spec in self._specs.items()
@@ -87,16 +87,6 @@ class Adapted:
         else:
             task = make_task(stage, towers, base, self._mesh)
             self._functions = Published(task, self._mesh).bind(trainable, frozen)
-
-    def _check(self, role: str, spec: EncoderSpec, allow_other: bool, folder: Path) -> None:
-        found, saved = self._library.identity(spec), self.card["encoders"][role]
-        for part in ("fingerprint", "preprocess_fingerprint"):
-            if found[part] != saved[part] and not allow_other:
-                raise MmjaxError(
-                    f"{folder} was trained on another {role} encoder: the {part} of "
-                    f"{spec.source} is {found[part][:12]}, the card says {saved[part][:12]}; give "
-                    "the same weights, or accept these with allow_other_encoder=True"
-                )
 
     def _embed(self, role: str, function: str, items: Sequence[Any]) -> Float[np.ndarray, "n d"]:
         if function not in self._functions:
@@ -219,7 +209,7 @@ class Adapted:
 
 def load_adapter(
     path: str | Path, seed: int | None = None, allow_other_encoder: bool = False
-) -> Adapted:
+) -> Any:
     """Loads a trained adapter and the frozen encoders that its card names.
 
     Args:
@@ -228,12 +218,16 @@ def load_adapter(
       allow_other_encoder: accept encoders whose fingerprints differ from the card's.
 
     Returns:
-      Something that embeds texts and pictures, and searches.
+      `Adapted`, which embeds texts and pictures and searches; of the `instruct` task
+      `mmjax.answering.Answering`, which answers questions.
 
     Raises:
       MmjaxError: no adapter there, a damaged one, or other encoders than it was trained on.
     """
-    return Adapted(find_adapter(Path(path), seed), allow_other_encoder)
+    folder = find_adapter(Path(path), seed)
+    if read_card(folder)["stage"]["task"] == "instruct":
+        return Answering(folder, allow_other_encoder)
+    return Adapted(folder, allow_other_encoder)
 
 
 def export(runs: Sequence[Run], folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from mmjax import assets
-from mmjax.data import feature_cache, tables
+from mmjax.data import easy_vqa, feature_cache, tables
 from mmjax.data.pipeline import Choices
 from mmjax.data.records import Corpus, Item, Pair, load_corpus, load_parallel
 from mmjax.data.splits import Split, split_by_class, split_by_family, split_folds
@@ -134,6 +134,7 @@ class Library:
         # role -> (texts cut, texts, tokens kept): for the report.
         self.truncated: dict[str, tuple[int, int, int]] = {}
         self._parallel: dict[tuple[str, int], list[Pair]] = {}
+        self._questions: dict[tuple[str, str], easy_vqa.Questions] = {}
 
     def encoder(self, spec: EncoderSpec) -> Encoder:
         """The frozen encoder of a spec, loaded on first use."""
@@ -185,6 +186,12 @@ class Library:
             self._corpora[key] = load_corpus(spec, self.languages)
         return self._corpora[key]
 
+    def questions(self, source: str, side: str) -> easy_vqa.Questions:
+        """Questions about pictures."""
+        if (source, side) not in self._questions:
+            self._questions[source, side] = easy_vqa.load(source, side)
+        return self._questions[source, side]
+
     def parallel(self, source: str, limit: int) -> list[Pair]:
         """Parallel text other than captions."""
         if (source, limit) not in self._parallel:
@@ -197,6 +204,10 @@ class Library:
         Raises:
           MmjaxError: what `load_corpus`, `split` and `load_parallel` say.
         """
+        if stage.task == "instruct":
+            for side in ("train", "test"):
+                self.questions(stage.questions.source, side)
+            return
         self.split(stage.pairs, 0, stage.task == "domain")
         if stage.task == "language":
             self.held_out(stage, 0)

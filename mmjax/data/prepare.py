@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import grain
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int
 
 from mmjax.data.library import (
@@ -15,16 +17,17 @@ from mmjax.data.library import (
     captions_of,
     names_and_captions,
 )
-from mmjax.data.pipeline import Choices, Phase, Shared
+from mmjax.data.pipeline import Choices, Phase, Shared, examples, train_batches
 from mmjax.data.questions import Benchmarks, asked_texts, benchmarks, eval_set, text_set
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
 from mmjax.errors import MmjaxError
 from mmjax.evals import EvalSet, Evaluator, Functions, Retrieval, ZeroShot
+from mmjax.evals.functions import Published
 from mmjax.evals.probe import LabelledSet
 from mmjax.recipe import Recipe
 from mmjax.spec import PairsSpec, Stage
-from mmjax.tasks import Tower
+from mmjax.tasks import Task, Tower
 from mmjax.tasks.base import GENERAL
 
 
@@ -122,6 +125,18 @@ class StageData:
     prior: Phase | None = None
     train: EvalSet | None = None
     classes: tuple[str, ...] = ()
+
+    def example(self, batch_size: int, seed: int) -> dict[str, Any]:
+        """This process's share of a batch for data-dependent initial values."""
+        return examples(self.phases[0], batch_size, seed)
+
+    def batches(self, steps: int, batch_size: int, seed: int) -> grain.DatasetIterator:
+        """A checkpointable iterator of this process's share of every batch."""
+        return train_batches(self.phases, steps, batch_size, seed)
+
+    def publish(self, task: Task, mesh: Mesh) -> Published:
+        """The task's functions, compiled once for all evaluations."""
+        return Published(task, mesh)
 
 
 def prepare(

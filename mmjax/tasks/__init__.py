@@ -1,6 +1,15 @@
 """Tasks: what is trained, on which frozen features, with which objective."""
 
 from mmjax.tasks.base import Batch, Continual, DualEncoder, Inputs, Task, Tower
-from mmjax.tasks.catalog import make_task
+from mmjax.tasks.catalog import make_instruct, make_task
 
-__all__ = ["Batch", "Continual", "DualEncoder", "Inputs", "Task", "Tower", "make_task"]
+__all__ = [
+    "Batch",
+    "Continual",
+    "DualEncoder",
+    "Inputs",
+    "Task",
+    "Tower",
+    "make_instruct",
+    "make_task",
+]

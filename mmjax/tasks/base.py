@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Key
 
@@ -59,8 +59,11 @@ class Task(Protocol):
         """The scalar to minimise, a mean over the global batch, and metrics as sums and counts."""
         ...
 
-    def functions(self) -> Mapping[str, EmbedFn]:
-        """Pure functions for evaluators: name -> (trainable, frozen, inputs) -> unit vectors."""
+    def functions(self) -> Mapping[str, Callable[[PyTree, PyTree, Any], Array]]:
+        """Pure functions for evaluators: name -> (trainable, frozen, inputs) -> rows.
+
+        The rows are unit vectors of what is embedded, or say whether answers are right.
+        """
         ...
 
 
@@ -119,6 +122,15 @@ class TextSpace(DualEncoder, Protocol):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b e"]:
         """One tower's pooled features in the joint space, un-normalised; a key means dropout."""
+        ...
+
+
+@runtime_checkable
+class Weighted(Protocol):
+    """A task whose batches may be cut into micro-batches."""
+
+    def weight(self, batch: Batch) -> Float[Array, ""]:
+        """What the loss of a batch is a mean over: examples, or tokens."""
         ...
 
 

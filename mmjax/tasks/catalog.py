@@ -5,11 +5,20 @@ from collections.abc import Mapping
 
 from jax.sharding import Mesh
 
+from mmjax.adapters.lora import Lora
+from mmjax.adapters.mma import RepAdapter
+from mmjax.adapters.multimodal import Multimodal
+from mmjax.adapters.places import LayerAdapter
+from mmjax.encoders import Encoder
+from mmjax.encoders.llama import Llama
+from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError
+from mmjax.instruct_spec import InstructSpec
 from mmjax.spec import Stage
 from mmjax.tasks.base import DualEncoder, Task, TextSpace, Tower
 from mmjax.tasks.contrastive import ContrastiveTask
 from mmjax.tasks.domain import DomainTask
+from mmjax.tasks.instruct import InstructTask
 from mmjax.tasks.language import LanguageTask
 from mmjax.tasks.pretrained import PretrainedTask
 from mmjax.tasks.projection import ProjectionTask
@@ -75,3 +84,56 @@ def _pretrained(stage: Stage, image: Tower, text: Tower) -> PretrainedTask:
     known = [t.logit_scale for t in (image, text) if t.logit_scale is not None]
     fixed = -math.log(stage.loss.init_temperature)
     return PretrainedTask(image, text, known[0] if known else fixed)
+
+
+def make_instruct(stage: Stage, language: Encoder, vision: Encoder) -> InstructTask:
+    """Builds the task of an `instruct` stage.
+
+    Args:
+      stage: the recipe's stage.
+      language: the frozen language model.
+      vision: the frozen vision transformer.
+
+    Returns:
+      The task.
+
+    Raises:
+      MmjaxError: an encoder of another kind than its role needs.
+    """
+    if not isinstance(language.module, Llama):
+        raise MmjaxError(
+            f"config.encoders.language is {language.name!r}, a {language.family} encoder; the "
+            "instruct task needs a language model that reads text alone"
+        )
+    if not isinstance(vision.module, VisionTransformer):
+        raise MmjaxError(
+            f"config.encoders.image is {vision.name!r}, a {vision.family} encoder; the instruct "
+            "task needs a vision transformer"
+        )
+    spec = stage.instruct
+    parts = Multimodal(
+        adapter_of(spec, "language"),
+        adapter_of(spec, "image") if spec.visual else None,
+        spec.taps,
+        spec.hidden,
+    )
+    parts.tapped(vision.config.num_layers)
+    return InstructTask.of(parts, language.module, vision.module, spec.remat)
+
+
+def adapter_of(spec: InstructSpec, role: str) -> LayerAdapter | None:
+    """The adapter in the layers of one tower."""
+    if spec.adapter == "none":
+        return None
+    if spec.adapter == "lora":
+        targets = spec.targets if role == "language" else ("query", "value")
+        return Lora(spec.rank, spec.alpha, spec.dropout, targets)
+    return RepAdapter(
+        rank=spec.rank,
+        experts=2 if spec.adapter == "routed" else 1,
+        scale=spec.scale,
+        temperature=spec.temperature,
+        dropout=spec.dropout,
+        routing="first_token" if role == "language" else spec.clip_routing,
+        router_weight_dtype=spec.router_weight_dtype,
+    )

@@ -1,0 +1,288 @@
+"""Conversations about pictures as token arrays, in buckets of length, batch by batch."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from jaxtyping import Int
+from tokenizers import Tokenizer
+
+from mmjax.adapters.mma import IMAGE, TEXT
+from mmjax.adapters.multimodal import WORD
+from mmjax.data.tables import Table
+from mmjax.encoders.text_preprocess import bucket
+from mmjax.errors import MmjaxError
+
+_LENGTHS = (16, 24, 32, 48, 64, 96, *(128 << i for i in range(8)))
+_ANSWERS = tuple(1 << i for i in range(14))
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """A piece of a conversation; `learn` says whether its tokens are learned, and an end token."""
+
+    text: str
+    learn: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversation:
+    """Turns about a picture, or about none.
+
+    Attributes:
+      turns: in order; at least one is learned.
+      picture: row of a table of pictures; None for text alone.
+    """
+
+    turns: tuple[Turn, ...]
+    picture: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What stands around the turns.
+
+    Attributes:
+      first: whether column 0 is kept for a modality token.
+      bos: ids that begin every text of this model.
+      image: ids in front of a picture's tokens.
+      text: ids that stand there for text alone.
+      taps: tokens a picture takes.
+      eos: id that ends an answer.
+      max_length: tokens that a row may have.
+    """
+
+    first: bool
+    bos: tuple[int, ...]
+    image: tuple[int, ...]
+    text: tuple[int, ...]
+    taps: int
+    eos: int
+    max_length: int
+
+    @classmethod
+    def of(
+        cls, tokenizer: Tokenizer, eos: Sequence[int], first: bool, taps: int, max_length: int
+    ) -> "Layout":
+        """The layout for a tokenizer, with LaVIN's words before a picture and in its place.
+
+        Raises:
+          MmjaxError: the model has no token that ends a text.
+        """
+        if not eos:
+            raise MmjaxError("this language model names no end token, so answers could not end")
+
+        def plain(text: str) -> tuple[int, ...]:
+            return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+        framed = tokenizer.encode("a").ids
+        bos = tuple(framed[: framed.index(plain("a")[0])])
+        return cls(first, bos, plain("Image: "), plain("Image: N/A"), taps, eos[0], max_length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """One conversation as columns.
+
+    Attributes:
+      ids: int32 [l]; 0 where a modality token or a picture stands.
+      slots: int32 [l]: which of the picture's tokens, or `WORD`.
+      answers: int32 [a], columns of the tokens that are learned.
+      modality: `TEXT` or `IMAGE`.
+    """
+
+    ids: np.ndarray
+    slots: np.ndarray
+    answers: np.ndarray
+    modality: int
+
+
+def encode(
+    conversation: Conversation, tokenizer: Tokenizer, layout: Layout, where: str = "conversation"
+) -> Encoded:
+    """Lays a conversation out: modality, BOS, prefix, picture, turns; an end after each answer.
+
+    Args:
+      conversation: what is said.
+      tokenizer: of the language model.
+      layout: what stands around.
+      where: names the conversation in messages.
+
+    Returns:
+      Its columns.
+
+    Raises:
+      MmjaxError: nothing to learn, an empty answer, or more tokens than a row may have.
+    """
+    picture = conversation.picture is not None
+    ids = [0] * layout.first + [*layout.bos, *(layout.image if picture else layout.text)]
+    slots = [WORD] * len(ids)
+    if picture:
+        ids += [0] * layout.taps
+        slots += range(layout.taps)
+    answers: list[int] = []
+    for turn in conversation.turns:
+        found = tokenizer.encode(turn.text, add_special_tokens=False).ids
+        if turn.learn:
+            if not turn.text.strip():
+                raise MmjaxError(f"{where} has an empty answer; give it a text or leave it out")
+            found = [*found, layout.eos]
+            answers += range(len(ids), len(ids) + len(found))
+        ids += found
+        slots += [WORD] * len(found)
+    if not answers:
+        raise MmjaxError(f"{where} has no answer to learn; mark at least one turn")
+    if len(ids) > layout.max_length:
+        raise MmjaxError(
+            f"{where} takes {len(ids)} tokens; this model reads {layout.max_length}: shorten it"
+        )
+    columns = [np.asarray(x, np.int32) for x in (ids, slots, answers)]
+    return Encoded(columns[0], columns[1], columns[2], IMAGE if picture else TEXT)
+
+
+def collate(
+    rows: Sequence[Encoded | None], length: int, answers: int, first: bool
+) -> dict[str, np.ndarray]:
+    """Pads rows to one shape; a None becomes a row that counts for nothing.
+
+    Args:
+      rows: b rows.
+      length: columns.
+      answers: answer tokens a row.
+      first: whether column 0 holds a modality token, which no other column may see.
+
+    Returns:
+      `input_ids`, `image_slot`, `attention_mask` int32 [b, length]; `columns` (before each answer
+      token) and `labels` int32 [b, answers], `weights` float32 [b, answers]; `modality` int32 [b].
+    """
+    b = len(rows)
+    out = {
+        "input_ids": np.zeros((b, length), np.int32),
+        "image_slot": np.full((b, length), WORD, np.int32),
+        "attention_mask": np.zeros((b, length), np.int32),
+        "columns": np.zeros((b, answers), np.int32),
+        "labels": np.zeros((b, answers), np.int32),
+        "weights": np.zeros((b, answers), np.float32),
+        "modality": np.zeros(b, np.int32),
+    }
+    for i, row in enumerate(rows):
+        if row is None:
+            continue
+        n, a = len(row.ids), len(row.answers)
+        out["input_ids"][i, :n], out["image_slot"][i, :n] = row.ids, row.slots
+        out["attention_mask"][i, int(first) : n] = 1
+        out["columns"][i, :a] = row.answers - 1
+        out["labels"][i, :a] = row.ids[row.answers]
+        out["weights"][i, :a] = 1
+        out["modality"][i] = row.modality
+    return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversations:
+    """Encoded conversations that batches are drawn from.
+
+    A batch is of one bucket of length and of one modality, so that text alone never pays for a
+    picture; `per_picture` rows in a row share a picture, which is encoded once for all of them.
+
+    Attributes:
+      rows: encoded conversations.
+      pictures: each one's row of `table`; -1 for text alone.
+      table: inputs of the vision transformer, or what it said of them.
+      per_picture: rows that share a picture; a picture with fewer questions is filled up with rows
+        that count for nothing.
+      first: whether column 0 holds a modality token.
+    """
+
+    rows: Sequence[Encoded]
+    pictures: Int[np.ndarray, " n"]
+    table: Table
+    per_picture: int
+    first: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @functools.cached_property
+    def buckets(self) -> Mapping[tuple[int, int, bool], Int[np.ndarray, " k"]]:
+        """(columns, answer tokens, with a picture) -> conversations."""
+        found: dict[tuple[int, int, bool], list[int]] = {}
+        for i, row in enumerate(self.rows):
+            shape = bucket(len(row.ids), _LENGTHS), bucket(len(row.answers), _ANSWERS)
+            found.setdefault((*shape, bool(self.pictures[i] >= 0)), []).append(i)
+        return {shape: np.asarray(found[shape]) for shape in sorted(found)}
+
+    def plan(self, batch_size: int, rng: np.random.Generator | None) -> list[list[list[int]]]:
+        """One epoch: batches of groups of conversations.
+
+        Args:
+          batch_size: rows a batch, a multiple of `per_picture`.
+          rng: shuffles; None keeps the order, and the last, incomplete batches too.
+
+        Returns:
+          Batches of groups, a group at most `per_picture` conversations about one picture.
+        """
+        each, batches = self.per_picture, []
+        for (_, _, picture), members in self.buckets.items():
+            order = members if rng is None else rng.permutation(members)
+            heaps: dict[int, list[int]] = {}
+            for i in order:
+                heaps.setdefault(int(self.pictures[i]) if picture else WORD, []).append(int(i))
+            groups = [
+                heap[at : at + each] for heap in heaps.values() for at in range(0, len(heap), each)
+            ]
+            if rng is not None:
+                groups = [groups[i] for i in rng.permutation(len(groups))]
+                # Whole groups first: batches are full but for a few at the end.
+                groups.sort(key=len, reverse=True)
+            size = batch_size // each
+            chunks = [groups[at : at + size] for at in range(0, len(groups), size)]
+            batches += [chunk for chunk in chunks if rng is None or len(chunk) == size]
+        return batches if rng is None else [batches[i] for i in rng.permutation(len(batches))]
+
+    def batch(self, groups: Sequence[Sequence[int]], batch_size: int) -> dict[str, Any]:
+        """This process's share of a batch: {"text": see `collate`, ["image": the pictures']}."""
+        each, size = self.per_picture, batch_size // self.per_picture
+        padded = [*groups, *([[]] * (size - len(groups)))]
+        share = size // jax.process_count()
+        mine = padded[jax.process_index() * share : (jax.process_index() + 1) * share]
+        one = groups[0][0]
+        shape = self._shape_of(one)
+        flat = [
+            self.rows[group[i]] if i < len(group) else None for group in mine for i in range(each)
+        ]
+        found: dict[str, Any] = {"text": collate(flat, *shape, self.first)}
+        if self.pictures[one] >= 0:
+            which = [self.pictures[group[0] if group else one] for group in mine]
+            found["image"] = self.table.gather(np.asarray(which, np.int64))
+        return found
+
+    def _shape_of(self, i: int) -> tuple[int, int]:
+        row = self.rows[i]
+        return bucket(len(row.ids), _LENGTHS), bucket(len(row.answers), _ANSWERS)
+
+    def batches(self, steps: int, batch_size: int, seed: int) -> grain.DatasetIterator:
+        """A checkpointable iterator of batches for training, every epoch in another order.
+
+        Raises:
+          MmjaxError: fewer conversations than one batch in every bucket.
+        """
+        plan = functools.lru_cache(maxsize=2)(
+            lambda epoch: self.plan(batch_size, np.random.default_rng((seed, epoch)))
+        )
+        per_epoch = len(plan(0))
+        if not per_epoch:
+            raise MmjaxError(
+                f"the batch size {batch_size} is larger than what any bucket of length holds; set "
+                "a smaller --config.train.batch_size"
+            )
+
+        def make(step: int) -> dict[str, Any]:
+            return self.batch(plan(step // per_epoch)[step % per_epoch], batch_size)
+
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+        return iter(grain.MapDataset.range(steps).map(make).to_iter_dataset(options))

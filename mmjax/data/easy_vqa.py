@@ -1,0 +1,113 @@
+"""easy-VQA: questions with one-word answers about pictures of one shape."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from mmjax import assets
+from mmjax.data.conversations import Conversation, Turn
+from mmjax.errors import DataError
+
+SOURCE = "easy_vqa"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a picture, and its answer; both as the data set has them."""
+
+    text: str
+    answer: str
+    picture: int
+
+    @property
+    def conversation(self) -> Conversation:
+        """As the language model reads it."""
+        asked = Turn(f"Question: {self.text}\nResponse:")
+        return Conversation((asked, Turn(f" {self.answer}", learn=True)), self.picture)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions of one side, and where the pictures are."""
+
+    questions: tuple[Question, ...]
+    pictures: tuple[Path, ...]
+
+    def of_pictures(self, chosen: Int[np.ndarray, " k"]) -> "Questions":
+        """The questions about some of the pictures."""
+        wanted = set(chosen.tolist())
+        kept = tuple(q for q in self.questions if q.picture in wanted)
+        return Questions(kept, self.pictures)
+
+
+def load(source: str, side: str) -> Questions:
+    """Reads one side of easy-VQA.
+
+    Args:
+      source: `easy_vqa` for the asset, or `easy_vqa:FOLDER` for a folder in its layout:
+        SIDE/questions.json with rows [question, answer, number of the picture], and
+        SIDE/images/NUMBER.png.
+      side: `train` or `test`.
+
+    Returns:
+      The questions, in the file's order.
+
+    Raises:
+      DataError: no such folder, rows of another form, a question about a picture that is not there,
+        or pictures that no question is about; named by file and row.
+    """
+    name, _, folder = source.partition(":")
+    if name != SOURCE:
+        raise DataError(f"no questions are called {source!r}; {SOURCE} or {SOURCE}:FOLDER")
+    root = (Path(folder) if folder else assets.path(SOURCE)) / side
+    path = root / "questions.json"
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{path} holds no list of questions")
+    found: list[Question] = []
+    for i, row in enumerate(rows):
+        if not isinstance(row, list) or [type(x) for x in row] != [str, str, int]:
+            raise DataError(
+                f"{path}, row {i}: expected [question, answer, picture number], got {row!r}"
+            )
+        if not row[0].strip() or not row[1].strip():
+            raise DataError(f"{path}, row {i}: an empty question or answer: {row!r}")
+        found.append(Question(*row))
+    count = 1 + max(q.picture for q in found)
+    pictures = tuple(root / "images" / f"{number}.png" for number in range(count))
+    present = {p.name for p in (root / "images").glob("*.png")}
+    for i, question in enumerate(found):
+        if f"{question.picture}.png" not in present:
+            raise DataError(
+                f"{path}, row {i}: asks about picture {question.picture}, but "
+                f"{root / 'images' / f'{question.picture}.png'} is missing"
+            )
+    if len(present) != len({q.picture for q in found}):
+        raise DataError(
+            f"{root / 'images'} holds {len(present)} pictures, but {path} asks about "
+            f"{len({q.picture for q in found})}: the folder is not whole, or of another version"
+        )
+    return Questions(tuple(found), pictures)
+
+
+def split_pictures(
+    count: int, val: int, seed: int
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " m"]]:
+    """Holds pictures out for validation, with all of their questions.
+
+    Args:
+      count: pictures.
+      val: how many are held out.
+      seed: draws them.
+
+    Returns:
+      (training pictures, validation pictures), sorted.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[val:]), np.sort(order[:val])

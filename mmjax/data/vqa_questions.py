@@ -1,0 +1,209 @@
+"""What an `instruct` stage reads with one seed: conversations to learn, questions to be asked."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool, Int
+from PIL import Image
+
+from mmjax.data import easy_vqa
+from mmjax.data.conversations import Conversations, Layout, encode
+from mmjax.data.easy_vqa import Question, Questions
+from mmjax.data.library import Library
+from mmjax.data.tables import RawTable
+from mmjax.encoders import Encoder, LanguageModel
+from mmjax.errors import MmjaxError
+from mmjax.evals.base import Evaluator
+from mmjax.evals.vqa import accuracies
+from mmjax.rng import seed_for
+from mmjax.sharding import place_batch
+from mmjax.spec import Stage
+from mmjax.tasks import Task
+from mmjax.trees import PyTree
+
+AskFn = Callable[[Conversations], Bool[np.ndarray, " n"]]
+_BLANK = Image.new("RGB", (64, 64), "white")
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """Questions that are asked, and how a model reads them.
+
+    Attributes:
+      conversations: the questions, in order.
+      questions: the same as the data set has them.
+    """
+
+    conversations: Conversations
+    questions: Sequence[Question]
+
+    def run(
+        self, evaluators: Sequence[Evaluator], functions: Mapping[str, AskFn]
+    ) -> dict[str, float]:
+        """Accuracy of `functions["exact"]`; retrieval evaluators have nothing to say here."""
+        assert not evaluators
+        return accuracies(functions["exact"](self.conversations), self.questions)
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a card says of the data."""
+
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class InstructData:
+    """Everything that an `instruct` stage reads with one seed.
+
+    Attributes:
+      train: what is learned.
+      val: asked while training, about pictures held out from it.
+      test: system -> what is asked in the end: `adapted`, and `blank`: the same questions about a
+        white picture.
+      items: {"train", "val", "test"} -> numbers of pictures.
+      learned: the training questions.
+      corpus: names the data.
+    """
+
+    train: Conversations
+    val: QuestionSet
+    test: Mapping[str, QuestionSet]
+    items: Mapping[str, Int[np.ndarray, " k"]]
+    learned: Sequence[Question]
+    corpus: Records
+    prior: ClassVar[None] = None  # nothing is held on to
+    classes: ClassVar[tuple[str, ...]] = ()  # what may be answered is not known beforehand
+
+    def example(self, batch_size: int, seed: int) -> dict[str, Any]:
+        """This process's share of a batch of shapes for initial values."""
+        plan = self.train.plan(batch_size, np.random.default_rng(seed))
+        groups = plan[0] if plan else self.train.plan(batch_size, None)[0]
+        return self.train.batch(groups, batch_size)
+
+    def batches(self, steps: int, batch_size: int, seed: int) -> grain.DatasetIterator:
+        """A checkpointable iterator of this process's share of every batch."""
+        return self.train.batches(steps, batch_size, seed)
+
+    def publish(self, task: Task, mesh: Mesh) -> "Asked":
+        """The task's functions, compiled once for all evaluations."""
+        return Asked(task, mesh)
+
+
+class Asked:
+    """A task's published functions, fed with conversations in batches."""
+
+    def __init__(self, task: Task, mesh: Mesh, batch_size: int = 32) -> None:
+        """Nothing is compiled yet.
+
+        Args:
+          task: publishes `exact`.
+          mesh: batches are split over its data axis; results come back whole.
+          batch_size: least rows a batch.
+        """
+        whole = NamedSharding(mesh, PartitionSpec())
+        self._mesh, self._batch_size = mesh, batch_size
+        self._exact = jax.jit(task.functions()["exact"], out_shardings=whole)
+
+    def bind(self, trainable: PyTree, frozen: PyTree) -> Mapping[str, AskFn]:
+        """`exact`: conversations -> whether each is answered exactly."""
+        return {"exact": functools.partial(self._ask, trainable, frozen)}
+
+    def _ask(
+        self, trainable: PyTree, frozen: PyTree, asked: Conversations
+    ) -> Bool[np.ndarray, " n"]:
+        each = asked.per_picture * self._mesh.shape["data"]
+        size = -(-self._batch_size // each) * each
+        right = np.zeros(len(asked), bool)
+        for groups in asked.plan(size, None):
+            batch = place_batch(asked.batch(groups, size), self._mesh)
+            found = np.asarray(self._exact(trainable, frozen, batch))
+            for i, group in enumerate(groups):
+                at = i * asked.per_picture
+                right[group] = found[at : at + len(group)]
+        return right
+
+
+def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) -> InstructData:
+    """Builds what an `instruct` stage reads.
+
+    Args:
+      stage: what is trained.
+      seed: draws which pictures are held out for validation.
+      library: encoders and questions.
+      first: whether a modality token stands in front.
+
+    Returns:
+      The stage's data.
+
+    Raises:
+      MmjaxError: questions that are damaged, or longer than the model reads.
+    """
+    spec, each = stage.questions, stage.questions.per_picture
+    train, test = (library.questions(spec.source, side) for side in ("train", "test"))
+    if spec.val_pictures >= len(train.pictures):
+        raise MmjaxError(
+            f"config.questions.val_pictures holds out {spec.val_pictures} of "
+            f"{len(train.pictures)} pictures: none is left to learn from"
+        )
+    pictures = stage.train.batch_size // each
+    if pictures % library.mesh.shape["data"] or pictures % jax.process_count():
+        raise MmjaxError(
+            f"config.train.batch_size {stage.train.batch_size} is {pictures} pictures a step "
+            f"(questions.per_picture {each}), which do not divide over "
+            f"{library.mesh.shape['data']} data shards"
+        )
+    kept, val = easy_vqa.split_pictures(
+        len(train.pictures), spec.val_pictures, seed_for(seed, "split")
+    )
+    kept = kept[: spec.train_pictures or None]
+    asked = np.arange(len(test.pictures))[: spec.test_pictures or None]
+    language = library.encoder(stage.encoders["language"])
+    vision = library.encoder(stage.encoders["image"])
+    assert isinstance(language, LanguageModel)
+    layout = Layout.of(
+        language.preprocess.tokenizer,
+        language.chat.eos_token_ids,
+        first,
+        stage.instruct.taps,
+        language.preprocess.max_length,
+    )
+
+    def conversations(questions: Questions, side: str, blank: bool = False) -> Conversations:
+        rows = [
+            encode(q.conversation, language.preprocess.tokenizer, layout, f"{side} question {i}")
+            for i, q in enumerate(questions.questions)
+        ]
+        numbers = np.asarray([q.picture for q in questions.questions])
+        if blank:
+            numbers = np.full_like(numbers, len(questions.pictures))
+        table = _pictures(vision, (*questions.pictures, _BLANK))
+        return Conversations(rows, numbers, table, each, first)
+
+    learned, held_out = train.of_pictures(kept), train.of_pictures(val)
+    final = test.of_pictures(asked)
+    digest = hashlib.sha256(repr((train.questions, test.questions)).encode()).hexdigest()
+    return InstructData(
+        conversations(learned, "training"),
+        QuestionSet(conversations(held_out, "validation"), held_out.questions),
+        {
+            "blank": QuestionSet(conversations(final, "test", blank=True), final.questions),
+            "adapted": QuestionSet(conversations(final, "test"), final.questions),
+        },
+        {"train": kept, "val": val, "test": asked},
+        learned.questions,
+        Records(spec.source, digest),
+    )
+
+
+def _pictures(vision: Encoder, pictures: Sequence[Path | Image.Image]) -> RawTable:
+    return RawTable(pictures, lambda items: {"pixel_values": vision.preprocess(items)})

@@ -1,0 +1,148 @@
+"""Figures of an `instruct` recipe: answers with and without the picture, and the router."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from mmjax.adapters.mma import RepAdapter, routing_table
+from mmjax.data.library import Library
+from mmjax.data.vqa_questions import InstructData
+from mmjax.encoders import LanguageModel
+from mmjax.evals.vqa import without_pictures
+from mmjax.recipe import Recipe
+from mmjax.report import Table
+from mmjax.spec import Stage
+from mmjax.tasks.instruct import InstructTask
+from mmjax.train import DONE, Run, load_trained
+from mmjax.trees import PyTree
+
+METRICS = {"vqa_acc": "all", "vqa_yes_no": "yes / no", "vqa_other": "other"}
+Systems = dict[str, dict[str, list[float]]]
+
+
+def measure_answers(
+    runs: Sequence[Run], recipe: Recipe, library: Library
+) -> tuple[Systems, dict[str, list[int]], dict[str, float], list[list[list[float]]]]:
+    """Asks the test questions of every stage and seed.
+
+    Args:
+      runs: finished runs of all stages and seeds.
+      recipe: names the main stage.
+      library: encoders and questions.
+
+    Returns:
+      (system -> metric -> one value a seed; pictures and questions, one number a seed; phase ->
+      seconds; of every seed the weight of the first expert by layer and modality, where the main
+      stage has a router).
+    """
+    found: Systems = {}
+    counts: dict[str, list[int]] = {}
+    timings: dict[str, float] = {}
+    routing: list[list[list[float]]] = []
+    for run in runs:
+        done = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
+        name = f"training {run.stage.name}, all seeds"
+        timings[name] = timings.get(name, 0.0) + done["seconds"]
+        main = run.stage.name == recipe.main.name
+        assembly, trainable = load_trained(run, library)
+        data, task = assembly.data, assembly.task
+        assert isinstance(data, InstructData)
+        assert isinstance(task, InstructTask)
+        functions = data.publish(task, library.mesh).bind(trainable, assembly.frozen)
+        values = {"adapted" if main else run.stage.name: data.test["adapted"].run([], functions)}
+        if main:
+            values["blank"] = data.test["blank"].run([], functions)
+            values |= without_pictures(data.learned, data.test["adapted"].questions)
+            for side, items in data.items.items():
+                counts.setdefault(side, []).append(len(items))
+            counts.setdefault("questions", []).append(len(data.test["adapted"].questions))
+            if task.parts.routed:
+                language = library.encoder(run.stage.encoders["language"])
+                assert isinstance(language, LanguageModel)
+                routing.append(first_expert(task, language, trainable).tolist())
+        for system, numbers in values.items():
+            for metric, number in numbers.items():
+                found.setdefault(system, {}).setdefault(metric, []).append(number)
+    known = ["majority", "question", "blank"]
+    order = [*known, *(s for s in found if s not in (*known, "adapted")), "adapted"]
+    return {s: found[s] for s in order}, counts, timings, routing
+
+
+def first_expert(
+    task: InstructTask, language: LanguageModel, trainable: PyTree
+) -> Float[np.ndarray, "n m"]:
+    """The weight of the first expert in every layer, for text alone and for pictures."""
+    assert isinstance(task.parts.language, RepAdapter)
+    model = language.with_hook(task.parts.language)
+    table = routing_table(model, trainable["language"], trainable["modality"]["embedding"])
+    return np.asarray(table)[..., 0]
+
+
+def describe(stage: Stage) -> str:
+    """What an `instruct` stage trains, in a few words."""
+    i = stage.instruct
+    kinds = {"routed": "routed adapters", "single": "adapters, no router", "lora": "LoRA"}
+    kind = f"{kinds[i.adapter]}, rank {i.rank}" if i.adapter in kinds else "projection alone"
+    return kind if i.visual or i.adapter == "none" else f"{kind}, language model only"
+
+
+def answer_tables(
+    systems: Mapping[str, Mapping[str, Sequence[float]]],
+    labels: Mapping[str, str],
+    counts: Mapping[str, Sequence[int]],
+    routing: Sequence[Sequence[Sequence[float]]],
+) -> list[Table]:
+    """Accuracy of every system, and the router's weights where there is one.
+
+    Args:
+      systems: system -> metric -> one value a seed.
+      labels: system -> how a table calls it.
+      counts: pictures and questions, one number a seed.
+      routing: of every seed the first expert's weight by layer and modality.
+
+    Returns:
+      One or two tables.
+    """
+    rows = tuple(
+        (labels[name], tuple(tuple(values.get(metric, ())) for metric in METRICS))
+        for name, values in systems.items()
+    )
+    asked, pictures = (" / ".join(map(str, sorted(set(counts[n])))) for n in ("questions", "test"))
+    caption = (
+        f"{asked} test questions about {pictures} pictures. A greedy answer is right where it is "
+        "the wanted one to the last token, the end included."
+    )
+    tables = [
+        Table(
+            "Answers that match exactly",
+            tuple(METRICS.values()),
+            rows,
+            caption,
+            (),
+            (labels["adapted"],),
+        )
+    ]
+    if routing:
+        layers = tuple(
+            (
+                f"layer {i + 1}",
+                tuple(tuple(seed[i][m] for seed in routing) for m in (0, 1)),
+            )
+            for i in range(len(routing[0]))
+        )
+        text = "Weight of the first expert; the second has the rest. Text was not trained on."
+        tables.append(Table("What the router learned", ("text", "picture"), layers, text))
+    return tables
+
+
+def headline(systems: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, str]]:
+    """Accuracy, beside what the question alone gives."""
+    mean = {name: statistics.fmean(values["vqa_acc"]) for name, values in systems.items()}
+    return [
+        ("accuracy on the test questions", f"{mean['adapted']:.3f}"),
+        ("from the question alone", f"{mean['question']:.3f}"),
+        ("with a blank picture", f"{mean['blank']:.3f}"),
+    ]

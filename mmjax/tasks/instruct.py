@@ -1,0 +1,127 @@
+"""Visual instructions: a frozen language model learns to answer about what a frozen ViT sees."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Key
+
+from mmjax.adapters.multimodal import Multimodal, assemble
+from mmjax.encoders.language_model import embed, extend, logits
+from mmjax.encoders.vision import class_tokens
+from mmjax.losses.language_modeling import answer_hidden, next_token
+from mmjax.metrics import Metrics
+from mmjax.tasks.base import Batch, Inputs
+from mmjax.trees import PyTree
+
+
+@dataclass(frozen=True)
+class InstructTask:
+    """Adapters in both frozen towers, and a projection between them.
+
+    The frozen tree holds `language` and `image`. A batch holds `text` as
+    `mmjax.data.conversations.collate` makes it and, unless it is text alone, `image`:
+    {"pixel_values" [m, h, w, 3]}. Rows i * b / m to (i + 1) * b / m are about picture i.
+
+    Attributes:
+      parts: what is trained.
+      language: the language model's module, with the adapter as its hook.
+      vision: the vision transformer's, the same.
+    """
+
+    parts: Multimodal
+    language: nn.Module
+    vision: nn.Module
+
+    @classmethod
+    def of(
+        cls, parts: Multimodal, language: nn.Module, vision: nn.Module, remat: bool = False
+    ) -> "InstructTask":
+        """Puts the adapters into the towers' modules.
+
+        Args:
+          parts: what is trained.
+          language: a `Llama`.
+          vision: a `VisionTransformer`.
+          remat: going backward, compute the language model's layers again instead of keeping them.
+
+        Returns:
+          The task.
+        """
+        return cls(
+            parts,
+            language.clone(hook=parts.language, remat=remat, parent=None),
+            vision.clone(hook=parts.vision, parent=None),
+        )
+
+    @property
+    def _layers(self) -> tuple[int, int]:
+        return self.language.config.num_layers, self.vision.config.num_layers  # type: ignore[attr-defined]
+
+    def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
+        """The parts' parameters; nothing of the batch is read."""
+        return self.parts.init(key, frozen["language"], frozen["image"])
+
+    def image_tokens(
+        self, trainable: PyTree, adapters: PyTree, frozen: PyTree, inputs: Inputs
+    ) -> Float[Array, "m t d"]:
+        """Pictures as embeddings of the language model.
+
+        Args:
+          trainable: all that is trained.
+          adapters: the vision transformer's.
+          frozen: the frozen tree.
+          inputs: {"pixel_values"}.
+
+        Returns:
+          Float32 [m, taps, d].
+        """
+        layers = np.array(self.parts.tapped(self._layers[1]))
+        found = class_tokens(self.vision, frozen["image"], inputs["pixel_values"], adapters)
+        return self.parts.image_tokens(trainable, found[layers])
+
+    def answer_logits(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""] | None = None
+    ) -> Float[Array, "b a v"]:
+        """Logits of the answers' tokens alone, float32 [b, a, v]; a key means dropout."""
+        text = batch["text"]
+        language, vision = self.parts.training(trainable, key, self._layers)
+        pictures = None
+        if "image" in batch:
+            pictures = self.image_tokens(trainable, vision, frozen, batch["image"])
+            pictures = jnp.repeat(pictures, len(text["input_ids"]) // len(pictures), axis=0)
+        first = trainable["modality"]["embedding"][text["modality"]] if self.parts.routed else None
+        words = embed(self.language, frozen["language"], text["input_ids"])
+        x = assemble(words, pictures, text["image_slot"], first)
+        hidden, _ = extend(self.language, frozen["language"], language, x, text["attention_mask"])
+        chosen = answer_hidden(hidden, text["columns"])
+        return logits(self.language, frozen["language"], chosen)
+
+    def loss(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Cross-entropy of the answers' tokens, every token of the batch weighing the same."""
+        text = batch["text"]
+        found = self.answer_logits(trainable, frozen, batch, key)
+        loss, accuracy = next_token(found, text["labels"], text["weights"])
+        return loss.total / loss.examples, {"token_loss": loss, "token_accuracy": accuracy}
+
+    def weight(self, batch: Batch) -> Float[Array, ""]:
+        """Answer tokens of a batch: what its loss is a mean over."""
+        return batch["text"]["weights"].sum()
+
+    def functions(self) -> Mapping[str, Callable[[PyTree, PyTree, Batch], Bool[Array, " b"]]]:
+        """`exact`: whether greedy decoding would give exactly the batch's answers, row by row.
+
+        It would where every token of the answer, its end included, is the likeliest one after the
+        question and the tokens before it: no token need be decoded to know that.
+        """
+
+        def exact(trainable: PyTree, frozen: PyTree, batch: Batch) -> Bool[Array, " b"]:
+            text = batch["text"]
+            chosen = self.answer_logits(trainable, frozen, batch).argmax(-1)
+            return ((chosen == text["labels"]) | (text["weights"] == 0)).all(axis=-1)
+
+        return {"exact": exact}

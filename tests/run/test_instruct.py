@@ -1,0 +1,209 @@
+"""An `instruct` recipe from end to end: questions about drawn pictures, tiny models."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mmjax
+from mmjax import study, use
+from mmjax.data import easy_vqa
+from mmjax.errors import DataError, MmjaxError
+from mmjax.evals.vqa import accuracies
+from mmjax.recipe import resolve
+from mmjax.results import Results
+from tests.run.conftest import changed, draw
+
+ASKED = ("w5 w6", "w8 w9 w10")  # which shape? is it the first colour?
+
+
+def write_side(folder: Path, side: str, count: int) -> None:
+    (folder / side / "images").mkdir(parents=True)
+    rows = []
+    for i in range(count):
+        colour, shape = i % 3, i % 2
+        draw(folder / side / "images" / f"{i}.png", 4 * colour, shape)
+        rows += [[ASKED[0], f"w{20 + shape}", i], [ASKED[1], "yes" if colour == 0 else "no", i]]
+        rows += [["w11", "w25 w26", i]]
+    (folder / side / "questions.json").write_text(json.dumps(rows))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, write_folder, golden) -> Path:
+    """Models that know the answers, of which the language model can learn to be sure of one."""
+    folder = tmp_path_factory.mktemp("instruct")
+    head = {"lm_head.weight": 5 * golden("llama_tiny")["tensor:lm_head.weight"]}
+    tokenizer = write_folder(folder / "language", "llama_tiny", tensors=head) / "tokenizer.json"
+    words = tokenizer.read_text().replace('"w48"', '"yes"').replace('"w49"', '"no"')
+    tokenizer.write_text(words)
+    write_folder(folder / "image", "dinov2_tiny")
+    for side, count in (("train", 14), ("test", 4)):
+        write_side(folder / "vqa", side, count)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(world) -> dict[str, Any]:
+    return {
+        "name": "toy_instruct",
+        "task": "instruct",
+        "seeds": (0,),
+        "encoders": {
+            "image": {"source": str(world / "image")},
+            "language": {"source": str(world / "language")},
+        },
+        "questions": {"source": f"easy_vqa:{world / 'vqa'}", "val_pictures": 2, "per_picture": 2},
+        "instruct": {"rank": 4, "taps": 2, "hidden": 8, "temperature": 1.0},
+        "optim": {"lr": 5e-2, "warmup_steps": 2},
+        "train": {
+            **{"steps": 40, "batch_size": 16, "accumulate": 2, "eval_every": 20, "save_every": 20},
+            **{"log_every": 1, "select": "vqa_acc", "cache_features": False},
+        },
+        "variants": {"lora": {"instruct": {"adapter": "lora", "visual": False}}},
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("run")
+    study.run(resolve(recipe), recipe, workdir, "python -m mmjax.main")
+    return workdir
+
+
+def losses_of(folder: Path) -> list[float]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [r["loss"] for r in map(json.loads, lines) if "loss" in r]
+
+
+@pytest.mark.slow
+def test_every_system_is_measured(finished):
+    results = Results.load(finished / "results.json")
+    assert list(results.systems) == ["majority", "question", "blank", "lora", "adapted"]
+    assert results.counts == {"train": [12], "val": [2], "test": [4], "questions": [12]}
+    for metrics in results.systems.values():
+        assert set(metrics) == {"vqa_acc", "vqa_yes_no", "vqa_other"}
+        assert 0 <= metrics["vqa_acc"][0] <= 1
+    answers, router = results.tables
+    assert answers.rows[-1][0] == "routed adapters, rank 4"
+    assert answers.rows[-2][0] == "LoRA, rank 4, language model only"
+    assert [label for label, _ in router.rows] == ["layer 1", "layer 2"]
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "What the router learned" in page
+    assert "val/vqa_acc" in page
+
+
+@pytest.mark.slow
+def test_the_loss_falls(finished):
+    losses = losses_of(finished / "seed_0" / "instruct")
+    assert len(losses) == 40
+    assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
+
+
+@pytest.mark.slow
+def test_what_is_trained_is_small_and_named(finished):
+    params = (finished / "seed_0" / "instruct" / "params.txt").read_text()
+    for part in ("language/router/kernel", "vision/up/kernel", "modality/embedding", "projection"):
+        assert part in params
+    assert "embed_tokens" not in params
+    assert "modality" not in (finished / "seed_0" / "lora" / "params.txt").read_text()
+
+
+@pytest.mark.slow
+def test_the_adapter_answers_as_it_was_measured(finished, world):
+    """Greedy decoding word by word, without the modality token, finds what `exact` counted."""
+    adapted = mmjax.load_adapter(finished)
+    measured = Results.load(finished / "results.json").systems
+    asked = easy_vqa.load(f"easy_vqa:{world / 'vqa'}", "test")
+    images = [asked.pictures[q.picture] for q in asked.questions]
+    white = [Image.new("RGB", (64, 64), "white")] * len(images)
+    for system, shown in (("adapted", images), ("blank", white)):
+        found = adapted.answer([q.text for q in asked.questions], shown, max_new_tokens=4)
+        right = [
+            one.finished and one.text.strip() == q.answer
+            for one, q in zip(found, asked.questions, strict=True)
+        ]
+        values = {metric: mean for metric, (mean,) in measured[system].items()}
+        assert accuracies(np.array(right), asked.questions) == pytest.approx(values)
+    assert 0 < measured["adapted"]["vqa_acc"][0] < 1  # or nothing would have been compared
+    assert len(adapted.answer(["w5 w6"], max_new_tokens=2)) == 1  # about no picture
+    with pytest.raises(MmjaxError, match="1 pictures for 2 questions"):
+        adapted.answer(["w5", "w6"], images[:1])
+    with pytest.raises(MmjaxError, match="takes"):
+        adapted.answer(["w5 " * 99], images[:1])
+
+
+@pytest.mark.slow
+def test_exported_it_answers_the_same(finished, recipe, world, tmp_path):
+    use.export(study.plan(resolve(recipe), finished), tmp_path)
+    images = [world / "vqa" / "test" / "images" / f"{i}.png" for i in range(3)]
+    folders = finished, tmp_path / "seed_0" / "instruct"
+    one, other = (mmjax.load_adapter(f).answer([ASKED[0]] * 3, images, 4) for f in folders)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a.log_probs, b.log_probs)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_ends_with_the_same_bits(finished, recipe, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    (workdir / "results.json").unlink()
+    folder = workdir / "seed_0" / "instruct"
+    (folder / "done.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "40")
+    study.run(resolve(recipe), recipe, workdir, "test")
+    one, other = (f / "seed_0" / "instruct" for f in (finished, workdir))
+    assert losses_of(one) == losses_of(other)  # to the last digit, those after the stop too
+    cards = [json.loads((f / "adapter" / "adapter_card.json").read_text()) for f in (one, other)]
+    assert cards[0]["trainable"] == cards[1]["trainable"]
+    assert Results.load(workdir / "results.json").systems == (
+        Results.load(finished / "results.json").systems
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.batch_size": 18}, "a multiple of 4"),
+        ({"train.batch_size": 8}, "4 pictures a step"),
+        ({"train.select": "mR"}, "'vqa_acc' or 'none'"),
+        ({"train.cache_features": True}, "False for this task"),
+        ({"instruct.temperature": 0.0}, "instruct.temperature"),
+        ({"instruct.taps": 3}, "3 taps of a vision transformer of 2 layers"),
+        ({"evals": ("retrieval",)}, r"one of \['vqa'\]"),
+        ({"base": "runs/base"}, "expected None for this task"),
+        ({"questions.source": "vqa2"}, "no questions are called 'vqa2'"),
+        ({"questions.val_pictures": 14}, "14 of 14 pictures"),
+    ],
+)
+def test_recipes_that_are_refused(changes, message, recipe, tmp_path):
+    changes = {"variants": {}, **changes}
+    with pytest.raises(MmjaxError, match=message):
+        study.run(resolve(changed(recipe, changes)), recipe, tmp_path, "test")
+
+
+def test_encoders_of_the_wrong_kind_are_refused(recipe, world, write_folder, tmp_path):
+    write_folder(tmp_path / "bert", "bert_tiny")
+    changes = {"variants": {}, "encoders.language.source": str(tmp_path / "bert")}
+    with pytest.raises(MmjaxError, match="needs a language model"):
+        study.run(resolve(changed(recipe, changes)), recipe, tmp_path / "run", "test")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "questions.json").write_text("["), "cannot be read"),
+        (lambda f: (f / "questions.json").write_text("[]"), "no list of questions"),
+        (lambda f: (f / "questions.json").write_text('[["w5", "w6"]]'), "row 0: expected"),
+        (lambda f: (f / "questions.json").write_text('[["w5", " ", 0]]'), "row 0: an empty"),
+        (lambda f: (f / "images" / "3.png").unlink(), "row 9: asks about picture 3"),
+        (lambda f: shutil.copy(f / "images" / "3.png", f / "images" / "9.png"), "holds 5 pictures"),
+    ],
+)
+def test_damaged_questions_are_named(damage, message, world, tmp_path):
+    folder = shutil.copytree(world / "vqa", tmp_path / "vqa")
+    damage(folder / "test")
+    with pytest.raises(DataError, match=message):
+        easy_vqa.load(f"easy_vqa:{folder}", "test")

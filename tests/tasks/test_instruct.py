@@ -1,0 +1,139 @@
+"""The instruct task: gradients by tokens, text alone, and what greedy decoding would say."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numpy.testing import assert_allclose
+
+from mmjax.adapters.mma import RepAdapter, bind, routing_table
+from mmjax.adapters.multimodal import WORD, Multimodal, assemble
+from mmjax.encoders import Encoder, LanguageModel, load_encoder
+from mmjax.encoders.language_model import embed
+from mmjax.generation import generate
+from mmjax.state import create
+from mmjax.step import make_train_step
+from mmjax.tasks.instruct import InstructTask
+
+PARTS = Multimodal(
+    RepAdapter(rank=4, dropout=0.0), RepAdapter(rank=4, routing="per_image", dropout=0.0), 2, 6
+)
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory, write_folder) -> tuple[LanguageModel, Encoder]:
+    folder = tmp_path_factory.mktemp("towers")
+    write_folder(folder / "language", "llama_tiny")
+    write_folder(folder / "image", "dinov2_tiny")
+    language = load_encoder(folder / "language")
+    assert isinstance(language, LanguageModel)
+    return language, load_encoder(folder / "image")
+
+
+def batch_of(pictures: bool) -> dict[str, Any]:
+    """Four rows of unequal numbers of answer tokens; two pictures for two rows each."""
+    random = np.random.default_rng(0)
+    text = {
+        "input_ids": random.integers(4, 50, (4, 9)).astype(np.int32),
+        "image_slot": np.full((4, 9), WORD, np.int32),
+        "attention_mask": np.ones((4, 9), np.int32),
+        "columns": np.tile(np.array([5, 6, 7], np.int32), (4, 1)),
+        "labels": random.integers(4, 50, (4, 3)).astype(np.int32),
+        "weights": np.array([[1, 1, 1], [1, 1, 1], [1, 0, 0], [0, 0, 0]], np.float32),
+        "modality": np.full(4, int(pictures), np.int32),
+    }
+    text["attention_mask"][:, 0] = 0
+    if not pictures:
+        return {"text": text}
+    text["image_slot"][:, 2:4] = [0, 1]
+    pixels = random.standard_normal((2, 20, 20, 3)).astype(np.float32)
+    return {"text": text, "image": {"pixel_values": pixels}}
+
+
+@pytest.mark.slow
+def test_micro_batches_weigh_tokens_and_not_themselves(towers):
+    language, vision = towers
+    task = InstructTask.of(PARTS, language.module, vision.module)
+    frozen = {"language": language.params, "image": vision.params}
+    batch = jax.tree.map(jnp.asarray, batch_of(pictures=True))
+    trainable = jax.jit(task.init)(jax.random.key(0), frozen, batch)
+    found = []
+    for accumulate in (1, 2):
+        tx = optax.sgd(1.0)
+        state = create(jax.tree.map(jnp.copy, trainable), tx, jax.random.key(1))
+        state, metrics = make_train_step(task, tx, accumulate)(state, frozen, batch)
+        found.append((state.trainable, metrics))
+    for a, b in zip(*(jax.tree.leaves(t) for t, _ in found), strict=True):
+        assert_allclose(a, b, atol=1e-5)
+    (_, one), (_, two) = found
+    assert_allclose(one["loss"].total, two["loss"].total, atol=1e-5)
+    assert float(two["token_loss"].examples) == 7
+    # Six tokens stand in the first part and one in the second: a mean of means differs.
+    key, loss = jax.random.key(0), jax.jit(lambda *given: task.loss(*given)[0])
+    parts = [jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], batch) for i in (0, 1)]
+    means = [float(loss(trainable, frozen, part, key)) for part in parts]
+    assert abs(np.mean(means) - float(one["loss"].total)) > 1e-3
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_exact_says_what_greedy_decoding_would(towers, pictures):
+    """What `generate` says, word by word and without the modality token, is exact; else nothing."""
+    language, vision = towers
+    task = InstructTask.of(PARTS, language.module, vision.module)
+    frozen = {"language": language.params, "image": vision.params}
+    shapes = jax.eval_shape(task.init, jax.random.key(0), frozen, {})
+    random = np.random.default_rng(1)  # as after training: the adapters change what is said
+    trainable = jax.tree.map(
+        lambda x: jnp.asarray(random.standard_normal(x.shape) * 0.3, jnp.float32), shapes
+    )
+    batch = jax.tree.map(jnp.asarray, batch_of(pictures))
+    text = batch["text"]
+    model = language.with_hook(PARTS.language)
+    table = routing_table(model, trainable["language"], trainable["modality"]["embedding"])
+    shown = None
+    if pictures:
+        shown = task.image_tokens(trainable, trainable["vision"], frozen, batch["image"])
+        shown = jnp.repeat(shown, 2, axis=0)
+    words = embed(model.module, model.params, text["input_ids"][:, 1:6])
+    laid = np.asarray(assemble(words, shown, text["image_slot"][:, 1:6], None))
+    adapters = bind(trainable["language"], table, int(pictures))
+    said = np.stack(
+        [g.token_ids for g in generate(model, list(laid), 3, stop_token_ids=(), adapters=adapters)]
+    )
+    plain = generate(language, list(laid), 3, stop_token_ids=())
+    assert (said != np.stack([g.token_ids for g in plain])).any()
+
+    exact = jax.jit(task.functions()["exact"])
+    everything = np.ones((4, 3), np.float32)
+
+    def asked(answers: np.ndarray, weights: np.ndarray) -> list[bool]:
+        ids = np.concatenate([text["input_ids"][:, :6], answers], axis=1)
+        own = {**text, "input_ids": ids, "labels": answers, "weights": weights}
+        own = jax.tree.map(jnp.asarray, own)
+        return exact(trainable, frozen, {**batch, "text": own}).tolist()
+
+    assert asked(said, everything) == [True] * 4
+    other = said.copy()
+    other[np.arange(3), np.arange(3)] = (other[np.arange(3), np.arange(3)] + 1) % 50
+    assert asked(other, everything) == [False] * 3 + [True]
+    shorter = everything.copy()
+    shorter[2, 2] = 0  # the third row's wrong token is padding now
+    assert asked(other, shorter) == [False, False, True, True]
+
+
+def test_text_alone_runs_no_vision_transformer(towers):
+    language, vision = towers
+    task = InstructTask.of(PARTS, language.module, vision.module)
+    frozen = {"language": language.params, "image": vision.params}
+    trainable = jax.eval_shape(task.init, jax.random.key(0), frozen, {})
+
+    def flops(pictures: bool) -> float:
+        batch = batch_of(pictures)
+        program = jax.jit(task.answer_logits).lower(trainable, frozen, batch).compile()
+        costs: Any = program.cost_analysis()
+        return costs["flops"]
+
+    assert flops(False) < 0.6 * flops(True)
