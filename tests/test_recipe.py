@@ -52,6 +52,12 @@ def test_the_domain_recipe_compares_every_method_at_every_share():
         domain_emoji.get_config("tools")
 
 
+def test_a_domain_may_be_all_that_the_base_knows():
+    recipe = resolve(as_dict(domain_emoji.get_config("known")))
+    assert recipe.main.pairs.domain.labels == ()
+    assert {stage.train.batch_size for stage in recipe.stages} == {512}
+
+
 def test_the_clip_recipe_trains_on_text_alone():
     recipe = resolve(as_dict(language_clip_coco_cn.get_config()))
     base, linear, main = recipe.stages
