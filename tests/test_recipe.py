@@ -47,7 +47,7 @@ def test_the_domain_recipe_compares_every_method_at_every_share():
     shares = [stage.pairs.domain.fraction for stage in stages]
     assert {share: shares.count(share) for share in shares} == {0.1: 7, 0.5: 7, 1.0: 7}
     with pytest.raises(
-        ValueError, match="expected one of \\['animals', 'food'\\], 'tiny', or both"
+        ValueError, match="expected one of \\['animals', 'food', 'known'\\], 'tiny', or both"
     ):
         domain_emoji.get_config("tools")
 
