@@ -177,7 +177,8 @@ def run(options: Options) -> Report:
 
 def _check_equal(ours: np.ndarray, torch: np.ndarray, peers: Sequence[Peer]) -> None:
     """Refuses to time sides that embed differently."""
-    for name, found in {"torch": torch} | {peer.name: peer.embeddings for peer in peers}.items():
+    others = {"torch": torch} | {peer.name: peer.embeddings for peer in peers}
+    for name, found in others.items():
         if not np.allclose(ours, found, atol=1e-3):
             raise MmjaxError(
                 f"mmjax and {name} embed differently (by {np.abs(ours - found).max():.2g}), so "

@@ -123,6 +123,14 @@ def test_a_peer_in_another_interpreter_works_when_it_is_called(tmp_path):
         clip_forward.Peer("jimm", str(tmp_path / "no"), tmp_path, tmp_path / "pixels.npy")
 
 
+def test_peers_that_embed_otherwise_are_not_timed():
+    peer = object.__new__(clip_forward.Peer)  # without a process
+    peer.name, peer.embeddings = "jimm", np.ones((2, 3), np.float32)
+    clip_forward._check_equal(np.ones((2, 3)), np.ones((2, 3)), [peer])
+    with pytest.raises(MmjaxError, match="mmjax and jimm embed differently"):
+        clip_forward._check_equal(np.zeros((2, 3)), np.zeros((2, 3)), [peer])
+
+
 def test_peers_are_named_with_their_interpreters(capsys):
     args = parse(["clip-forward", "--peer-python", "jimm=a/python", "--peer-python", "flaxclip=b"])
     assert args.peer_python == {"jimm": "a/python", "flaxclip": "b"}
