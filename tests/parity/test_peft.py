@@ -6,9 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from mmjax.adapters.lora import Lora
 from mmjax.encoders import LanguageModel, load_encoder
@@ -28,6 +25,8 @@ IDS = np.random.default_rng(0).integers(4, 60, (3, 9))
 
 @pytest.fixture
 def base(tmp_path, write_tokenizer) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     folder = tmp_path / "base"
     randomize(LlamaForCausalLM(LlamaConfig(**SIZES))).save_pretrained(folder)
     write_tokenizer(folder / "tokenizer.json")
@@ -35,6 +34,8 @@ def base(tmp_path, write_tokenizer) -> Path:
 
 
 def torch_logits(model: Any) -> np.ndarray:
+    import torch
+
     with torch.no_grad():
         return model.eval()(torch.tensor(IDS)).logits.numpy()
 
@@ -46,6 +47,10 @@ def our_logits(model: LanguageModel, lora: Lora, adapters: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["o_proj", "k_proj", "down_proj"]])
 def test_files_of_peft_and_files_for_peft(targets, base, tmp_path):
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import LlamaForCausalLM
+
     torch.manual_seed(0)
     plain = LlamaForCausalLM.from_pretrained(base)
     config = LoraConfig(r=4, lora_alpha=6, target_modules=targets, init_lora_weights=False)
