@@ -86,7 +86,8 @@ print(json.dumps({"final": final, "streamed": streamed, "whole": whole}))
 def test_the_host_holds_little_more_than_the_parameters(tmp_path):
     """Stacks of 32 MiB on four devices: whole on the host, one of them is there a second time.
 
-    (On one CPU device the parameter is the host's array itself, and both ways need the same.)
+    (Seen: 131 MiB streamed and 171 whole, of 128. A CPU device may take over the host's array as it
+    is, where that happens to be aligned: then whole stacks need no more, so theirs is only printed.)
     """
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(tmp_path)], capture_output=True, text=True, timeout=120
@@ -95,4 +96,3 @@ def test_the_host_holds_little_more_than_the_parameters(tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     print({name: f"{mib:.0f} MiB" for name, mib in found.items()})
     assert found["streamed"] < found["final"] + 16  # a stack below the limit of 8 MiB, twice
-    assert found["whole"] > found["streamed"] + 16
