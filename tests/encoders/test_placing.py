@@ -87,7 +87,7 @@ def test_the_host_holds_little_more_than_the_parameters(tmp_path):
     """Stacks of 32 MiB on four devices: whole on the host, one of them is there a second time.
 
     (Seen: 131 MiB streamed and 171 whole, of 128. A CPU device may take over the host's array as it
-    is, where that happens to be aligned: then whole stacks need no more, so theirs is only printed.)
+    is, where that happens to be aligned: then whole stacks need no more, so theirs is only shown.)
     """
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(tmp_path)], capture_output=True, text=True, timeout=120
