@@ -339,6 +339,8 @@ class Llama(nn.Module):
         Returns:
           Float32 [*b, vocab_size].
         """
+        # Or XLA would compute the norm once more for every word of the vocabulary.
+        hidden = jax.lax.optimization_barrier(hidden)
         logits = self.embed_tokens.attend(hidden) if self.config.tied else self.lm_head(hidden)
         return logits.astype(jnp.float32)
 
