@@ -189,13 +189,14 @@ class LlamaAttention(nn.Module):
         scores = jnp.where(shared.mask[:, None, None], scores, least)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         split = jnp.split(weights, [scores.shape[-1] - l], axis=-1)[-len(parts) :]
+        # The product's own order: asking for another one turns the values around instead.
         mixed = sum(
-            jnp.einsum("bhglk,bhkc->blhgc", w, p.values) for w, p in zip(split, parts, strict=True)
+            jnp.einsum("bhglk,bhkc->bhglc", w, p.values) for w, p in zip(split, parts, strict=True)
         )
         out = Dense(
             config.hidden_size, config.attention_bias, self.dtype, self.param_dtype, name="out"
         )
-        mixed = jnp.reshape(mixed, (b, l, -1))
+        mixed = jnp.reshape(jnp.transpose(mixed, (0, 3, 1, 2, 4)), (b, l, -1))
         return at("out", mixed, out(mixed)), new
 
 
