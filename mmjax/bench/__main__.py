@@ -10,7 +10,7 @@ from mmjax.bench.harness import Grid, Options, Report, surroundings
 from mmjax.errors import MmjaxError
 from mmjax.writer import write_atomic
 
-DEVICES = 8  # emulated on a CPU, for the benchmarks of the ring
+DEVICES = 8  # emulated on a CPU, for the benchmarks that compile for several
 BENCHMARKS = {
     "loss-memory": "temporary memory of the loss and its gradients against the batch size",
     "loss-time": "seconds of the loss and its gradients beside PyTorch and a naive form",
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "clip-forward": "CLIP's image tower beside Hugging Face's torch model, and loading its file",
     "decode": "greedy tokens a second beside Hugging Face's generate in torch",
     "extract": "pictures a second through a frozen encoder",
+    "instruct-memory": "bytes a device of LaVIN's training step at 7B and 13B, on 1 to 256 devices",
     "loader": "pictures a second from JPEG to array",
     "projection-fit": "a fit of the projection, 5,000 x 768, beside PyTorch",
     "startup": "seconds to import, to answer --help, to compile first and from the cache",
@@ -69,7 +70,7 @@ def main() -> None:
     options = Options(
         args.full, args.peer, args.peer_python, tuple(args.batch), args.rounds, args.config
     )
-    if {"loss-ring", "loss-max-batch"} & set(names):
+    if {"loss-ring", "loss-max-batch", "instruct-memory"} & set(names):
         import jax
 
         jax.config.update("jax_num_cpu_devices", DEVICES)

@@ -299,7 +299,7 @@ def load_params(
         leaf = Leaf(shape, np.int8 if small else dtype, placements[path], stacked)
         scale = None
         if small:
-            placement = _without_input_axis(placements[path], len(shape))
+            placement = scale_placement(placements[path], len(shape))
             scale = Leaf((*shape[:-2], shape[-1]), np.float32, placement, stacked)
         _fill(leaf, scale, checkpoint, path, pieces[path], digests)
         leaves[path] = leaf.finish()
@@ -341,8 +341,16 @@ def _fill(
         leaf.put(piece.layer, value)
 
 
-def _without_input_axis(placement: NamedSharding | None, ndim: int) -> NamedSharding | None:
-    """A kernel's placement, for its scale: the last axis but one is gone."""
+def scale_placement(placement: NamedSharding | None, ndim: int) -> NamedSharding | None:
+    """Where the scale of an int8 kernel lies.
+
+    Args:
+      placement: the kernel's; None is the default device.
+      ndim: of the kernel.
+
+    Returns:
+      The same without the last axis but one.
+    """
     if placement is None:
         return None
     axes = (*placement.spec, *(None,) * (ndim - len(placement.spec)))

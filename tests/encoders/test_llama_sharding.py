@@ -49,7 +49,7 @@ def shapes_of(raw, mesh, int8=False, dtype=jnp.bfloat16):
         for path, leaf in trees.named_leaves(target):
             if path.endswith(quantize.SCALE):
                 kernel = path.removesuffix(quantize.SCALE) + quantize.KERNEL
-                leaves[path] = convert._without_input_axis(leaves[kernel], leaf.ndim + 1)
+                leaves[path] = convert.scale_placement(leaves[kernel], leaf.ndim + 1)
         placed = jax.tree_util.tree_map_with_path(lambda p, _: leaves[trees.path_of(p)], target)
     return module, jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), target, placed
