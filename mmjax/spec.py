@@ -474,7 +474,9 @@ class Stage:
             return
         check(t.accumulate >= 1, "train.accumulate", t.accumulate, "at least 1")
         check(t.select in ("vqa_acc", "none"), "train.select", t.select, "'vqa_acc' or 'none' here")
-        check(not t.cache_features, "train.cache_features", True, "False for this task")
+        adapted = self.instruct.visual and self.instruct.adapter != "none"
+        expected = "False while adapters sit in the vision transformer (instruct.visual)"
+        check(not (t.cache_features and adapted), "train.cache_features", True, expected)
         expected = f"a multiple of {t.accumulate * each}: accumulate x questions.per_picture"
         good = t.batch_size % (t.accumulate * each) == 0
         check(good, "train.batch_size", t.batch_size, expected)

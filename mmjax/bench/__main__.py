@@ -17,11 +17,13 @@ BENCHMARKS = {
     "loss-ring": "memory, traffic and error of the sharded loss on 1, 2, 4 and 8 devices",
     "loss-max-batch": "the largest batch that a memory budget allows",
     "adapter-cached": "a training step that reads the feature cache beside one that does not",
+    "adapter-lm": "a training step of routed adapters beside torch and beside full fine-tuning",
     "clip-forward": "CLIP's image tower beside Hugging Face's torch model, and loading its file",
     "decode": "greedy tokens a second beside Hugging Face's generate in torch",
     "extract": "pictures a second through a frozen encoder",
     "instruct-memory": "bytes a device of LaVIN's training step at 7B and 13B, on 1 to 256 devices",
     "loader": "pictures a second from JPEG to array",
+    "merged-decode": "greedy tokens a second with a merged adapter, beside the bare model",
     "projection-fit": "a fit of the projection, 5,000 x 768, beside PyTorch",
     "startup": "seconds to import, to answer --help, to compile first and from the cache",
 }

@@ -18,6 +18,7 @@ from mmjax.encoders.files import resolve
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 from mmjax.generation import decode, generate
+from mmjax.trees import PyTree
 
 MODEL = "asset:smollm2-135m-instruct"
 PROMPT = "Once upon a time, in a small town between two mountains, there lived an old clock maker"
@@ -25,20 +26,24 @@ PROMPT = "Once upon a time, in a small town between two mountains, there lived a
 Side = Callable[[], np.ndarray]  # one round; returns the new tokens [batch, new]
 
 
-def mmjax_side(model: LanguageModel, prompts: list[list[int]], new: int) -> Side:
+def mmjax_side(
+    model: LanguageModel, prompts: list[list[int]], new: int, adapters: PyTree = None
+) -> Side:
     """Greedy generation here.
 
     Args:
       model: the model.
       prompts: token ids of each row.
       new: tokens to write.
+      adapters: parameters for the model's hook.
 
     Returns:
       The round.
     """
 
     def run() -> np.ndarray:
-        return np.stack([g.token_ids for g in generate(model, prompts, new, stop_token_ids=())])
+        said = generate(model, prompts, new, stop_token_ids=(), adapters=adapters)
+        return np.stack([g.token_ids for g in said])
 
     return run
 

@@ -14,11 +14,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Int
 from PIL import Image
 
+from mmjax.adapters.multimodal import Multimodal
 from mmjax.data import easy_vqa
 from mmjax.data.conversations import Conversations, Layout, encode
 from mmjax.data.easy_vqa import Question, Questions
 from mmjax.data.library import Library
-from mmjax.data.tables import RawTable
+from mmjax.data.tables import ClassTokenTable, RawTable
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import Evaluator
@@ -186,8 +187,13 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
         numbers = np.asarray([q.picture for q in questions.questions])
         if blank:
             numbers = np.full_like(numbers, len(questions.pictures))
-        table = _pictures(vision, (*questions.pictures, _BLANK))
-        return Conversations(rows, numbers, table, each, first)
+        shown = (*questions.pictures, _BLANK)
+        if not stage.train.cache_features:
+            return Conversations(rows, numbers, _pictures(vision, shown), each, first)
+        used, numbers = np.unique(numbers, return_inverse=True)
+        every = library.class_tokens(stage.encoders["image"], [shown[i] for i in used])
+        layers = Multimodal(taps=stage.instruct.taps).tapped(vision.config.num_layers)
+        return Conversations(rows, numbers, ClassTokenTable.of(every, layers), each, first)
 
     learned, held_out = train.of_pictures(kept), train.of_pictures(val)
     final = test.of_pictures(asked)

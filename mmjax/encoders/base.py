@@ -49,6 +49,9 @@ class EncoderOutput(NamedTuple):
             return jnp.concatenate([self.tokens, *inner], axis=-1)
         if want == "pooled":
             return self.pooled
+        if want == "class_tokens":
+            assert self.class_tokens is not None, "only picture encoders have this output"
+            return self.class_tokens.swapaxes(0, 1).astype(jnp.float32)
         first = self.tokens[:, 0].astype(jnp.float32)
         if want == "cls":
             return first
@@ -145,7 +148,8 @@ class Encoder:
             "cls" [d]; for texts "tokens_deep" [l_i, 3 d]: beside each the same token after five
             sixths and after half of the layers; for pictures "cls_mean" [2 d]: the class token and
             the patches' mean, "cls_mean_deep" [7 d] adds the class tokens after the five layers
-            before the last.
+            before the last, "class_tokens" [layers, d]: the class token after every layer, before
+            the norm.
           batch_size: items computed together; None takes 128 short texts or 16 pictures.
           progress: description of a progress bar; None shows none.
           prompt: texts only; as in `TextPreprocess`.

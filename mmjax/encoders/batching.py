@@ -21,7 +21,7 @@ from mmjax.progress import track
 if TYPE_CHECKING:
     from mmjax.encoders.base import Encoder
 
-WANTS = ("pooled", "tokens", "tokens_deep", "cls", "cls_mean", "cls_mean_deep")
+WANTS = ("pooled", "tokens", "tokens_deep", "cls", "cls_mean", "cls_mean_deep", "class_tokens")
 
 _TEXTS, _PICTURES = 128, 16  # default batch sizes, measured on two CPU cores
 _WINDOW = 32  # batches of texts that are sorted together
@@ -83,7 +83,7 @@ def outputs(
     if want not in WANTS:
         known = ", ".join(WANTS)
         raise MmjaxError(f"unknown encoder output {want!r}; known: {known}")
-    others = {"text": ("cls_mean", "cls_mean_deep"), "image": ("tokens_deep",)}
+    others = {"text": ("cls_mean", "cls_mean_deep", "class_tokens"), "image": ("tokens_deep",)}
     if want in others[encoder.modality]:
         reads = f"reads {encoder.modality}s"
         raise MmjaxError(f"encoder {encoder.name!r} {reads}: it has no {want!r} output")

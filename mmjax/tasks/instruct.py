@@ -23,7 +23,8 @@ class InstructTask:
 
     The frozen tree holds `language` and `image`. A batch holds `text` as
     `mmjax.data.conversations.collate` makes it and, unless it is text alone, `image`:
-    {"pixel_values" [m, h, w, 3]}. Rows i * b / m to (i + 1) * b / m are about picture i.
+    {"pixel_values" [m, h, w, 3]} or, where no adapter sits in the vision transformer, what it said:
+    {"class_tokens" [m, taps, c]}. Rows i * b / m to (i + 1) * b / m are about picture i.
 
     Attributes:
       parts: what is trained.
@@ -73,11 +74,14 @@ class InstructTask:
           trainable: all that is trained.
           adapters: the vision transformer's.
           frozen: the frozen tree.
-          inputs: {"pixel_values"}.
+          inputs: {"pixel_values"}, or {"class_tokens" [m, taps, c]} where they are computed once
+            and for all.
 
         Returns:
           Float32 [m, taps, d].
         """
+        if "class_tokens" in inputs:
+            return self.parts.image_tokens(trainable, inputs["class_tokens"].swapaxes(0, 1))
         layers = np.array(self.parts.tapped(self._layers[1]))
         found = class_tokens(self.vision, frozen["image"], inputs["pixel_values"], adapters)
         return self.parts.image_tokens(trainable, found[layers])

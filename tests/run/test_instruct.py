@@ -5,17 +5,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 from PIL import Image
 
 import mmjax
 from mmjax import study, use
 from mmjax.data import easy_vqa
+from mmjax.data.library import Library
 from mmjax.errors import DataError, MmjaxError
 from mmjax.evals.vqa import accuracies
 from mmjax.recipe import resolve
 from mmjax.results import Results
+from mmjax.train import Run, assemble
 from tests.run.conftest import changed, draw
 
 ASKED = ("w5 w6", "w8 w9 w10")  # which shape? is it the first colour?
@@ -163,13 +167,44 @@ def test_a_stopped_run_ends_with_the_same_bits(finished, recipe, tmp_path):
     )
 
 
+@pytest.mark.slow
+def test_cached_class_tokens_give_the_same_loss(recipe, tmp_path, monkeypatch, mesh):
+    monkeypatch.setenv("MMJAX_CACHE", str(tmp_path))
+    losses = []
+    for cached in (True, False):
+        changes = {"variants": {}, "instruct.visual": False, "train.cache_features": cached}
+        made = resolve(changed(recipe, changes))
+        library = Library(mesh(1), made.languages)
+        found = assemble(Run(made, made.stages[0], 0, tmp_path), library)
+        batch, key = found.data.example(16, 0), jax.random.key(0)
+        whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), found.frozen)
+
+        def loss(
+            frozen: Any, batch: Any, task: Any = found.task, shapes: Any = whole, key: Any = key
+        ) -> jax.Array:
+            trainable = task.init(key, shapes, batch)
+            return task.loss(trainable, frozen, batch, key)[0]
+
+        # Without the vision transformer's weights, or as it is.
+        frozen = {**found.frozen, "image": {}} if cached else found.frozen
+        losses.append(float(jax.jit(loss)(frozen, batch)))
+        asked = found.data.test["blank"].conversations
+        blank = asked.batch(asked.plan(16, None)[0], 16)
+        for given in (batch, blank):
+            assert set(given["image"]) == {"class_tokens" if cached else "pixel_values"}
+        (shown,), (white,) = (given["image"].values() for given in (batch, blank))
+        assert np.ptp(white, axis=0).max() == 0  # one picture, always the same
+        assert np.ptp(shown, axis=0).max() > 0
+    assert_allclose(losses[0], losses[1], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"train.batch_size": 18}, "a multiple of 4"),
         ({"train.batch_size": 8}, "4 pictures a step"),
         ({"train.select": "mR"}, "'vqa_acc' or 'none'"),
-        ({"train.cache_features": True}, "False for this task"),
+        ({"train.cache_features": True}, "False while adapters sit in the vision transformer"),
         ({"instruct.temperature": 0.0}, "instruct.temperature"),
         ({"instruct.taps": 3}, "3 taps of a vision transformer of 2 layers"),
         ({"evals": ("retrieval",)}, r"one of \['vqa'\]"),

@@ -85,7 +85,8 @@ def test_no_product_is_a_frozen_kernels_gradient(remat):
 
     # The same search finds them all where everything is differentiated.
     def both(params: Any, batch: Any) -> Any:
-        return setting.task.loss(*params, batch, jax.random.key(0))[0]
+        trainable, frozen = params
+        return setting.task.loss(trainable, frozen, batch, jax.random.key(0))[0]
 
     params = setting.state.trainable, setting.frozen
     everything = jax.make_jaxpr(jax.grad(both))(params, setting.batch)
