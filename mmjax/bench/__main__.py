@@ -21,6 +21,7 @@ BENCHMARKS = {
     "clip-forward": "CLIP's image tower beside Hugging Face's torch model, and loading its file",
     "decode": "greedy tokens a second beside Hugging Face's generate in torch",
     "extract": "pictures a second through a frozen encoder",
+    "instruct-buckets": "real and padded tokens, and steps in buckets of length beside padding",
     "instruct-memory": "bytes a device of LaVIN's training step at 7B and 13B, on 1 to 256 devices",
     "loader": "pictures a second from JPEG to array",
     "merged-decode": "greedy tokens a second with a merged adapter, beside the bare model",

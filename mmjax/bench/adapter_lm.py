@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.mma import RepAdapter
 from mmjax.adapters.multimodal import WORD, Multimodal
@@ -19,8 +20,10 @@ from mmjax.bench.harness import Grid, Options, Report, check_equal, compare
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.files import resolve
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
+from mmjax.metrics import Metrics
 from mmjax.state import create
 from mmjax.step import make_train_step
+from mmjax.tasks.base import Batch
 from mmjax.tasks.instruct import InstructTask
 from mmjax.trees import PyTree
 
@@ -77,7 +80,8 @@ class Side:
         self._batch = jax.device_put(batch)
         tx = optax.adamw(RATE, weight_decay=0.0)
         if everything:
-            task: Any = _Everything(language)
+            bare = Multimodal(None, None, taps=1)
+            task: InstructTask = _Everything.of(bare, language.module, _BLIND)
             trainable = jax.tree.map(jnp.copy, language.params)
             self._frozen: PyTree = {}
         else:
@@ -97,15 +101,13 @@ class Side:
         return float(metrics["loss"].total)
 
 
-class _Everything:
-    """The same loss where all weights of the language model are trained."""
+class _Everything(InstructTask):
+    """The same loss where all weights of the language model are trained, and no adapter."""
 
-    def __init__(self, language: LanguageModel) -> None:
-        parts = Multimodal(None, None, taps=1)
-        self._task = InstructTask.of(parts, language.module, _BLIND)
-
-    def loss(self, trainable: PyTree, frozen: PyTree, batch: PyTree, key: Any) -> Any:
-        return self._task.loss({}, {**frozen, "language": trainable}, batch, key)
+    def loss(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        return super().loss({}, {**frozen, "language": trainable}, batch, key)
 
 
 def run(options: Options) -> Report:

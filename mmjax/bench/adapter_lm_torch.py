@@ -24,21 +24,20 @@ class Routed(nn.Module):
         """
         super().__init__()
         self.sizes = sizes
-        for part in ("down", "up", "router"):
-            for name in ("kernel", "bias"):
-                self.register_parameter(f"{part}_{name}", nn.Parameter(_tensor(layer[part][name])))
+        places = [(part, name) for part in ("down", "up", "router") for name in ("kernel", "bias")]
+        self.values = nn.ParameterDict({f"{p}_{n}": _tensor(layer[p][n]) for p, n in places})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """What attention reads, float [b, l, d]."""
         b, l, d = x.shape
-        logits = x[:, :1] @ self.router_kernel + self.router_bias
+        logits = x[:, :1] @ self.values["router_kernel"] + self.values["router_bias"]
         w = torch.softmax(logits / self.sizes.temperature, dim=-1)
-        h = x @ self.down_kernel + self.down_bias
+        h = x @ self.values["down_kernel"] + self.values["down_bias"]
         h = h.reshape(b, l, self.sizes.groups, -1)
         # Mixing the up-projections first costs a product of the width once a row, not once a token.
-        kernel = torch.einsum("be,egrd->bgrd", w[:, 0], self.up_kernel)
+        kernel = torch.einsum("be,egrd->bgrd", w[:, 0], self.values["up_kernel"])
         added = torch.einsum("blgr,bgrd->blgd", h, kernel).reshape(b, l, d)
-        return x + self.sizes.scale * (added + w @ self.up_bias)
+        return x + self.sizes.scale * (added + w @ self.values["up_bias"])
 
 
 class TorchSide:

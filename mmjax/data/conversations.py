@@ -17,7 +17,7 @@ from mmjax.data.tables import Table
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 
-_LENGTHS = (16, 24, 32, 48, 64, 96, *(128 << i for i in range(8)))
+_LENGTHS = tuple(n << i for i in range(11) for n in (16, 24))
 _ANSWERS = tuple(1 << i for i in range(14))
 
 

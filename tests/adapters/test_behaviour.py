@@ -183,6 +183,14 @@ def test_merged_it_says_the_same(kind, language, trained):
     assert np.abs(run(plain, None) - run(language, None)).max() > 1e-2
     assert trees.fingerprint(language.params) == before
     assert plain.fingerprint != language.fingerprint
+    # Nothing is multiplied that the bare model does not multiply.
+    ids = np.ones((1, 4), np.int32)
+
+    def products(model: LanguageModel, adapters: Any) -> int:
+        inputs = {"input_ids": ids, "attention_mask": ids}
+        return str(jax.make_jaxpr(model.logits)(model.params, inputs, adapters)).count("dot_gen")
+
+    assert products(plain, None) == products(language, None) < products(model, bound)
 
 
 def test_a_routed_adapter_is_merged_for_each_modality(language, trained):

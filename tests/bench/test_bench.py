@@ -12,6 +12,7 @@ import pytest
 from mmjax.bench import (
     clip_forward,
     harness,
+    instruct_buckets,
     loader,
     loss_max_batch,
     loss_memory,
@@ -78,6 +79,19 @@ def test_a_fit_is_timed_apart_from_its_compilation():
     samples = projection_fit.run(TINY).samples
     assert samples["rows"] == 64
     assert samples["first"] > max(samples["seconds"]["mmjax"]) / 2
+
+
+def test_columns_are_counted_as_batches_hold_them():
+    found = instruct_buckets.conversations(200, 50)
+    total = instruct_buckets.count(found, 4)
+    plan = found.plan(4, np.random.default_rng(0))
+    texts = [found.batch(groups, 4)["text"] for groups in plan]
+    assert total["buckets"] == sum(text["input_ids"].size for text in texts)
+    assert total["shapes"] == len({(t["input_ids"].shape, t["labels"].shape) for t in texts})
+    assert total["padded"] == total["rows"] * 512 == 4 * 512 * len(plan)
+    # A first column that holds no word, and all that others see.
+    assert total["real"] == sum(int(t["attention_mask"].sum()) for t in texts) + total["rows"]
+    assert total["real"] < total["buckets"] < total["padded"]
 
 
 def test_the_search_stops_at_its_bound():
