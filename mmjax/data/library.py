@@ -6,7 +6,6 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
@@ -334,28 +333,6 @@ class Library:
             self._tables[key] = ImageBank(table, rows, len(views))
         return self._tables[key]
 
-    def class_tokens(
-        self, spec: EncoderSpec, pictures: Sequence[Path | Image.Image]
-    ) -> FeatureTable:
-        """The class token after every layer of a vision transformer, through the feature cache.
-
-        Args:
-          spec: of the encoder.
-          pictures: files or pictures; what they show names them in the cache.
-
-        Returns:
-          Ragged rows [layers, d] of one length.
-
-        Raises:
-          MmjaxError: a picture that cannot be read.
-        """
-        encoder = self.encoder(spec)
-        keys = [_content(picture) for picture in pictures]
-        request = feature_cache.Request(
-            "class token", (encoder.outputs_fingerprint,), pictures, keys, "class_tokens"
-        )
-        return self._cached(request, encoder)
-
     def texts(
         self, role: str, spec: EncoderSpec, parts: Mapping[str, Sequence[str]], cached: bool
     ) -> TextBank:
@@ -390,18 +367,6 @@ class Library:
 
     def _cached(self, request: feature_cache.Request, encoder: Encoder) -> FeatureTable:
         return feature_cache.load(assets.cache_dir() / "features", request, lambda: encoder)
-
-
-def _content(picture: Path | Image.Image) -> str:
-    """Sha256 of a picture as it lies in its file, or of its pixels."""
-    if isinstance(picture, Image.Image):
-        return hashlib.sha256(
-            f"{picture.mode} {picture.size}".encode() + picture.tobytes()
-        ).hexdigest()
-    try:
-        return hashlib.sha256(picture.read_bytes()).hexdigest()
-    except OSError as error:
-        raise MmjaxError(f"picture {picture} cannot be read: {error.strerror}") from error
 
 
 def _order(styles: Sequence[str]) -> Callable[[str], int]:

@@ -89,30 +89,6 @@ class RawTable:
 
 
 @dataclass(frozen=True)
-class ClassTokenTable:
-    """Class tokens of pictures, after some layers of a frozen vision transformer.
-
-    Attributes:
-      values: one row a picture.
-    """
-
-    values: Float[np.ndarray, "n taps c"]
-
-    @classmethod
-    def of(cls, every: FeatureTable, layers: Sequence[int]) -> "ClassTokenTable":
-        """Those of some layers, out of a table of all layers'."""
-        whole = every.values.reshape(len(every), -1, every.width)
-        return cls(whole[:, np.asarray(layers)])
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def gather(self, rows: Rows) -> dict[str, np.ndarray]:
-        """{"class_tokens": f32 [b taps c]}."""
-        return {"class_tokens": self.values[rows]}
-
-
-@dataclass(frozen=True)
 class LabelTable:
     """A class a row.
 

@@ -15,11 +15,11 @@ from jaxtyping import Bool, Int
 from PIL import Image
 
 from mmjax.adapters.multimodal import Multimodal
-from mmjax.data import easy_vqa
+from mmjax.data import class_tokens, easy_vqa
 from mmjax.data.conversations import Conversations, Layout, encode
 from mmjax.data.easy_vqa import Question, Questions
 from mmjax.data.library import Library
-from mmjax.data.tables import ClassTokenTable, RawTable
+from mmjax.data.tables import RawTable
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import Evaluator
@@ -191,9 +191,9 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
         if not stage.train.cache_features:
             return Conversations(rows, numbers, _pictures(vision, shown), each, first)
         used, numbers = np.unique(numbers, return_inverse=True)
-        every = library.class_tokens(stage.encoders["image"], [shown[i] for i in used])
         layers = Multimodal(taps=stage.instruct.taps).tapped(vision.config.num_layers)
-        return Conversations(rows, numbers, ClassTokenTable.of(every, layers), each, first)
+        table = class_tokens.load(vision, [shown[i] for i in used], layers)
+        return Conversations(rows, numbers, table, each, first)
 
     learned, held_out = train.of_pictures(kept), train.of_pictures(val)
     final = test.of_pictures(asked)
