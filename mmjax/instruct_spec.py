@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mmjax.errors import check
+
 
 @dataclass(frozen=True)
 class QuestionsSpec:
@@ -24,8 +26,6 @@ class QuestionsSpec:
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
-        from mmjax.spec import check  # it builds on this file
-
         for name in ("train_pictures", "test_pictures"):
             check(getattr(self, name) >= 0, f"questions.{name}", getattr(self, name), "at least 0")
         for name in ("val_pictures", "per_picture"):
@@ -71,8 +71,6 @@ class InstructSpec:
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
-        from mmjax.spec import check  # it builds on this file
-
         for name in ("rank", "taps", "hidden"):
             check(getattr(self, name) >= 1, f"instruct.{name}", getattr(self, name), "at least 1")
         check(self.temperature > 0, "instruct.temperature", self.temperature, "above 0")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeVar
 
-from mmjax.errors import MmjaxError
-from mmjax.spec import MeshSpec, Stage, check
+from mmjax.errors import MmjaxError, check
+from mmjax.spec import MeshSpec, Stage
 
 T = TypeVar("T")
 

@@ -3,22 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mmjax.errors import MmjaxError
+from mmjax.errors import check
 from mmjax.fewshot_spec import FewShotSpec, PromptSpec
 from mmjax.instruct_spec import InstructSpec, QuestionsSpec
-
-
-def check(condition: bool, where: str, value: object, expected: str) -> None:
-    """Raises an `MmjaxError` that names the setting, its value and what was expected.
-
-    Args:
-      condition: whether the value is good.
-      where: the setting's path below `config`.
-      value: what stands there.
-      expected: what should.
-    """
-    if not condition:
-        raise MmjaxError(f"config.{where} is {value!r}; expected {expected}")
 
 
 @dataclass(frozen=True)
