@@ -31,7 +31,7 @@ class Answering:
 
     def __init__(self, folder: Path, allow_other_encoder: bool) -> None:
         """Loads the adapter and checks its encoders; see `mmjax.load_adapter`."""
-        self._mesh = sharding.make_mesh(1, 1) if jax.device_count() == 1 else sharding.make_mesh()
+        self._mesh = sharding.make_mesh()
         params, self.card = load_adapter_params(folder)
         stage = stage_of(self.card)
         library = Library(self._mesh, tuple(self.card["languages"]))

@@ -13,7 +13,7 @@ from mmjax.data.vqa_questions import InstructData
 from mmjax.encoders import LanguageModel
 from mmjax.evals.vqa import without_pictures
 from mmjax.recipe import Recipe
-from mmjax.report import Table
+from mmjax.report import Table, numbers
 from mmjax.spec import Stage
 from mmjax.tasks.instruct import InstructTask
 from mmjax.train import DONE, Run, load_trained
@@ -63,8 +63,8 @@ def measure_answers(
                 language = library.encoder(run.stage.encoders["language"])
                 assert isinstance(language, LanguageModel)
                 routing.append(first_expert(task, language, trainable).tolist())
-        for system, numbers in values.items():
-            for metric, number in numbers.items():
+        for system, measured in values.items():
+            for metric, number in measured.items():
                 found.setdefault(system, {}).setdefault(metric, []).append(number)
     known = ["majority", "question", "blank"]
     order = [*known, *(s for s in found if s not in (*known, "adapted")), "adapted"]
@@ -110,7 +110,7 @@ def answer_tables(
         (labels[name], tuple(tuple(values.get(metric, ())) for metric in METRICS))
         for name, values in systems.items()
     )
-    asked, pictures = (" / ".join(map(str, sorted(set(counts[n])))) for n in ("questions", "test"))
+    asked, pictures = (numbers(counts[n]) for n in ("questions", "test"))
     caption = (
         f"{asked} test questions about {pictures} pictures. A greedy answer is right where it is "
         "the wanted one to the last token, the end included."

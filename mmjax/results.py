@@ -29,18 +29,13 @@ from mmjax.instruct_results import answer_tables, headline, measure_answers
 from mmjax.instruct_results import describe as describe_instruct
 from mmjax.projection_tables import projection_headline, projection_tables
 from mmjax.recipe import Recipe
-from mmjax.report import Component, Curve, Report, Table
+from mmjax.report import Component, Curve, Report, Table, numbers
 from mmjax.spec import Stage
 from mmjax.train import DONE, Run, load_trained
 from mmjax.writer import METRICS_FILE, read_metrics, series, write_atomic
 
 RECALLS = ("R@1", "R@5", "R@10", "mR")
 ANSWERS = ("val/vqa_acc", "val/vqa_yes_no", "val/vqa_other")
-
-
-def numbers(counts: Sequence[int]) -> str:
-    """Different ones of the seeds' counts."""
-    return " / ".join(map(str, sorted(set(counts))))
 
 
 def several(pictures: Sequence[int], queries: Sequence[int]) -> str:
@@ -284,8 +279,8 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
                     for what, count in _asked(system).items():
                         counts.setdefault(what, []).append(count)
         _add_recovery(values)
-        for system, numbers in values.items():
-            for metric, number in numbers.items():
+        for system, measured in values.items():
+            for metric, number in measured.items():
                 found.setdefault(system, {}).setdefault(metric, []).append(number)
     frozen = [s for s in ("ceiling", "floor", "base", "base_half") if s in found]
     order = [*frozen, *(s for s in found if s not in (*frozen, "adapted")), "adapted"]

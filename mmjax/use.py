@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -61,7 +60,7 @@ class Adapted:
 
     def __init__(self, folder: Path, allow_other_encoder: bool) -> None:
         """Loads the adapter and checks its encoders; see `load_adapter`."""
-        self._mesh = sharding.make_mesh(1, 1) if jax.device_count() == 1 else sharding.make_mesh()
+        self._mesh = sharding.make_mesh()
         params, self.card = load_adapter_params(folder)
         stage = stage_of(self.card)
         self._library = Library(self._mesh, tuple(self.card["languages"]))
