@@ -166,10 +166,10 @@ class Adapted:
                 f"a {self._stage.task!r} adapter knows no classes; classify needs one that the "
                 "prompts task trained"
             )
-        table: Table = table_of(list(self.embed_images(images)))
+        pictures = [open_image(image, i) for i, image in enumerate(images)]
+        table: Table = table_of(list(self.embed_images(pictures)))
         if self._stage.prompts.reads_patches:
             encoder = self._library.encoder(self._specs["image"])
-            pictures = [open_image(image, i) for i, image in enumerate(images)]
             tokens = table_of(list(encoder.outputs(pictures, "tokens")))
             table = PatchTable(table, tokens, np.arange(len(pictures)))
         logits = self._functions["score"](View(table, np.arange(len(images))))
