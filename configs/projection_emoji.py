@@ -23,8 +23,9 @@ The projection is ahead of tuned raw features under trees, boosting, the MLP and
 and behind under LR and SVC, by about .01 and not in every fold; LDA does as much in the mean (.672
 against .678). The paper's own settings (pairwise BCE, hidden 16, ten epochs) do badly on 55
 classes: .320 in the mean. On the nine groups (1,914 emoji) the projection beats the tuned linear
-probe in every fold (LR .850 to .871, kNN .808 to .873, mean .750 to .858; LDA .849). SupCon's hidden width, dropout, epochs, batch and mode were chosen among
-six settings on the inner split of fold 0, beside the choices that every method had.
+probe in every fold (LR .850 to .871, kNN .808 to .873, mean .750 to .858; LDA .849). SupCon's
+hidden width, dropout, epochs, batch and mode were chosen among six settings on the inner split of
+fold 0, beside the choices that every method had.
 """
 
 from typing import Any
