@@ -27,6 +27,7 @@ COMMANDS = """\
 /reset       forget what was said
 /help        this text
 /exit        end (so does Ctrl-D)"""
+_ROLES = ("user", "assistant")
 # reply(question, exchanges before it, picture, number of the question, on_text) -> answer
 Reply = Callable[
     [str, Sequence[tuple[str, str]], "Image | None", int, Callable[[int, str], None]], str
@@ -225,13 +226,13 @@ def _of_model(options: argparse.Namespace) -> Reply:
     ) -> str:
         if picture is not None and model.images is None:
             raise MmjaxError(f"{options.model} reads no pictures; a LLaVA does")
-        messages: list[dict[str, Any]] = []
-        for asked, answered in before:
-            messages += [_message("user", asked), _message("assistant", answered)]
-        messages.append(_message("user", question))
+        said = [(role, text) for pair in before for role, text in zip(_ROLES, pair, strict=True)]
+        messages = [
+            _message(role, text, model.images is not None)
+            for role, text in [*said, ("user", question)]
+        ]
         if picture is not None:
-            text = {"type": "text", "text": messages[0]["content"]}
-            messages[0]["content"] = [{"type": "image", "image": picture}, text]
+            messages[0]["content"].insert(0, {"type": "image", "image": picture})
         (found,) = generate(
             model,
             [messages],
@@ -246,8 +247,9 @@ def _of_model(options: argparse.Namespace) -> Reply:
     return reply
 
 
-def _message(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": text}
+def _message(role: str, text: str, in_parts: bool) -> dict[str, Any]:
+    """One message; templates of models that read pictures go through its parts."""
+    return {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text}
 
 
 def _sampling(options: argparse.Namespace) -> tuple[Any, Callable[[int], Any]]:

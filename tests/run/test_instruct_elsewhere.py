@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mmjax
-from mmjax import chat, sharding
+from mmjax import sharding
 from mmjax.answering import Answering
 from mmjax.errors import MmjaxError
 from tests.run import conftest, test_instruct
@@ -170,103 +169,32 @@ def test_the_chat_is_a_command(straight, toy, adapted):
     assert "Traceback" not in done.stderr
 
 
-@pytest.fixture
-def here(monkeypatch, capsys):
-    """Returns `here(*arguments, stdin="")`: the command in this process; (code, stdout, stderr)."""
-    monkeypatch.setattr(sharding, "set_up", lambda *_: None)  # this process has its devices
-
-    def run(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        try:
-            code = chat.main(arguments)
-        except SystemExit as end:
-            code = int(str(end.code))
-        return code, *capsys.readouterr()
-
-    return run
-
-
 @pytest.mark.slow
-def test_one_question(here, straight, toy, adapted, monkeypatch):
+def test_one_question(say, straight, toy, adapted, monkeypatch):
     monkeypatch.setattr(Answering, "load", lambda *_: adapted)
     options = ("--adapter", str(straight), "--image", str(toy.pictures[1]), "--question")
     (said,) = adapted.answer([ASKED[1]], toy.pictures[1:2], max_new_tokens=4)
-    code, out, err = here(*options, ASKED[1], "--max-new-tokens", "4")
+    code, out, err = say(*options, ASKED[1], "--max-new-tokens", "4")
     assert (code, out.strip()) == (0, said.text.strip())
     assert err.startswith("loading")
-    code, out, err = here(*options, "w5 " * 80)
+    code, out, err = say(*options, "w5 " * 80)
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("error: question 0 takes ")
 
 
 @pytest.mark.slow
-def test_chats_that_cannot_start(here, straight, toy, tmp_path):
+def test_chats_that_cannot_start(say, straight, toy, tmp_path):
     adapter = ("--adapter", str(straight))
     (tmp_path / "torn.png").write_bytes(toy.pictures[0].read_bytes()[:60])
     for arguments, message in [
         (("--adapter", str(tmp_path)), "no adapter at"),
         ((*adapter, "--image", str(tmp_path / "torn.png")), "torn.png) cannot be read"),
-        (("--model", str(toy.folder / "image")), "a dinov2 encoder, which says nothing"),
-        (("--model", str(toy.folder / "language")), "has no chat template"),
     ]:
-        code, out, err = here(*arguments)
+        code, out, err = say(*arguments)
         assert (code, out) == (2, "")
         assert message in err
         assert err.splitlines()[-1].startswith("error: ")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "one of the arguments --adapter --model is required"),
-        (("--adapter", "a", "--model", "b"), "not allowed with"),
-        (("--adapter", "a", "--question", " "), "--question is empty"),
-        (("--adapter", "a", "--top-p", "0.5"), "--top-p needs a --temperature"),
-        (("--adapter", "a", "--temperature", "-1"), "at least 0"),
-        (("--adapter", "a", "--max-new-tokens", "0"), "at least 1"),
-        (("--adapter", "a", "--history", "-1"), "at least 0"),
-        (("--adapter", "a", "--quantize", "int8"), "are of --model"),
-        (("--adapter", "a", "--seed", "x"), "invalid int value"),
-    ],
-)
-def test_flags_that_are_refused(here, arguments, message):
-    code, out, err = here(*arguments)
-    assert (code, out) == (2, "")
-    assert message in err
-    assert len(err.splitlines()) == 1
-
-
-def test_an_adapter_that_answers_nothing(here, tmp_path):
-    card = '{"schema": 1, "stage": {"name": "language", "task": "language"}}'
-    (tmp_path / "adapter_card.json").write_text(card)
-    code, _, err = here("--adapter", str(tmp_path))
-    assert code == 2
-    assert "task 'language', which answers no questions" in err
-
-
-def test_what_is_remembered(monkeypatch, capsys):
-    """The loop alone: exchanges kept, forgotten, and broken off."""
-    heard = []
-
-    def reply(question, before, picture, number, on_text):
-        heard.append((question, list(before), picture, number))
-        on_text(0, " yes")
-        if question == "stop":
-            raise KeyboardInterrupt
-        on_text(0, f" {number}")
-        return f" yes {number}"
-
-    lines = ["a", "b", "stop", "c", "/reset", "d", "/image", "/help"]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
-    chat._loop(chat.Talk(reply, 1, picture=None))
-    out, err = capsys.readouterr()
-    assert out == "yes 0\nyes 1\nyes\nyes 3\nyes 4\n"
-    assert "(stopped)" in err
-    assert chat.COMMANDS in err
-    before = [[], [("a", "yes 0")], [("b", "yes 1")], [("b", "yes 1")], []]
-    assert [asked[1] for asked in heard] == before
-    assert [asked[3] for asked in heard] == [0, 1, 2, 3, 4]
-
-
 if __name__ == "__main__":
-    train(*map(Path, sys.argv[1:3]), *sys.argv[3:])
+    train(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
