@@ -13,8 +13,8 @@ Measured (five folds, weighted F1, every cell the best of equally many settings 
   LDA          .902  .959  .919  .969  .971  .973  .969
   projection   .907  .955  .945  .958  .958  .957  .955
 
-The projection is ahead of tuned raw features in every fold but under LR (.003 in the mean, two folds
-of five against it). LDA does better: .952 in the mean against .948.
+The projection is ahead of tuned raw features in every fold but under LR (.003 in the mean, two of
+five folds against it). LDA does better: .952 in the mean against .948.
 """
 
 from typing import Any
