@@ -132,7 +132,10 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """Returns `say(*arguments, stdin="")`: the chat in this process -> (code, stdout, stderr)."""
     from mmjax import chat, sharding
 
-    monkeypatch.setattr(sharding, "set_up", lambda *_: None)  # this process has its devices
+    # This process has its devices; of which one is enough.
+    one = jax.make_mesh((1, 1), ("data", "model"), devices=jax.devices()[:1])
+    monkeypatch.setattr(sharding, "set_up", lambda *_: None)
+    monkeypatch.setattr(sharding, "make_mesh", lambda: one)
 
     def run(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer
 
 from mmjax import chat
 from mmjax.encoders import LanguageModel, load_encoder
-from mmjax.generation import generate
+from mmjax.generation import Sampling, generate
 
 TEMPLATE = (
     "{% for m in messages %}{{ 'w5 ' if m.role == 'user' else 'w6 ' }}{% for part in m.content %}"
@@ -39,6 +40,15 @@ def test_flags_that_are_refused(say, arguments, message):
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_ctrl_c_at_the_prompt_ends(monkeypatch, capsys):
+    def interrupted(prompt):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", interrupted)
+    chat._loop(chat.Talk(lambda *_: "never", 0))
+    assert capsys.readouterr().out == ""
 
 
 def test_an_adapter_that_answers_nothing(say, tmp_path):
@@ -73,6 +83,7 @@ def test_what_is_remembered(monkeypatch, capsys):
     assert [asked[3] for asked in heard] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_model_that_reads_pictures_and_what_was_said(say, folder, tmp_path):
     path = folder("llava_tiny")
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
@@ -81,8 +92,6 @@ def test_a_model_that_reads_pictures_and_what_was_said(say, folder, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     arguments = ("--model", str(path), "--image", str(tmp_path / "a.png"), "--max-new-tokens", "3")
-    code, _, err = say(*arguments, stdin="w9")
-    assert (code, "has no chat template" in err) == (2, True)
     (path / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     code, out, err = say(*arguments, stdin="w9 w8\nw10")
     assert code == 0, err
@@ -93,10 +102,11 @@ def test_a_model_that_reads_pictures_and_what_was_said(say, folder, tmp_path):
     assert words
     (second,) = generate(model, [[5, 50, 9, 8, 6, *words, 5, 10]], 3, images=[[noise]])
     assert out.splitlines() == [first.text, second.text]
-    code, out, _ = say(*arguments, "--question", "w10", "--temperature", "2", "--seed", "4")
-    again = say(*arguments, "--question", "w10", "--temperature", "2", "--seed", "4")
-    assert (code, out) == again[:2]
-    assert out != say(*arguments, "--question", "w10", "--temperature", "2", "--seed", "5")[1]
+    drawn, key = Sampling(2.0, top_p=0.9), jax.random.fold_in(jax.random.key(4), 0)
+    (random,) = generate(model, [[5, 50, 9, 8]], 3, drawn, key, images=[[noise]])
+    draw = ("--temperature", "2", "--top-p", "0.9", "--seed", "4")
+    assert say(*arguments, *draw, "--question", "w9 w8")[:2] == (0, random.text + "\n")
+    assert random.text != first.text
 
 
 def test_models_that_cannot_talk(say, folder, tmp_path):
@@ -105,6 +115,8 @@ def test_models_that_cannot_talk(say, folder, tmp_path):
     code, _, err = say("--model", str(folder("dinov2_tiny")))
     assert (code, "a dinov2 encoder, which says nothing" in err) == (2, True)
     path = folder("llama_tiny")
+    code, _, err = say("--model", str(path), "--question", "w9")
+    assert (code, "has no chat template" in err) == (2, True)
     (path / "chat_template.jinja").write_text("{{ messages[0].content }}")
     question = ("--question", "w9", "--image", str(tmp_path / "a.png"))
     code, _, err = say("--model", str(path), *question)
