@@ -7,7 +7,8 @@ from typing import Literal
 _ARTICLES = ("a", "an", "the")
 _DIGITS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBERS = {word: str(i) for i, word in enumerate(_DIGITS)} | {"zero": "0"}
-_PUNCTUATION = re.compile(r"[;/\[\]\"{}()=+\\_\-><@`?!:]|,(?!\d)|(?<!\d),|\.(?!\d)")
+_PUNCTUATION = re.compile(r"[;/\[\]\"{}()=+\\_\-><@`?!,]|\.(?!\d)")
+_DROPPED = re.compile(r"'|(?<=\d),(?=\d)")
 
 
 def read_yes_no(said: str) -> Literal["yes", "no", "other"]:
@@ -42,11 +43,11 @@ def mme(said: Sequence[str], wanted: Sequence[str], pictures: Sequence[str]) -> 
 def normalised(answer: str) -> str:
     """An answer as VQA compares it: small letters, no punctuation or articles, digits for numbers.
 
-    VQA's list of misspelt contractions is not applied.
+    Apostrophes are dropped, which does for "dont" and "don't" what VQA's list of contractions does.
 
     Source: Antol et al. 2015 (VQA), the evaluation's processing of answers.
     """
-    words = _PUNCTUATION.sub(" ", answer.lower().replace("'", "")).split()
+    words = _PUNCTUATION.sub(" ", _DROPPED.sub("", answer.lower())).split()
     return " ".join(_NUMBERS.get(w, w) for w in words if w not in _ARTICLES)
 
 
