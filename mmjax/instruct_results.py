@@ -67,6 +67,8 @@ def measure_answers(
             values |= {name: dict(metrics) for name, metrics in data.references.items()}
             for side, items in data.items.items():
                 counts.setdefault(side, []).append(len(items))
+            if data.left_out:
+                counts.setdefault("left_out", []).append(data.left_out)
             counts.setdefault("questions", []).append(len(data.test["adapted"].conversations))
             if task.parts.routed:
                 language = library.encoder(run.stage.encoders["language"])
@@ -131,6 +133,8 @@ def answer_tables(
     elif "perplexity" in systems["adapted"]:
         title, metrics = "Answers that were held out", HELD_OUT
         caption = f"{asked} held-out conversations; every token of their answers weighs the same."
+        if "left_out" in counts:
+            caption += f" {counts['left_out'][0]} rows with an empty answer were left out."
     used = [m for m in metrics if any(m in values for values in systems.values())]
     rows = tuple(
         (labels[name], tuple(tuple(values.get(metric, ())) for metric in used))
@@ -146,7 +150,9 @@ def answer_tables(
             )
             for i in range(len(routing[0]))
         )
-        text = "Weight of the first expert; the second has the rest. Text was not trained on."
+        text = "Weight of the first expert; the second has the rest."
+        if metrics is METRICS:
+            text += " Text was not trained on."
         tables.append(Table("What the router learned", ("text", "picture"), layers, text))
     return tables
 

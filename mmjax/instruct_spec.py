@@ -21,8 +21,8 @@ class QuestionsSpec:
         rows that are held out.
       per_picture: questions in a row of a batch that share a picture, which is then encoded once.
       captions: ScienceQA: put captions.json into the context.
-      skip_empty: leave `llava:` and `alpaca:` rows with an empty answer out instead of refusing
-        them; Alpaca has some.
+      skip_empty: leave `llava:` and `alpaca:` rows with an empty answer out, and count them,
+        instead of refusing them.
       answering: ScienceQA: `greedy` writes an answer and reads its letter; `likelihood` takes the
         likeliest letter after "The answer is".
       max_new_tokens: of a written answer.

@@ -195,7 +195,8 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
         for one in source.conversations:
             digest.update(repr(one).encode())
     records = Records("+".join((spec.source, *spec.mix)), digest.hexdigest())
-    return InstructData(learned, val, systems, items, references, records, language)
+    left_out = train.skipped if isinstance(train, Dialogues) else 0
+    return InstructData(learned, val, systems, items, references, records, language, left_out)
 
 
 def _check_room(asked: Conversations, names: Sequence[str], spec: QuestionsSpec, most: int) -> None:

@@ -92,6 +92,7 @@ class InstructData:
       references: system -> metrics of what needs no model.
       corpus: names the data.
       language: the frozen language model.
+      left_out: rows that were not read because an answer was empty.
     """
 
     train: Conversations
@@ -101,6 +102,7 @@ class InstructData:
     references: Mapping[str, Mapping[str, float]]
     corpus: Records
     language: LanguageModel
+    left_out: int = 0
     prior: ClassVar[None] = None  # nothing is held on to
     classes: ClassVar[tuple[str, ...]] = ()  # what may be answered is not known beforehand
 

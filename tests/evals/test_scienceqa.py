@@ -1,12 +1,15 @@
 """ScienceQA's slices, counted by hand, and letters read out of texts."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 
+from mmjax.data.conversations import Conversations
 from mmjax.data.instructions import ProblemSet
 from mmjax.data.scienceqa import Problem
+from mmjax.data.tables import RawTable
 from mmjax.evals.scienceqa import NONE, accuracies, guess, read_answer, without_reading
 from mmjax.instruct_spec import QuestionsSpec
 
@@ -50,7 +53,7 @@ def test_the_first_letter_that_is_an_option_counts(said, options, index):
 def test_the_unanswered_are_wrong_or_drawn():
     texts = ["The answer is A.", "I do not know", "", "The answer is D."]
 
-    def run(**settings: object) -> dict[str, float]:
+    def run(**settings: Any) -> dict[str, float]:
         spec = QuestionsSpec("scienceqa:x", **settings)
         functions = {"said": lambda asked, most: texts[: len(PROBLEMS)] if most == 64 else []}
         return _problem_set(spec).run([], functions)
@@ -64,9 +67,6 @@ def test_the_unanswered_are_wrong_or_drawn():
 
 
 def _problem_set(spec: QuestionsSpec) -> ProblemSet:
-    from mmjax.data.conversations import Conversations
-    from mmjax.data.tables import RawTable
-
     none = Conversations([], np.zeros(0, np.int64), RawTable([], lambda x: {}), 1, True)
     return ProblemSet(none, PROBLEMS, spec)
 
@@ -78,7 +78,7 @@ def test_guesses_are_among_the_options_and_leave_answers_alone():
 
 
 def test_the_likeliest_letter_is_taken_among_the_options():
-    asked: list[object] = []
+    asked: list[list[str]] = []
 
     def options(conversations: object, texts: list[list[str]]) -> list[np.ndarray]:
         asked.extend(texts)

@@ -1,13 +1,11 @@
 """ScienceQA and mixed instructions from end to end: the recipes' `:tiny` on data of this test."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -134,7 +132,8 @@ def finished(world) -> Path:
 def test_the_command_trains_evaluates_and_reports(finished, world):
     results = Results.load(finished / "results.json")
     assert list(results.systems) == ["chance", "majority", "blank", "adapted"]
-    assert results.counts == {"train": [6], "val": [2], "test": [4], "questions": [4]}
+    sizes = {side: [len(ids)] for side, ids in SIDES.items()}
+    assert results.counts == {**sizes, "questions": [4]}
     columns = ("NAT", "LAN", "TXT", "IMG", "NO", "G7-12", "Avg", "unanswered")
     assert results.tables[0].columns == columns  # grades 9 to 12, no social science
     # Two of three options and two of two.
@@ -199,6 +198,7 @@ def test_mixed_instructions_are_learned_and_held_out(world, tmp_path):
     assert perplexity == pytest.approx(np.exp(-mean))
     assert perplexity > 1
     assert results.tables[0].title == "Answers that were held out"
+    assert "1 rows with an empty answer were left out" in results.tables[0].caption
 
 
 def prepared(world: Path, changes: dict[str, Any], tmp_path: Path) -> Any:
@@ -282,5 +282,4 @@ def test_the_recipes_are_the_papers():
     assert chat.questions.evaluation == "held_out"
     with pytest.raises(ValueError, match="'default' or 'tiny'"):
         lavin_chat.get_config("huge")
-    assert re.fullmatch(r"lavin_scienceqa_13b_tiny", lavin_scienceqa_13b.get_config("tiny").name)
-    assert jax.device_count() == 8
+    assert lavin_scienceqa_13b.get_config("tiny").name == "lavin_scienceqa_13b_tiny"
