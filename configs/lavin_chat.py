@@ -18,6 +18,8 @@ which is reported beside that with a white picture. `:tiny` trains two steps on 
 given.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs.lavin_scienceqa_13b import get_config as scienceqa
@@ -27,7 +29,7 @@ EPOCH = 6563  # steps: 210,000 rows in batches of 32
 
 def get_config(choice: str = "default") -> ConfigDict:
     """The recipe; `choice` is `default` or `tiny`."""
-    config = scienceqa(choice)
+    config: Any = scienceqa(choice)
     tiny = choice == "tiny"
     config.name = "lavin_chat" + ("_tiny" if tiny else "")
     config.evals = ("held_out",)

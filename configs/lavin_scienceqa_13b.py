@@ -8,6 +8,8 @@ Not measured: bring the data and the weights (see there). `:tiny` trains two ste
 folders are given. The paper also has a row of 40 epochs: `--config.train.steps=15920`.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs.lavin_scienceqa_7b import get_config as smaller
@@ -15,7 +17,7 @@ from configs.lavin_scienceqa_7b import get_config as smaller
 
 def get_config(choice: str = "default") -> ConfigDict:
     """The recipe; `choice` is `default` or `tiny`."""
-    config = smaller(choice)
+    config: Any = smaller(choice)
     config.name = config.name.replace("7b", "13b")
     config.encoders.language.source = "llama-13b"
     config.instruct.temperature = 5.0

@@ -161,24 +161,25 @@ def test_answers_are_those_of_the_loaded_adapter(finished, world):
     asked = data.test["adapted"]
     said = functions["said"](asked.conversations, 16)
     adapted = mmjax.load_adapter(finished)
-    for i, one in enumerate(asked.problems):
-        question = one.prompt.removeprefix("Question: ").removesuffix("\nResponse:")
-        shown = None
-        if one.picture is not None:
-            shown = [world / "scienceqa" / "images" / "test" / one.id / "image.png"]
-        (alone,) = adapted.answer([question], shown, max_new_tokens=16)
-        assert alone.text == said[i]
+    folder = world / "scienceqa" / "images" / "test"
+    for pictures in (False, True):
+        rows = [i for i, p in enumerate(asked.problems) if (p.picture is not None) == pictures]
+        prompts = [asked.problems[i].prompt for i in rows]
+        texts = [p.removeprefix("Question: ").removesuffix("\nResponse:") for p in prompts]
+        shown = [folder / asked.problems[i].id / "image.png" for i in rows] if pictures else None
+        again = adapted.answer(texts, shown, max_new_tokens=16)
+        assert [one.text for one in again] == [said[i] for i in rows]
     chosen = np.array(
         [read_answer(text, len(p.choices)) for text, p in zip(said, asked.problems, strict=True)]
     )
     measured = Results.load(finished / "results.json").systems["adapted"]
     assert {k: [v] for k, v in accuracies(chosen, asked.problems).items()} == measured
-    # Options in one pass: each is as likely as when it is read alone.
-    options = [["The answer is A", "B"], ["C"], ["A", "B"], ["A"]]
+    # One pass for all options: neither their order nor their neighbours matter.
+    options = [["The answer is A", letter] for letter in "ABCD"]
     found = functions["options"](asked.conversations, options)
-    alone = functions["options"](asked.conversations, [[o[-1]] for o in options])
-    np.testing.assert_allclose([v[-1] for v in found], [v[0] for v in alone], atol=0.05)
-    assert len(found[0]) == 2
+    turned = functions["options"](asked.conversations, [o[::-1] for o in options])
+    np.testing.assert_allclose(np.stack(found), np.stack(turned)[:, ::-1], atol=1e-3)
+    assert len({round(float(v[1]), 3) for v in found}) == 4
 
 
 @pytest.mark.slow
