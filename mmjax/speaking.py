@@ -97,7 +97,7 @@ class Speaker:
     def _batches(
         self, trainable: PyTree, frozen: PyTree, asked: Conversations
     ) -> Iterator[tuple[list[int], list[np.ndarray], PyTree]]:
-        """(rows, prompts as embeddings, adapters bound to their modality), row by row sorted."""
+        """(rows, prompts as embeddings, adapters of their modality), short ones first."""
         ends = [int(row.answers[0]) for row in asked.rows]
         order = sorted(range(len(asked)), key=lambda i: ends[i])
         for modality in (TEXT, IMAGE):

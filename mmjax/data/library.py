@@ -197,8 +197,7 @@ class Library:
                 return dialogues.load((spec.source, *spec.mix), spec.images, spec.skip_empty)
             return easy_vqa.load(spec.source, side)
 
-        own = (spec.source, spec.mix, spec.images, spec.captions, spec.skip_empty)
-        return self.remember(("questions", *own, side), load)
+        return self.remember(("questions", spec, side), load)
 
     def parallel(self, source: str, limit: int) -> list[Pair]:
         """Parallel text other than captions."""
