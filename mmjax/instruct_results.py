@@ -11,7 +11,7 @@ from mmjax.adapters.mma import RepAdapter, routing_table
 from mmjax.data.library import Library
 from mmjax.data.vqa_questions import InstructData
 from mmjax.encoders import LanguageModel
-from mmjax.evals.vqa import without_pictures
+from mmjax.evals.scienceqa import AVERAGE, SLICES, UNANSWERED
 from mmjax.recipe import Recipe
 from mmjax.report import Table, numbers
 from mmjax.spec import Stage
@@ -20,6 +20,14 @@ from mmjax.train import DONE, Run, load_trained
 from mmjax.trees import PyTree
 
 METRICS = {"vqa_acc": "all", "vqa_yes_no": "yes / no", "vqa_other": "other"}
+SCIENCEQA = {**{s: "Avg" if s == AVERAGE else s for s in SLICES}, UNANSWERED: UNANSWERED}
+HELD_OUT = {"token_log_prob": "log-probability a token", "perplexity": "perplexity"}
+SYSTEMS = {
+    "chance": "chance",
+    "majority": "commonest answer",
+    "question": "commonest answer to the same question",
+    "blank": "adapted, blank picture",
+}
 Systems = dict[str, dict[str, list[float]]]
 
 
@@ -54,11 +62,14 @@ def measure_answers(
         functions = data.publish(task, library.mesh).bind(trainable, assembly.frozen)
         values = {"adapted" if main else run.stage.name: data.test["adapted"].run([], functions)}
         if main:
-            values["blank"] = data.test["blank"].run([], functions)
-            values |= without_pictures(data.learned, data.test["adapted"].questions)
+            if "blank" in data.test:
+                values["blank"] = data.test["blank"].run([], functions)
+            values |= {name: dict(metrics) for name, metrics in data.references.items()}
             for side, items in data.items.items():
                 counts.setdefault(side, []).append(len(items))
-            counts.setdefault("questions", []).append(len(data.test["adapted"].questions))
+            if data.left_out:
+                counts.setdefault("left_out", []).append(data.left_out)
+            counts.setdefault("questions", []).append(len(data.test["adapted"].conversations))
             if task.parts.routed:
                 language = library.encoder(run.stage.encoders["language"])
                 assert isinstance(language, LanguageModel)
@@ -66,7 +77,7 @@ def measure_answers(
         for system, measured in values.items():
             for metric, number in measured.items():
                 found.setdefault(system, {}).setdefault(metric, []).append(number)
-    known = ["majority", "question", "blank"]
+    known = [name for name in ("chance", "majority", "question", "blank") if name in found]
     order = [*known, *(s for s in found if s not in (*known, "adapted")), "adapted"]
     return {s: found[s] for s in order}, counts, timings, routing
 
@@ -106,25 +117,31 @@ def answer_tables(
     Returns:
       One or two tables.
     """
-    rows = tuple(
-        (labels[name], tuple(tuple(values.get(metric, ())) for metric in METRICS))
-        for name, values in systems.items()
-    )
     asked, pictures = (numbers(counts[n]) for n in ("questions", "test"))
+    title, metrics = "Answers that match exactly", METRICS
     caption = (
         f"{asked} test questions about {pictures} pictures. A greedy answer is right where it is "
         "the wanted one to the last token, the end included."
     )
-    tables = [
-        Table(
-            "Answers that match exactly",
-            tuple(METRICS.values()),
-            rows,
-            caption,
-            (),
-            (labels["adapted"],),
+    if UNANSWERED in systems["adapted"]:
+        title, metrics = "ScienceQA: accuracy by slice", SCIENCEQA
+        caption = (
+            f"{asked} test questions: natural, social and language science; with a text, with an "
+            "image, with neither; grades. An answer that names no option is wrong, unless the "
+            "recipe draws one."
         )
-    ]
+    elif "perplexity" in systems["adapted"]:
+        title, metrics = "Answers that were held out", HELD_OUT
+        caption = f"{asked} held-out conversations; every token of their answers weighs the same."
+        if "left_out" in counts:
+            caption += f" {counts['left_out'][0]} rows with an empty answer were left out."
+    used = [m for m in metrics if any(m in values for values in systems.values())]
+    rows = tuple(
+        (labels[name], tuple(tuple(values.get(metric, ())) for metric in used))
+        for name, values in systems.items()
+    )
+    columns = tuple(metrics[m] for m in used)
+    tables = [Table(title, columns, rows, caption, (), (labels["adapted"],))]
     if routing:
         layers = tuple(
             (
@@ -133,16 +150,22 @@ def answer_tables(
             )
             for i in range(len(routing[0]))
         )
-        text = "Weight of the first expert; the second has the rest. Text was not trained on."
+        text = "Weight of the first expert; the second has the rest."
+        if metrics is METRICS:
+            text += " Text was not trained on."
         tables.append(Table("What the router learned", ("text", "picture"), layers, text))
     return tables
 
 
 def headline(systems: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, str]]:
-    """Accuracy, beside what the question alone gives."""
-    mean = {name: statistics.fmean(values["vqa_acc"]) for name, values in systems.items()}
-    return [
-        ("accuracy on the test questions", f"{mean['adapted']:.3f}"),
-        ("from the question alone", f"{mean['question']:.3f}"),
-        ("with a blank picture", f"{mean['blank']:.3f}"),
-    ]
+    """Accuracy or perplexity, beside what stands for not looking."""
+    metric = "perplexity" if "perplexity" in systems["adapted"] else "vqa_acc"
+    mean = {name: statistics.fmean(values[metric]) for name, values in systems.items()}
+    what = "perplexity of held-out answers" if metric == "perplexity" else None
+    lines = {
+        "adapted": what or "accuracy on the test questions",
+        "question": "from the question alone",
+        "chance": "chance",
+        "blank": "with a blank picture",
+    }
+    return [(line, f"{mean[name]:.3f}") for name, line in lines.items() if name in mean]

@@ -25,7 +25,7 @@ from mmjax.fewshot_tables import (
     protocol_of,
 )
 from mmjax.galleries import galleries, hard_samples
-from mmjax.instruct_results import answer_tables, headline, measure_answers
+from mmjax.instruct_results import SYSTEMS, answer_tables, headline, measure_answers
 from mmjax.instruct_results import describe as describe_instruct
 from mmjax.projection_tables import projection_headline, projection_tables
 from mmjax.recipe import Recipe
@@ -35,7 +35,7 @@ from mmjax.train import DONE, Run, load_trained
 from mmjax.writer import METRICS_FILE, read_metrics, series, write_atomic
 
 RECALLS = ("R@1", "R@5", "R@10", "mR")
-ANSWERS = ("val/vqa_acc", "val/vqa_yes_no", "val/vqa_other")
+ANSWERS = ("val/vqa_acc", "val/vqa_yes_no", "val/vqa_other", "val/token_log_prob")
 
 
 def several(pictures: Sequence[int], queries: Sequence[int]) -> str:
@@ -328,9 +328,7 @@ def _asked(system: System) -> dict[str, int]:
 def _measure_answers(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     systems, counts, timings, routing = measure_answers(runs, recipe, library)
     labels = {
-        "majority": "commonest answer",
-        "question": "commonest answer to the same question",
-        "blank": "adapted, blank picture",
+        **SYSTEMS,
         **{s.name: describe_instruct(s) for s in recipe.stages},
         "adapted": describe_instruct(recipe.main),
     }

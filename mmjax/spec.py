@@ -461,6 +461,8 @@ class Stage:
             return
         check(t.accumulate >= 1, "train.accumulate", t.accumulate, "at least 1")
         check(t.select in ("vqa_acc", "none"), "train.select", t.select, "'vqa_acc' or 'none' here")
+        if self.questions.evaluation == "held_out":
+            check(t.select == "none", "train.select", t.select, "'none' for this source")
         check(not t.cache_features, "train.cache_features", True, "False for this task")
         expected = f"a multiple of {t.accumulate * each}: accumulate x questions.per_picture"
         good = t.batch_size % (t.accumulate * each) == 0
