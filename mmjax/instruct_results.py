@@ -1,6 +1,5 @@
 """Figures of an `instruct` recipe: answers with and without the picture, and the router."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -12,11 +11,12 @@ from mmjax.data.library import Library
 from mmjax.data.vqa_questions import InstructData
 from mmjax.encoders import LanguageModel
 from mmjax.evals.scienceqa import AVERAGE, SLICES, UNANSWERED
+from mmjax.figures import Figures
 from mmjax.recipe import Recipe
 from mmjax.report import Table, numbers
 from mmjax.spec import Stage
 from mmjax.tasks.instruct import InstructTask
-from mmjax.train import DONE, Run, load_trained
+from mmjax.train import Run, load_trained
 from mmjax.trees import PyTree
 
 METRICS = {"vqa_acc": "all", "vqa_yes_no": "yes / no", "vqa_other": "other"}
@@ -33,7 +33,7 @@ Systems = dict[str, dict[str, list[float]]]
 
 def measure_answers(
     runs: Sequence[Run], recipe: Recipe, library: Library
-) -> tuple[Systems, dict[str, list[int]], dict[str, float], list[list[list[float]]]]:
+) -> tuple[Figures, Systems, list[list[list[float]]]]:
     """Asks the test questions of every stage and seed.
 
     Args:
@@ -42,18 +42,13 @@ def measure_answers(
       library: encoders and questions.
 
     Returns:
-      (system -> metric -> one value a seed; pictures and questions, one number a seed; phase ->
-      seconds; of every seed the weight of the first expert by layer and modality, where the main
-      stage has a router).
+      (all figures; the systems in the order of a table; of every seed the weight of the first
+      expert by layer and modality, where the main stage has a router).
     """
-    found: Systems = {}
-    counts: dict[str, list[int]] = {}
-    timings: dict[str, float] = {}
+    figures = Figures()
     routing: list[list[list[float]]] = []
     for run in runs:
-        done = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
-        name = f"training {run.stage.name}, all seeds"
-        timings[name] = timings.get(name, 0.0) + done["seconds"]
+        figures.trained(run)
         main = run.stage.name == recipe.main.name
         assembly, trainable = load_trained(run, library)
         data, task = assembly.data, assembly.task
@@ -65,21 +60,16 @@ def measure_answers(
             if "blank" in data.test:
                 values["blank"] = data.test["blank"].run([], functions)
             values |= {name: dict(metrics) for name, metrics in data.references.items()}
-            for side, items in data.items.items():
-                counts.setdefault(side, []).append(len(items))
+            figures.count({side: len(items) for side, items in data.items.items()})
             if data.left_out:
-                counts.setdefault("left_out", []).append(data.left_out)
-            counts.setdefault("questions", []).append(len(data.test["adapted"].conversations))
+                figures.count({"left_out": data.left_out})
+            figures.count({"questions": len(data.test["adapted"].conversations)})
             if task.parts.routed:
                 language = library.encoder(run.stage.encoders["language"])
                 assert isinstance(language, LanguageModel)
                 routing.append(first_expert(task, language, trainable).tolist())
-        for system, measured in values.items():
-            for metric, number in measured.items():
-                found.setdefault(system, {}).setdefault(metric, []).append(number)
-    known = [name for name in ("chance", "majority", "question", "blank") if name in found]
-    order = [*known, *(s for s in found if s not in (*known, "adapted")), "adapted"]
-    return {s: found[s] for s in order}, counts, timings, routing
+        figures.add(values)
+    return figures, figures.ordered(SYSTEMS), routing
 
 
 def first_expert(
