@@ -5,7 +5,16 @@
 The pictures come inside the scikit-learn package: 1,797 of them, 8 x 8 pixels, enlarged to 56.
 Needs the asset dinov2-small (fetched on first use) and the extra `sklearn`.
 
-Measured: not yet.
+Measured (five folds, weighted F1, every cell the best of equally many settings on an inner split):
+
+               CART   RF   GBM   MLP    LR   SVC   kNN
+  raw          .578  .840  .824  .950  .955  .943  .860
+  PCA(128)     .535  .854  .761  .945  .949  .941  .858
+  LDA          .902  .959  .919  .969  .971  .973  .969
+  projection   .907  .955  .945  .958  .958  .957  .955
+
+The projection is ahead of tuned raw features in every fold but under LR (.003 in the mean, two of
+five folds against it). LDA does better: .952 in the mean against .948.
 """
 
 from typing import Any

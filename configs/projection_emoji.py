@@ -1,7 +1,7 @@
 """Frozen picture and name embeddings of emoji, projected towards their classes.
 
   python -m mmjax.main --config configs/projection_emoji.py          # subgroups
-  python -m mmjax.main --config configs/projection_emoji.py:group    # the eight groups
+  python -m mmjax.main --config configs/projection_emoji.py:group    # the nine groups
   python -m mmjax.main --config configs/projection_emoji.py:few      # a fifth of the labels
   python -m mmjax.main --config configs/projection_emoji.py:low      # eight dimensions a modality
   python -m mmjax.main --config configs/projection_emoji.py:apart    # a projector a modality
@@ -22,8 +22,10 @@ weighted F1, every cell the best of equally many settings on an inner split):
 The projection is ahead of tuned raw features under trees, boosting, the MLP and kNN in every fold,
 and behind under LR and SVC, by about .01 and not in every fold; LDA does as much in the mean (.672
 against .678). The paper's own settings (pairwise BCE, hidden 16, ten epochs) do badly on 55
-classes: .320 in the mean. SupCon's hidden width, dropout, epochs, batch and mode were chosen among
-six settings on the inner split of fold 0, beside the choices that every method had.
+classes: .320 in the mean. On the nine groups (1,914 emoji) the projection beats the tuned linear
+probe in every fold (LR .850 to .871, kNN .808 to .873, mean .750 to .858; LDA .849). SupCon's
+hidden width, dropout, epochs, batch and mode were chosen among six settings on the inner split of
+fold 0, beside the choices that every method had.
 """
 
 from typing import Any

@@ -1,11 +1,13 @@
 """Using a trained `instruct` adapter: questions about pictures, and texts without one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mmjax import sharding
 from mmjax.adapters.mma import IMAGE, TEXT, bind, routing_table
@@ -14,12 +16,18 @@ from mmjax.base import check_encoder, stage_of
 from mmjax.checkpoint import load_adapter_params
 from mmjax.data.conversations import Conversation, Layout, Turn, encode
 from mmjax.data.library import Library
-from mmjax.encoders import LanguageModel
+from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import embed
 from mmjax.errors import MmjaxError
-from mmjax.generation import Generation, Sampling, generate
+from mmjax.generation import Generation, Sampling, Scored, generate, score
 from mmjax.tasks import make_instruct
+from mmjax.tasks.instruct import InstructTask
+from mmjax.trees import PyTree
+
+# A question that was asked before, and its answer.
+Exchange = tuple[str, str]
+QUESTION = "Question: {question}\nResponse:"
 
 
 class Answering:
@@ -29,35 +37,45 @@ class Answering:
       card: everything that is known of it.
     """
 
-    def __init__(self, folder: Path, allow_other_encoder: bool) -> None:
-        """Loads the adapter and checks its encoders; see `mmjax.load_adapter`."""
-        self._mesh = sharding.make_mesh(1, 1) if jax.device_count() == 1 else sharding.make_mesh()
-        params, self.card = load_adapter_params(folder)
-        stage = stage_of(self.card)
-        library = Library(self._mesh, tuple(self.card["languages"]))
-        for role, spec in stage.encoders.items():
-            check_encoder(library, self.card, role, spec, allow_other_encoder, folder)
-        language, self._vision = (
-            library.encoder(stage.encoders[role]) for role in ("language", "image")
+    def __init__(
+        self,
+        task: InstructTask,
+        language: LanguageModel,
+        vision: Encoder,
+        trainable: PyTree,
+        card: Mapping[str, Any],
+        question: str = QUESTION,
+    ) -> None:
+        """Puts the adapter into its frozen models.
+
+        Args:
+          task: says where its parts sit.
+          language: the frozen language model.
+          vision: the frozen vision transformer, on the same mesh.
+          trainable: what was trained, host arrays.
+          card: everything that is known of it.
+          question: how a question was put while training; holds `{question}`.
+        """
+        self._task, self._vision, self.card, self._question = task, vision, card, question
+        self._model = language.with_hook(task.parts.language)
+        mesh = language.mesh
+        self._trainable = (
+            jax.device_put(trainable) if mesh is None else sharding.place(trainable, mesh)
         )
-        self._task = make_instruct(stage, language, self._vision)
-        assert isinstance(language, LanguageModel)
-        self._model = language.with_hook(self._task.parts.language)
-        self._trainable = sharding.place(params, self._mesh)
         self._layout = Layout.of(
             language.preprocess.tokenizer,
             language.chat.eos_token_ids,
             False,  # bound to a modality, the adapters need no token that says which
-            self._task.parts.taps,
+            task.parts.taps,
             language.preprocess.max_length,
         )
         self._adapters = [self._trainable.get("language")] * 2
-        if self._task.parts.routed:
+        if task.parts.routed:
             own = self._trainable["language"]
             table = routing_table(self._model, own, self._trainable["modality"]["embedding"])
             self._adapters = [bind(own, table, modality) for modality in (TEXT, IMAGE)]
         self._image_tokens = jax.jit(
-            lambda trainable, frozen, pixels: self._task.image_tokens(
+            lambda trainable, frozen, pixels: task.image_tokens(
                 trainable, trainable.get("vision"), frozen, {"pixel_values": pixels}
             )
         )
@@ -67,6 +85,21 @@ class Answering:
             )
         )
 
+    @classmethod
+    def load(
+        cls, folder: Path, allow_other_encoder: bool = False, mesh: Mesh | None = None
+    ) -> "Answering":
+        """Loads the adapter and checks its encoders; see `mmjax.load_adapter`."""
+        params, card = load_adapter_params(folder)
+        stage = stage_of(card)
+        library = Library(mesh or sharding.make_mesh(), tuple(card["languages"]))
+        for role, spec in stage.encoders.items():
+            check_encoder(library, card, role, spec, allow_other_encoder, folder)
+        language, vision = (library.encoder(stage.encoders[role]) for role in ("language", "image"))
+        task = make_instruct(stage, language, vision)
+        assert isinstance(language, LanguageModel)
+        return cls(task, language, vision, params, card)
+
     def answer(
         self,
         questions: Sequence[str],
@@ -74,6 +107,9 @@ class Answering:
         max_new_tokens: int = 16,
         sampling: Sampling | None = None,
         key: jax.Array | None = None,
+        history: Sequence[Sequence[Exchange]] | None = None,
+        on_text: Callable[[int, str], None] | None = None,
+        look_every: int = 8,
     ) -> list[Generation]:
         """Answers questions about pictures, or without any.
 
@@ -83,40 +119,97 @@ class Answering:
           max_new_tokens: the most tokens an answer.
           sampling: None takes the likeliest token at every step.
           key: where `sampling` draws from.
+          history: for each question the (question, answer) pairs before it, the oldest first, about
+            the same picture; None has none.
+          on_text: called as on_text(question's number, new piece of its answer).
+          look_every: tokens between two calls of `on_text`.
 
         Returns:
           One `Generation` a question.
 
         Raises:
-          MmjaxError: not one picture a question, a picture that cannot be read, or a question
-            that is longer than the model reads.
+          MmjaxError: not one picture or history a question, a picture that cannot be read, or a
+            question that is longer, with what was said before it, than the model reads.
         """
+        prompts, adapters = self._prompts(questions, images, history)
+        return generate(
+            self._model,
+            prompts,
+            max_new_tokens,
+            sampling,
+            key,
+            on_text=on_text,
+            adapters=adapters,
+            look_every=look_every,
+        )
+
+    def score(
+        self,
+        questions: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        images: Sequence[ImageLike] | None = None,
+    ) -> list[list[Scored]]:
+        """Log-probabilities of given answers, for multiple choice.
+
+        Args:
+          questions: n texts.
+          answers: for each question the texts that are weighed; an answer that is a word begins
+            with its space.
+          images: n pictures, one a question; None asks about none.
+
+        Returns:
+          For each question one `Scored` an answer.
+
+        Raises:
+          MmjaxError: as `answer`; an answer without a token.
+        """
+        prompts, adapters = self._prompts(questions, images, None)
+        return score(self._model, prompts, answers, adapters)
+
+    def _prompts(
+        self,
+        questions: Sequence[str],
+        images: Sequence[ImageLike] | None,
+        history: Sequence[Sequence[Exchange]] | None,
+    ) -> tuple[list[np.ndarray], PyTree]:
+        """The questions as embeddings [l, d], and the language model's adapters for them."""
         if isinstance(questions, str):
             raise MmjaxError("expected a list of questions, got a single one; put it into a list")
         if images is not None and len(images) != len(questions):
             raise MmjaxError(f"{len(images)} pictures for {len(questions)} questions; one for each")
-        if not len(questions):
-            return []
+        if history is not None and len(history) != len(questions):
+            raise MmjaxError(
+                f"{len(history)} histories for {len(questions)} questions; one for each"
+            )
         found = None
-        if images is not None:
+        if images is not None and len(images):
             pixels = jnp.asarray(self._vision.preprocess(list(images)))
             frozen = {"image": self._vision.params}
             found = self._image_tokens(self._trainable, frozen, pixels)
         prompts = []
         for i, question in enumerate(questions):
+            turns = [
+                turn
+                for asked, answered in ([] if history is None else history[i])
+                for turn in (self._asked(asked), Turn(f" {answered.strip()}", learn=True))
+            ]
             # The answer stands in for what is to come, so that the row has one; it is cut off.
-            turns = (Turn(f"Question: {question}\nResponse:"), Turn(" ?", learn=True))
-            picture = None if images is None else i
+            last = Turn(" ?", learn=True)
             row = encode(
-                Conversation(turns, picture),
+                Conversation((*turns, self._asked(question), last), None if images is None else i),
                 self._model.preprocess.tokenizer,
                 self._layout,
                 f"question {i}",
             )
-            end = int(row.answers[0])
+            end = len(row.ids) - len(self._ids_of(last)) - 1
             ids, slots = (jnp.asarray(x[None, :end]) for x in (row.ids, row.slots))
             own = None if found is None else found[i : i + 1]
             laid = self._lay_out(self._model.params, ids, slots, own)
             prompts.append(np.asarray(laid[0], np.float32))
-        adapters = self._adapters[TEXT if images is None else IMAGE]
-        return generate(self._model, prompts, max_new_tokens, sampling, key, adapters=adapters)
+        return prompts, self._adapters[TEXT if images is None else IMAGE]
+
+    def _asked(self, question: str) -> Turn:
+        return Turn(self._question.format(question=question))
+
+    def _ids_of(self, turn: Turn) -> list[int]:
+        return self._model.preprocess.tokenizer.encode(turn.text, add_special_tokens=False).ids

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from mmjax.report import Table
+from mmjax.report import Table, numbers
 
 ADAPTER = "residual adapter"
 PLAIN = f"{ADAPTER}, no weighting"
@@ -42,10 +42,10 @@ def domain_tables(
     cells = [(share, f"{prefix}mR") for prefix in PARTS.values() for share in found]
     columns = tuple(f"{part}, {share:.0%}" for part in PARTS for share in found)
     held_out = (
-        f"Held out: {_numbers(counts['test'])} items of the domain and "
-        f"{_numbers(counts['general'])} of the rest, each part in a gallery of its own. mR is the "
+        f"Held out: {numbers(counts['test'])} items of the domain and "
+        f"{numbers(counts['general'])} of the rest, each part in a gallery of its own. mR is the "
         "mean of R@1, R@5 and R@10 over both directions. Columns: share of the "
-        f"{_numbers(counts['train'])} training pairs of the domain."
+        f"{numbers(counts['train'])} training pairs of the domain."
     )
     order = sorted(
         by_label,
@@ -94,7 +94,3 @@ def _difference(values: Cell, reference: Cell) -> Cell:
     if len(values) != len(reference):
         return ()
     return tuple(value - other for value, other in zip(values, reference, strict=True))
-
-
-def _numbers(counts: Sequence[int]) -> str:
-    return " / ".join(map(str, sorted(set(counts))))

@@ -19,6 +19,19 @@ class DataError(MmjaxError):
     """A data set, or one of its rows, cannot be read or made."""
 
 
+def check(condition: bool, where: str, value: object, expected: str) -> None:
+    """Raises an `MmjaxError` that names a setting of the recipe, its value and what was expected.
+
+    Args:
+      condition: whether the value is good.
+      where: the setting's path below `config`.
+      value: what stands there.
+      expected: what should.
+    """
+    if not condition:
+        raise MmjaxError(f"config.{where} is {value!r}; expected {expected}")
+
+
 def is_full_disk(error: BaseException) -> bool:
     """Whether an exception, or what caused it, says that the disk or the quota is full.
 

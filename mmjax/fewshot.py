@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,7 +30,9 @@ from mmjax.interop.coop import load_context
 from mmjax.rng import seed_for
 from mmjax.spec import Stage
 from mmjax.tasks import DualEncoder, Task, Tower
-from mmjax.tasks.prompts import OwnSpace, PromptsTask, encode_prompts, make_prompts_task
+from mmjax.tasks.base import below
+from mmjax.tasks.pretrained import PretrainedTask
+from mmjax.tasks.prompts import PromptsTask, encode_prompts, make_prompts_task
 from mmjax.trees import PyTree
 
 WEIGHTS = (".tar", ".pt", ".pth", ".bin", ".safetensors")  # of a context that CoOp trained
@@ -100,11 +103,14 @@ def check(stage: Stage, library: Library, seed: int) -> None:
     """Refuses what can be known to fail before anything is trained.
 
     Raises:
-      MmjaxError: too few classes, or a class with too few pictures.
+      MmjaxError: too few classes, a class with too few pictures, or a context that does not fit.
     """
     corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
     trained, _ = classes_of(stage, corpus)
     shots_of(stage, corpus, split, trained, seed)
+    if stage.prompts.in_tower:
+        encoder = library.encoder(stage.encoders["text"])
+        _context(stage, encoder, vectors_of(encoder.params, np.zeros(1, int)).shape[-1], seed)
 
 
 def _labels(
@@ -132,8 +138,7 @@ class Joint:
 
     def functions(self, library: Library) -> Functions:
         """`embed_images` and `embed_texts`, bound."""
-        below = {**self.frozen, **self.frozen.get("below", {})}
-        return Published(self.task, library.mesh).bind(self.frozen["base"], below)
+        return Published(self.task, library.mesh).bind(self.frozen["base"], below(self.frozen))
 
 
 def joint_of(stage: Stage, folder: Path | None, library: Library) -> Joint:
@@ -185,8 +190,9 @@ def joint_on(
             f"config.base is empty, and config.encoders share no space (widths {widths}, "
             f"logit_scale {scale}); give both towers of one CLIP, or a base"
         )
-    base = sharding.place({"logit_scale": jnp.float32(scale)}, library.mesh)
-    return Joint(OwnSpace(), {"base": base}, None, towers)
+    own = PretrainedTask(towers["image"], towers["text"], scale)
+    base = sharding.place(own.init(jax.random.key(0), {}, {}), library.mesh)
+    return Joint(own, {"base": base}, None, towers)
 
 
 def know(

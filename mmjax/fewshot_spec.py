@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mmjax.errors import check
+
 PromptMethod = Literal[
     "structured",
     "factorised",
@@ -78,8 +80,6 @@ class PromptSpec:
 
     def __post_init__(self) -> None:
         """Checks names and sizes."""
-        from mmjax.spec import check  # it builds on this file
-
         for text in (self.template, *self.templates):
             check(text.count("{}") == 1, "prompts.template", text, "a text with {} in it once")
         check(bool(self.templates), "prompts.templates", self.templates, "at least one prompt")
@@ -118,7 +118,5 @@ class FewShotSpec:
 
     def __post_init__(self) -> None:
         """Checks sizes."""
-        from mmjax.spec import check  # it builds on this file
-
         check(self.shots >= 1, "fewshot.shots", self.shots, "at least 1")
         check(self.min_families >= 1, "fewshot.min_families", self.min_families, "at least 1")

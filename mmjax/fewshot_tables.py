@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from mmjax.plots import COLOURS, Curve
-from mmjax.report import Table
+from mmjax.report import Table, numbers
 from mmjax.spec import Stage
 
 Systems = Mapping[str, Mapping[str, Sequence[float]]]
@@ -107,7 +107,7 @@ def fewshot_tables(grid: Grid, counts: Mapping[str, Sequence[int]]) -> list[Tabl
       Accuracy by shots; the same without parts; other styles; base and new classes.
     """
     highlight = (grid.main,)
-    classes, asked = (" / ".join(map(str, sorted(set(counts[k])))) for k in ("classes", "asked"))
+    classes, asked = (numbers(counts[k]) for k in ("classes", "asked"))
     columns = tuple(f"{k} {'shot' if k == 1 else 'shots'}" for k in grid.shots)
     protocol = (
         f"Accuracy on {asked} held-out pictures of {classes} classes (chance "

@@ -1,6 +1,5 @@
 """Figures of an `instruct` recipe: answers with and without the picture, and the router."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -11,21 +10,30 @@ from mmjax.adapters.mma import RepAdapter, routing_table
 from mmjax.data.library import Library
 from mmjax.data.vqa_questions import InstructData
 from mmjax.encoders import LanguageModel
-from mmjax.evals.vqa import without_pictures
+from mmjax.evals.scienceqa import AVERAGE, SLICES, UNANSWERED
+from mmjax.figures import Figures
 from mmjax.recipe import Recipe
-from mmjax.report import Table
+from mmjax.report import Table, numbers
 from mmjax.spec import Stage
 from mmjax.tasks.instruct import InstructTask
-from mmjax.train import DONE, Run, load_trained
+from mmjax.train import Run, load_trained
 from mmjax.trees import PyTree
 
 METRICS = {"vqa_acc": "all", "vqa_yes_no": "yes / no", "vqa_other": "other"}
+SCIENCEQA = {**{s: "Avg" if s == AVERAGE else s for s in SLICES}, UNANSWERED: UNANSWERED}
+HELD_OUT = {"token_log_prob": "log-probability a token", "perplexity": "perplexity"}
+SYSTEMS = {
+    "chance": "chance",
+    "majority": "commonest answer",
+    "question": "commonest answer to the same question",
+    "blank": "adapted, blank picture",
+}
 Systems = dict[str, dict[str, list[float]]]
 
 
 def measure_answers(
     runs: Sequence[Run], recipe: Recipe, library: Library
-) -> tuple[Systems, dict[str, list[int]], dict[str, float], list[list[list[float]]]]:
+) -> tuple[Figures, Systems, list[list[list[float]]]]:
     """Asks the test questions of every stage and seed.
 
     Args:
@@ -34,18 +42,13 @@ def measure_answers(
       library: encoders and questions.
 
     Returns:
-      (system -> metric -> one value a seed; pictures and questions, one number a seed; phase ->
-      seconds; of every seed the weight of the first expert by layer and modality, where the main
-      stage has a router).
+      (all figures; the systems in the order of a table; of every seed the weight of the first
+      expert by layer and modality, where the main stage has a router).
     """
-    found: Systems = {}
-    counts: dict[str, list[int]] = {}
-    timings: dict[str, float] = {}
+    figures = Figures()
     routing: list[list[list[float]]] = []
     for run in runs:
-        done = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
-        name = f"training {run.stage.name}, all seeds"
-        timings[name] = timings.get(name, 0.0) + done["seconds"]
+        figures.trained(run)
         main = run.stage.name == recipe.main.name
         assembly, trainable = load_trained(run, library)
         data, task = assembly.data, assembly.task
@@ -54,21 +57,19 @@ def measure_answers(
         functions = data.publish(task, library.mesh).bind(trainable, assembly.frozen)
         values = {"adapted" if main else run.stage.name: data.test["adapted"].run([], functions)}
         if main:
-            values["blank"] = data.test["blank"].run([], functions)
-            values |= without_pictures(data.learned, data.test["adapted"].questions)
-            for side, items in data.items.items():
-                counts.setdefault(side, []).append(len(items))
-            counts.setdefault("questions", []).append(len(data.test["adapted"].questions))
+            if "blank" in data.test:
+                values["blank"] = data.test["blank"].run([], functions)
+            values |= {name: dict(metrics) for name, metrics in data.references.items()}
+            figures.count({side: len(items) for side, items in data.items.items()})
+            if data.left_out:
+                figures.count({"left_out": data.left_out})
+            figures.count({"questions": len(data.test["adapted"].conversations)})
             if task.parts.routed:
                 language = library.encoder(run.stage.encoders["language"])
                 assert isinstance(language, LanguageModel)
                 routing.append(first_expert(task, language, trainable).tolist())
-        for system, numbers in values.items():
-            for metric, number in numbers.items():
-                found.setdefault(system, {}).setdefault(metric, []).append(number)
-    known = ["majority", "question", "blank"]
-    order = [*known, *(s for s in found if s not in (*known, "adapted")), "adapted"]
-    return {s: found[s] for s in order}, counts, timings, routing
+        figures.add(values)
+    return figures, figures.ordered(SYSTEMS), routing
 
 
 def first_expert(
@@ -106,25 +107,31 @@ def answer_tables(
     Returns:
       One or two tables.
     """
-    rows = tuple(
-        (labels[name], tuple(tuple(values.get(metric, ())) for metric in METRICS))
-        for name, values in systems.items()
-    )
-    asked, pictures = (" / ".join(map(str, sorted(set(counts[n])))) for n in ("questions", "test"))
+    asked, pictures = (numbers(counts[n]) for n in ("questions", "test"))
+    title, metrics = "Answers that match exactly", METRICS
     caption = (
         f"{asked} test questions about {pictures} pictures. A greedy answer is right where it is "
         "the wanted one to the last token, the end included."
     )
-    tables = [
-        Table(
-            "Answers that match exactly",
-            tuple(METRICS.values()),
-            rows,
-            caption,
-            (),
-            (labels["adapted"],),
+    if UNANSWERED in systems["adapted"]:
+        title, metrics = "ScienceQA: accuracy by slice", SCIENCEQA
+        caption = (
+            f"{asked} test questions: natural, social and language science; with a text, with an "
+            "image, with neither; grades. An answer that names no option is wrong, unless the "
+            "recipe draws one."
         )
-    ]
+    elif "perplexity" in systems["adapted"]:
+        title, metrics = "Answers that were held out", HELD_OUT
+        caption = f"{asked} held-out conversations; every token of their answers weighs the same."
+        if "left_out" in counts:
+            caption += f" {counts['left_out'][0]} rows with an empty answer were left out."
+    used = [m for m in metrics if any(m in values for values in systems.values())]
+    rows = tuple(
+        (labels[name], tuple(tuple(values.get(metric, ())) for metric in used))
+        for name, values in systems.items()
+    )
+    columns = tuple(metrics[m] for m in used)
+    tables = [Table(title, columns, rows, caption, (), (labels["adapted"],))]
     if routing:
         layers = tuple(
             (
@@ -133,16 +140,22 @@ def answer_tables(
             )
             for i in range(len(routing[0]))
         )
-        text = "Weight of the first expert; the second has the rest. Text was not trained on."
+        text = "Weight of the first expert; the second has the rest."
+        if metrics is METRICS:
+            text += " Text was not trained on."
         tables.append(Table("What the router learned", ("text", "picture"), layers, text))
     return tables
 
 
 def headline(systems: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, str]]:
-    """Accuracy, beside what the question alone gives."""
-    mean = {name: statistics.fmean(values["vqa_acc"]) for name, values in systems.items()}
-    return [
-        ("accuracy on the test questions", f"{mean['adapted']:.3f}"),
-        ("from the question alone", f"{mean['question']:.3f}"),
-        ("with a blank picture", f"{mean['blank']:.3f}"),
-    ]
+    """Accuracy or perplexity, beside what stands for not looking."""
+    metric = "perplexity" if "perplexity" in systems["adapted"] else "vqa_acc"
+    mean = {name: statistics.fmean(values[metric]) for name, values in systems.items()}
+    what = "perplexity of held-out answers" if metric == "perplexity" else None
+    lines = {
+        "adapted": what or "accuracy on the test questions",
+        "question": "from the question alone",
+        "chance": "chance",
+        "blank": "with a blank picture",
+    }
+    return [(line, f"{mean[name]:.3f}") for name, line in lines.items() if name in mean]

@@ -3,33 +3,77 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mmjax.errors import check
+
 
 @dataclass(frozen=True)
 class QuestionsSpec:
     """Questions about pictures: what the `instruct` task learns to answer.
 
     Attributes:
-      source: `easy_vqa`, or `easy_vqa:FOLDER` for a folder in its layout.
-      train_pictures: training pictures that are read, with all of their questions (0: all).
-      val_pictures: training pictures held out for model selection, with all of their questions.
-      test_pictures: test pictures that are read (0: all).
+      source: `easy_vqa`, or `easy_vqa:FOLDER` for a folder in its layout; `scienceqa:FOLDER`;
+        `llava:FILE.json` or `alpaca:FILE.json` (see `mmjax.data.dialogues`).
+      mix: further `llava:` and `alpaca:` files that are learned together with `source`.
+      images: folder of the pictures that `llava:` files name.
+      train_pictures: training pictures that are read, with all of their questions (0: all). Here
+        and below, sources other than easy-VQA count rows instead: problems, conversations.
+      val_pictures: training pictures held out for model selection, with all of their questions;
+        of ScienceQA so many problems of its own validation split.
+      test_pictures: test pictures that are read (0: all); of `llava:` and `alpaca:` files so many
+        rows that are held out.
       per_picture: questions in a row of a batch that share a picture, which is then encoded once.
+      captions: ScienceQA: put captions.json into the context.
+      skip_empty: leave `llava:` and `alpaca:` rows with an empty answer out, and count them,
+        instead of refusing them.
+      answering: ScienceQA: `greedy` writes an answer and reads its letter; `likelihood` takes the
+        likeliest letter after "The answer is".
+      max_new_tokens: of a written answer.
+      unanswered: what a written answer without a letter counts as: `wrong`, or as `random` an
+        option that is drawn, as in the original evaluation.
+      unanswered_seed: for these draws.
     """
 
     source: str = "easy_vqa"
+    mix: tuple[str, ...] = ()
+    images: str = ""
     train_pictures: int = 0
     val_pictures: int = 50
     test_pictures: int = 0
     per_picture: int = 4
+    captions: bool = False
+    skip_empty: bool = False
+    answering: Literal["greedy", "likelihood"] = "greedy"
+    max_new_tokens: int = 64
+    unanswered: Literal["wrong", "random"] = "wrong"
+    unanswered_seed: int = 0
+
+    @property
+    def evaluation(self) -> Literal["vqa", "scienceqa", "held_out"]:
+        """The evaluator that reads this source."""
+        kind = self.source.partition(":")[0]
+        if kind == "scienceqa":
+            return "scienceqa"
+        return "held_out" if kind in ("llava", "alpaca") else "vqa"
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The splits that the source itself has."""
+        known = {"scienceqa": ("train", "val", "test"), "held_out": ("train",)}
+        return known.get(self.evaluation, ("train", "test"))
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
-        from mmjax.spec import check  # it builds on this file
-
         for name in ("train_pictures", "test_pictures"):
             check(getattr(self, name) >= 0, f"questions.{name}", getattr(self, name), "at least 0")
-        for name in ("val_pictures", "per_picture"):
+        for name in ("val_pictures", "per_picture", "max_new_tokens"):
             check(getattr(self, name) >= 1, f"questions.{name}", getattr(self, name), "at least 1")
+        dialogues = self.evaluation == "held_out"
+        good = not self.mix or dialogues
+        good &= all(source.startswith(("llava:", "alpaca:")) for source in self.mix)
+        expected = "'llava:' and 'alpaca:' files, beside a source of these kinds"
+        check(good, "questions.mix", self.mix, expected)
+        held = self.test_pictures
+        check(not dialogues or held >= 1, "questions.test_pictures", held, "at least 1 held out")
 
 
 @dataclass(frozen=True)
@@ -71,8 +115,6 @@ class InstructSpec:
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
-        from mmjax.spec import check  # it builds on this file
-
         for name in ("rank", "taps", "hidden"):
             check(getattr(self, name) >= 1, f"instruct.{name}", getattr(self, name), "at least 1")
         check(self.temperature > 0, "instruct.temperature", self.temperature, "above 0")

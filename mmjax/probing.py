@@ -1,6 +1,5 @@
 """What a finished `projection` recipe shows: probes on raw and projected features, fold by fold."""
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,13 +8,14 @@ from mmjax.data.labelled import classes_of, features_of, raw_views
 from mmjax.data.library import Library
 from mmjax.evals.functions import Published
 from mmjax.evals.probe import FeatureMap, LabelledSet, baselines, probe
+from mmjax.figures import Figures
 from mmjax.projection_tables import ALONE, METHODS, verdict
 from mmjax.recipe import Recipe
 from mmjax.report import Report
 from mmjax.results import Results, components, curves, notes_on_data
 from mmjax.rng import seed_for
 from mmjax.spec import Stage
-from mmjax.train import DONE, Run, load_trained
+from mmjax.train import Run, load_trained
 
 
 def measure_probes(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
@@ -29,9 +29,7 @@ def measure_probes(runs: Sequence[Run], recipe: Recipe, library: Library) -> Res
     Returns:
       All figures.
     """
-    found: dict[str, dict[str, list[float]]] = {}
-    counts: dict[str, list[int]] = {"train": [], "val": [], "test": [], "classes": []}
-    timings: dict[str, float] = {}
+    figures = Figures()
     main = recipe.main
     labels = classes_of(library.corpus(main.pairs))
     raw = [features_of(view) for view in raw_views(main, recipe, library).values()]
@@ -41,9 +39,7 @@ def measure_probes(runs: Sequence[Run], recipe: Recipe, library: Library) -> Res
             baselines(raw, split, labels, main.projection.out_dim, seed_for(seed, "baselines"))
         )
         for run in (r for r in runs if r.seed == seed):
-            done = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
-            name = f"training {run.stage.name}, all seeds"
-            timings[name] = timings.get(name, 0.0) + done["seconds"]
+            figures.trained(run)
             assembly, trainable = load_trained(run, library)
             functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
             assert isinstance(assembly.data.val, LabelledSet)
@@ -52,12 +48,10 @@ def measure_probes(runs: Sequence[Run], recipe: Recipe, library: Library) -> Res
             maps.append(FeatureMap("projection", describe(run.stage), sides))
         sides = {side: labels[items] for side, items in split.items()}
         values = probe(maps, sides, seed_for(seed, "probes"), f" of seed {seed}")
-        for system, numbers in values.items():
-            for metric, number in numbers.items():
-                found.setdefault(system, {}).setdefault(metric, []).append(number)
-        for side, items in split.items():
-            counts[side].append(len(items))
-        counts["classes"].append(len(np.unique(labels[split["train"]])))
+        figures.add(values)
+        figures.count({side: len(items) for side, items in split.items()})
+        figures.count({"classes": len(np.unique(labels[split["train"]]))})
+    found = figures.systems
     order = [*METHODS, *(system for system in found if system.startswith(ALONE))]
     named = {system: system.removeprefix(ALONE) for system in order}
     named["projection"] = f"projection ({' or '.join(s.projection.loss for s in recipe.stages)})"
@@ -66,8 +60,8 @@ def measure_probes(runs: Sequence[Run], recipe: Recipe, library: Library) -> Res
         {system: found[system] for system in order},
         named,
         list(recipe.seeds),
-        counts,
-        timings,
+        figures.counts,
+        figures.timings,
         probes=True,
     )
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeVar
 
-from mmjax.errors import MmjaxError
-from mmjax.spec import MeshSpec, Stage, check
+from mmjax.errors import MmjaxError, check
+from mmjax.spec import MeshSpec, Stage
 
 T = TypeVar("T")
 
@@ -184,7 +184,8 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
     languages = tuple(config.get("languages", ("zh", "en")))
     check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
-    known = {"projection": ("probe",), "prompts": ("fewshot",), "instruct": ("vqa",)}.get(
+    answers = (main.questions.evaluation,)
+    known = {"projection": ("probe",), "prompts": ("fewshot",), "instruct": answers}.get(
         main.task, EVALS
     )
     evals = tuple(config.get("evals", known[:2]))

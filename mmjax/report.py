@@ -3,7 +3,7 @@
 import base64
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -183,6 +183,11 @@ class Report:
     command: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def numbers(counts: Sequence[int]) -> str:
+    """Different ones of the seeds' counts."""
+    return " / ".join(map(str, sorted(set(counts))))
 
 
 def write_report(workdir: Path, report: Report) -> tuple[Path, Path]:

@@ -3,22 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mmjax.errors import MmjaxError
+from mmjax.errors import check
 from mmjax.fewshot_spec import FewShotSpec, PromptSpec
 from mmjax.instruct_spec import InstructSpec, QuestionsSpec
-
-
-def check(condition: bool, where: str, value: object, expected: str) -> None:
-    """Raises an `MmjaxError` that names the setting, its value and what was expected.
-
-    Args:
-      condition: whether the value is good.
-      where: the setting's path below `config`.
-      value: what stands there.
-      expected: what should.
-    """
-    if not condition:
-        raise MmjaxError(f"config.{where} is {value!r}; expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -474,9 +461,14 @@ class Stage:
             return
         check(t.accumulate >= 1, "train.accumulate", t.accumulate, "at least 1")
         check(t.select in ("vqa_acc", "none"), "train.select", t.select, "'vqa_acc' or 'none' here")
+        if self.questions.evaluation == "held_out":
+            check(t.select == "none", "train.select", t.select, "'none' for this source")
         adapted = self.instruct.visual and self.instruct.adapter != "none"
         expected = "False while adapters sit in the vision transformer (instruct.visual)"
         check(not (t.cache_features and adapted), "train.cache_features", True, expected)
+        asked = self.questions.source.partition(":")[0] == "easy_vqa"
+        expected = "False for other questions than easy_vqa"
+        check(asked or not t.cache_features, "train.cache_features", True, expected)
         expected = f"a multiple of {t.accumulate * each}: accumulate x questions.per_picture"
         good = t.batch_size % (t.accumulate * each) == 0
         check(good, "train.batch_size", t.batch_size, expected)

@@ -18,11 +18,12 @@ from jax.sharding import Mesh
 from mmjax import __version__, fewshot, metrics, optim, sharding, trees
 from mmjax.base import load_base
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
+from mmjax.data.instructions import prepare_instructions
 from mmjax.data.labelled import prepare_labelled
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, train_batches
 from mmjax.data.prepare import Answers, System, prepare
-from mmjax.data.vqa_questions import QuestionSet, prepare_questions
+from mmjax.data.vqa_questions import AskedSet
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.probe import LabelledSet, NearestNeighbours
@@ -116,7 +117,7 @@ def _assemble_instruct(run: Run, library: Library) -> Assembly:
     roles = ("language", "image")
     language, vision = (library.encoder(run.stage.encoders[role]) for role in roles)
     task = make_instruct(run.stage, language, vision)
-    data = prepare_questions(run.stage, run.seed, library, task.parts.routed)
+    data = prepare_instructions(run.stage, run.seed, library, task.parts.routed)
     return Assembly(task, data, {"language": language.params, "image": vision.params}, None)
 
 
@@ -249,7 +250,7 @@ def adopt(run: Run, library: Library) -> None:
     write_atomic(run.folder / DONE, json.dumps({"steps": 0, "seconds": 0.0}, indent=2) + "\n")
 
 
-def validators(stage: Stage, val: Answers | LabelledSet | QuestionSet) -> list[Evaluator]:
+def validators(stage: Stage, val: Answers | LabelledSet | AskedSet) -> list[Evaluator]:
     """What is measured on the validation items while training; few-shot runs look at nothing."""
     if stage.task == "projection":
         return [NearestNeighbours()]

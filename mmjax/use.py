@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 
 from mmjax import fewshot, sharding
@@ -59,9 +59,9 @@ class Adapted:
       card: everything that is known of it.
     """
 
-    def __init__(self, folder: Path, allow_other_encoder: bool) -> None:
+    def __init__(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None = None) -> None:
         """Loads the adapter and checks its encoders; see `load_adapter`."""
-        self._mesh = sharding.make_mesh(1, 1) if jax.device_count() == 1 else sharding.make_mesh()
+        self._mesh = mesh or sharding.make_mesh()
         params, self.card = load_adapter_params(folder)
         stage = stage_of(self.card)
         self._library = Library(self._mesh, tuple(self.card["languages"]))
@@ -167,10 +167,10 @@ class Adapted:
                 f"a {self._stage.task!r} adapter knows no classes; classify needs one that the "
                 "prompts task trained"
             )
-        table: Table = table_of(list(self.embed_images(images)))
+        pictures = [open_image(image, i) for i, image in enumerate(images)]
+        table: Table = table_of(list(self.embed_images(pictures)))
         if self._stage.prompts.reads_patches:
             encoder = self._library.encoder(self._specs["image"])
-            pictures = [open_image(image, i) for i, image in enumerate(images)]
             tokens = table_of(list(encoder.outputs(pictures, "tokens")))
             table = PatchTable(table, tokens, np.arange(len(pictures)))
         logits = self._functions["score"](View(table, np.arange(len(images))))
@@ -208,7 +208,10 @@ class Adapted:
 
 
 def load_adapter(
-    path: str | Path, seed: int | None = None, allow_other_encoder: bool = False
+    path: str | Path,
+    seed: int | None = None,
+    allow_other_encoder: bool = False,
+    mesh: Mesh | None = None,
 ) -> Any:
     """Loads a trained adapter and the frozen encoders that its card names.
 
@@ -216,6 +219,8 @@ def load_adapter(
       path: a run folder, a stage's folder, an adapter's folder or an export.
       seed: which seed of a run folder; None takes the one with the best validation.
       allow_other_encoder: accept encoders whose fingerprints differ from the card's.
+      mesh: where all of it will lie, whatever mesh it was trained on; None takes all devices as
+        the mesh's axis `data`.
 
     Returns:
       `Adapted`, which embeds texts and pictures and searches; of the `instruct` task
@@ -226,8 +231,8 @@ def load_adapter(
     """
     folder = find_adapter(Path(path), seed)
     if read_card(folder)["stage"]["task"] == "instruct":
-        return Answering(folder, allow_other_encoder)
-    return Adapted(folder, allow_other_encoder)
+        return Answering.load(folder, allow_other_encoder, mesh)
+    return Adapted(folder, allow_other_encoder, mesh)
 
 
 def export(runs: Sequence[Run], folder: Path) -> list[Path]:

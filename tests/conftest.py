@@ -1,7 +1,9 @@
 """One strict environment for every test: 8 CPU devices, checked shapes, no silent broadcasting."""
 
+import io
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,3 +125,25 @@ def write_folder(golden: Callable[[str], Golden]) -> Folder:
 def folder(tmp_path: Path, write_folder: Folder) -> Folder:
     """Returns `folder(name, ...)`: the same in a folder of this test's own."""
     return lambda name, *args, **options: write_folder(tmp_path / name, name, *args, **options)
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Returns `say(*arguments, stdin="")`: the chat in this process -> (code, stdout, stderr)."""
+    from mmjax import chat, sharding
+
+    # This process has its devices; of which one is enough.
+    one = jax.make_mesh((1, 1), ("data", "model"), devices=jax.devices()[:1])
+    monkeypatch.setattr(sharding, "set_up", lambda *_: None)
+    monkeypatch.setattr(sharding, "make_mesh", lambda: one)
+
+    def run(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        try:
+            code = chat.main(arguments)
+        except SystemExit as end:
+            code = int(str(end.code))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

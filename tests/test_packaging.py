@@ -105,7 +105,7 @@ def test_every_dependency_has_a_floor_and_a_ceiling():
 def test_import_is_light():
     # --help and the asset commands must answer at once: the heavy packages come on first use.
     code = (
-        "import sys, mmjax, mmjax.errors, mmjax.progress, mmjax.assets\n"
+        "import sys, mmjax, mmjax.errors, mmjax.progress, mmjax.assets, mmjax.chat\n"
         "heavy = {'jax', 'flax', 'transformers', 'tensorflow_datasets', 'matplotlib', 'torch'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
     )

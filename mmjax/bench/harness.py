@@ -151,8 +151,6 @@ def compare(sides: Mapping[str, Callable[[], Any]], rounds: int) -> Comparison:
     Returns:
       The seconds; the first side also runs against itself.
     """
-    for run in sides.values():
-        run()
     first = next(iter(sides))
     order = [*((name, run) for name, run in sides.items()), ("again", sides[first])]
     seconds: dict[str, list[float]] = {name: [] for name, _ in order}

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmjax.data.records import Corpus, Item
+from mmjax.data.records import Corpus, Item, read_rows
 from mmjax.errors import MmjaxError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
@@ -52,7 +52,7 @@ class ClassFolder:
         path = self.folder / names
         if not path.is_file():
             return None
-        found = _rows(path)
+        found = read_rows(path)
         if len(found) != self.classes:
             raise MmjaxError(
                 f"{path} has {len(found)} names, {self.folder} has {self.classes} classes; "
@@ -66,7 +66,7 @@ class ClassFolder:
             return [entry]
         path = self.folder / entry
         path = path if path.is_file() else Path(entry)
-        rows = _rows(path)
+        rows = read_rows(path)
         for number, row in enumerate(rows, 1):
             if row.count("{}") != 1:
                 raise MmjaxError(f"{path}, row {number}: {row!r} has not one '{{}}' for the name")
@@ -96,7 +96,7 @@ def load(folder: Path, names: Sequence[str], limit: int = 0) -> ClassFolder:
             f"{folder} has none of the files {sorted(set(names))}; expected the classes' names, "
             "one a line (--config.benchmarks.names)"
         )
-    count = len(_rows(found))
+    count = len(read_rows(found))
     folders = sorted(path for path in place.iterdir() if path.is_dir())
     numbers = _numbers(folders, count, found)
     items, digest = [], hashlib.sha256()
@@ -130,17 +130,3 @@ def _numbers(folders: Sequence[Path], count: int, names: Path) -> list[int]:
             f"{folders[0].parent if folders else names.parent}; expected one name each, in order"
         )
     return list(range(count))
-
-
-def _rows(path: Path) -> list[str]:
-    """The lines of a list, none of them empty."""
-    try:
-        rows = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MmjaxError(f"cannot read {path}: {error}") from error
-    for number, row in enumerate(rows, 1):
-        if not row.strip():
-            raise MmjaxError(f"{path}, row {number}: is empty")
-    if not rows:
-        raise MmjaxError(f"{path} has no rows")
-    return [row.strip() for row in rows]

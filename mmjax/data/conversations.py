@@ -93,16 +93,22 @@ class Encoded:
       slots: int32 [l]: which of the picture's tokens, or `WORD`.
       answers: int32 [a], columns of the tokens that are learned.
       modality: `TEXT` or `IMAGE`.
+      cut: whether the last answers lost their end to the length that a row may have.
     """
 
     ids: np.ndarray
     slots: np.ndarray
     answers: np.ndarray
     modality: int
+    cut: bool = False
 
 
 def encode(
-    conversation: Conversation, tokenizer: Tokenizer, layout: Layout, where: str = "conversation"
+    conversation: Conversation,
+    tokenizer: Tokenizer,
+    layout: Layout,
+    where: str = "conversation",
+    cut: bool = False,
 ) -> Encoded:
     """Lays a conversation out: modality, BOS, prefix, picture, turns; an end after each answer.
 
@@ -111,12 +117,14 @@ def encode(
       tokenizer: of the language model.
       layout: what stands around.
       where: names the conversation in messages.
+      cut: drop what a row has no room for from its end, as long as some of an answer is left.
 
     Returns:
       Its columns.
 
     Raises:
-      MmjaxError: nothing to learn, an empty answer, or more tokens than a row may have.
+      MmjaxError: nothing to learn, an empty answer, or more tokens than a row may have; with `cut`
+        only where they leave no room for any answer.
     """
     picture = conversation.picture is not None
     ids = [0] * layout.first + [*layout.bos, *(layout.image if picture else layout.text)]
@@ -136,12 +144,18 @@ def encode(
         slots += [WORD] * len(found)
     if not answers:
         raise MmjaxError(f"{where} has no answer to learn; mark at least one turn")
-    if len(ids) > layout.max_length:
+    most = layout.max_length
+    if len(ids) > most and not cut:
+        raise MmjaxError(f"{where} takes {len(ids)} tokens; this model reads {most}: shorten it")
+    if answers[0] >= most:
         raise MmjaxError(
-            f"{where} takes {len(ids)} tokens; this model reads {layout.max_length}: shorten it"
+            f"{where} takes {answers[0]} tokens before its first answer; this model reads {most}: "
+            "shorten it or raise --config.encoders.language.max_length"
         )
-    columns = [np.asarray(x, np.int32) for x in (ids, slots, answers)]
-    return Encoded(columns[0], columns[1], columns[2], IMAGE if picture else TEXT)
+    kept = [ids[:most], slots[:most], [at for at in answers if at < most]]
+    columns = [np.asarray(x, np.int32) for x in kept]
+    modality = IMAGE if picture else TEXT
+    return Encoded(columns[0], columns[1], columns[2], modality, len(ids) > most)
 
 
 def collate(

@@ -10,7 +10,7 @@ FOLDER/meta/test.txt      the same
 import hashlib
 from pathlib import Path
 
-from mmjax.data.records import Corpus, Item
+from mmjax.data.records import Corpus, Item, read_rows
 from mmjax.errors import MmjaxError
 
 LANGUAGE = "en"
@@ -30,7 +30,7 @@ def load(folder: Path) -> Corpus:
       MmjaxError: names the file and the row that is not as it should be.
     """
     meta = folder / "meta"
-    classes, names = (_rows(meta / f"{name}.txt") for name in ("classes", "labels"))
+    classes, names = (read_rows(meta / f"{name}.txt") for name in ("classes", "labels"))
     if len(classes) != len(names):
         raise MmjaxError(
             f"{meta / 'labels.txt'} has {len(names)} rows, {meta / 'classes.txt'} has "
@@ -44,7 +44,7 @@ def load(folder: Path) -> Corpus:
     digest = hashlib.sha256(repr(captions).encode())
     for side in ("train", "test"):
         path = meta / f"{side}.txt"
-        for row, line in enumerate(_rows(path), 1):
+        for row, line in enumerate(read_rows(path), 1):
             place = f"{path}, row {row}"
             label, slash, name = line.partition("/")
             if not slash or not name:
@@ -67,17 +67,3 @@ def load(folder: Path) -> Corpus:
         {label: {LANGUAGE: caption} for label, caption in captions.items()},
         digest.hexdigest(),
     )
-
-
-def _rows(path: Path) -> list[str]:
-    """The lines of a list, none of them empty."""
-    try:
-        rows = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MmjaxError(f"cannot read {path}: {error}") from error
-    for number, row in enumerate(rows, 1):
-        if not row.strip():
-            raise MmjaxError(f"{path}, row {number}: is empty")
-    if not rows:
-        raise MmjaxError(f"{path} has no rows")
-    return [row.strip() for row in rows]

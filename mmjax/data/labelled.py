@@ -1,7 +1,6 @@
 """What a `projection` stage reads with one seed: features with the class of each item."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
@@ -10,27 +9,13 @@ from mmjax.data.library import Library
 from mmjax.data.pipeline import Choices, Phase
 from mmjax.data.prepare import StageData
 from mmjax.data.records import Corpus
-from mmjax.data.tables import FeatureTable, table_of
+from mmjax.data.tables import FeatureTable, LabelTable, table_of
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import View
 from mmjax.evals.probe import LabelledSet
 from mmjax.recipe import Recipe
 from mmjax.spec import Stage
 from mmjax.tasks.projection import FUNCTIONS, LABEL
-
-
-@dataclass(frozen=True)
-class ClassTable:
-    """Rows that are classes: their number is all that a batch holds of them."""
-
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def gather(self, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-        """Nothing but the row itself, which the pipeline adds."""
-        return {}
 
 
 def prepare_labelled(stage: Stage, recipe: Recipe, seed: int, library: Library) -> StageData:
@@ -60,7 +45,7 @@ def prepare_labelled(stage: Stage, recipe: Recipe, seed: int, library: Library) 
         role: Choices.of(view.table, [[int(view.rows[i])] for i in split["train"]])
         for role, view in views.items()
     }
-    classes = ClassTable(int(labels.max()) + 1)
+    classes = LabelTable(np.arange(labels.max() + 1))
     roles[LABEL] = Choices.of(classes, [[int(labels[i])] for i in split["train"]])
     asked = {FUNCTIONS[role]: view for role, view in views.items()}
     val = LabelledSet(asked, labels, split["train"], split["val"])

@@ -6,7 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from mmjax import assets
-from mmjax.data import easy_vqa, feature_cache, tables
+from mmjax.data import dialogues, easy_vqa, feature_cache, scienceqa, tables
 from mmjax.data.pipeline import Choices
 from mmjax.data.records import Corpus, Item, Pair, load_corpus, load_parallel
 from mmjax.data.splits import Split, split_by_class, split_by_family, split_folds
@@ -24,11 +24,13 @@ from mmjax.data.transforms import view
 from mmjax.encoders import Encoder, load_encoder
 from mmjax.errors import MmjaxError
 from mmjax.evals import View
+from mmjax.instruct_spec import QuestionsSpec
 from mmjax.rng import seed_for
 from mmjax.spec import EncoderSpec, PairsSpec, Stage
 from mmjax.tasks import Inputs, Tower
 
 T = TypeVar("T")
+Asked: TypeAlias = easy_vqa.Questions | scienceqa.Problems | dialogues.Dialogues
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,6 @@ class Library:
         # role -> (texts cut, texts, tokens kept): for the report.
         self.truncated: dict[str, tuple[int, int, int]] = {}
         self._parallel: dict[tuple[str, int], list[Pair]] = {}
-        self._questions: dict[tuple[str, str], easy_vqa.Questions] = {}
 
     def encoder(self, spec: EncoderSpec) -> Encoder:
         """The frozen encoder of a spec, loaded on first use."""
@@ -186,11 +187,17 @@ class Library:
             self._corpora[key] = load_corpus(spec, self.languages)
         return self._corpora[key]
 
-    def questions(self, source: str, side: str) -> easy_vqa.Questions:
-        """Questions about pictures."""
-        if (source, side) not in self._questions:
-            self._questions[source, side] = easy_vqa.load(source, side)
-        return self._questions[source, side]
+    def questions(self, spec: QuestionsSpec, side: str) -> Asked:
+        """Questions about pictures; dialogues have one side only."""
+
+        def load() -> Asked:
+            if spec.evaluation == "scienceqa":
+                return scienceqa.load(spec.source, side, spec.captions)
+            if spec.evaluation == "held_out":
+                return dialogues.load((spec.source, *spec.mix), spec.images, spec.skip_empty)
+            return easy_vqa.load(spec.source, side)
+
+        return self.remember(("questions", spec, side), load)
 
     def parallel(self, source: str, limit: int) -> list[Pair]:
         """Parallel text other than captions."""
@@ -205,8 +212,8 @@ class Library:
           MmjaxError: what `load_corpus`, `split` and `load_parallel` say.
         """
         if stage.task == "instruct":
-            for side in ("train", "test"):
-                self.questions(stage.questions.source, side)
+            for side in stage.questions.sides:
+                self.questions(stage.questions, side)
             return
         self.split(stage.pairs, 0, stage.task == "domain")
         if stage.task == "language":

@@ -352,3 +352,27 @@ def _cedict_pairs(limit: int) -> list[Pair]:
         Pair(record["zh"], (", ".join(_split(record["glosses_en"])[:GLOSSES]),))
         for record in records[: limit or None]
     ]
+
+
+def read_rows(path: Path) -> list[str]:
+    """The lines of a list, such as the names of classes.
+
+    Args:
+      path: UTF-8 text, perhaps with a byte order mark.
+
+    Returns:
+      The lines without white space around them.
+
+    Raises:
+      MmjaxError: a file that cannot be read, has no lines, or an empty one.
+    """
+    try:
+        rows = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MmjaxError(f"cannot read {path}: {error}") from error
+    for number, row in enumerate(rows, 1):
+        if not row.strip():
+            raise MmjaxError(f"{path}, row {number}: is empty")
+    if not rows:
+        raise MmjaxError(f"{path} has no rows")
+    return [row.strip() for row in rows]

@@ -4,14 +4,13 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool, Int
+from jaxtyping import Int, Shaped
 from PIL import Image
 
 from mmjax.adapters.multimodal import Multimodal
@@ -21,17 +20,36 @@ from mmjax.data.easy_vqa import Question, Questions
 from mmjax.data.library import Library
 from mmjax.data.tables import RawTable
 from mmjax.encoders import Encoder, LanguageModel
+from mmjax.encoders.batching import Items
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import Evaluator
-from mmjax.evals.vqa import accuracies
+from mmjax.evals.vqa import accuracies, without_pictures
 from mmjax.rng import seed_for
 from mmjax.sharding import place_batch
+from mmjax.speaking import Speaker
 from mmjax.spec import Stage
 from mmjax.tasks import Task
+from mmjax.tasks.instruct import InstructTask
 from mmjax.trees import PyTree
 
-AskFn = Callable[[Conversations], Bool[np.ndarray, " n"]]
-_BLANK = Image.new("RGB", (64, 64), "white")
+AskFn = Callable[..., Any]
+BLANK = Image.new("RGB", (64, 64), "white")
+
+
+@runtime_checkable
+class AskedSet(Protocol):
+    """Something that a model is asked in evaluation."""
+
+    @property
+    def conversations(self) -> Conversations:
+        """As the model reads it."""
+        ...
+
+    def run(
+        self, evaluators: Sequence[Evaluator], functions: Mapping[str, AskFn]
+    ) -> dict[str, float]:
+        """Metrics of what `functions`, as `Asked.bind` gives them, say."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,17 +89,21 @@ class InstructData:
       val: asked while training, about pictures held out from it.
       test: system -> what is asked in the end: `adapted`, and `blank`: the same questions about a
         white picture.
-      items: {"train", "val", "test"} -> numbers of pictures.
-      learned: the training questions.
+      items: {"train", "val", "test"} -> numbers of pictures, or of rows.
+      references: system -> metrics of what needs no model.
       corpus: names the data.
+      language: the frozen language model.
+      left_out: rows that were not read because an answer was empty.
     """
 
     train: Conversations
-    val: QuestionSet
-    test: Mapping[str, QuestionSet]
+    val: AskedSet
+    test: Mapping[str, AskedSet]
     items: Mapping[str, Int[np.ndarray, " k"]]
-    learned: Sequence[Question]
+    references: Mapping[str, Mapping[str, float]]
     corpus: Records
+    language: LanguageModel
+    left_out: int = 0
     prior: ClassVar[None] = None  # nothing is held on to
     classes: ClassVar[tuple[str, ...]] = ()  # what may be answered is not known beforehand
 
@@ -97,45 +119,62 @@ class InstructData:
 
     def publish(self, task: Task, mesh: Mesh) -> "Asked":
         """The task's functions, compiled once for all evaluations."""
-        return Asked(task, mesh)
+        return Asked(task, mesh, self.language)
 
 
 class Asked:
     """A task's published functions, fed with conversations in batches."""
 
-    def __init__(self, task: Task, mesh: Mesh, batch_size: int = 32) -> None:
+    def __init__(
+        self, task: Task, mesh: Mesh, language: LanguageModel, batch_size: int = 32
+    ) -> None:
         """Nothing is compiled yet.
 
         Args:
-          task: publishes `exact`.
+          task: publishes `exact` and `log_prob`.
           mesh: batches are split over its data axis; results come back whole.
+          language: the frozen language model.
           batch_size: least rows a batch.
         """
+        assert isinstance(task, InstructTask)
         whole = NamedSharding(mesh, PartitionSpec())
         self._mesh, self._batch_size = mesh, batch_size
-        self._exact = jax.jit(task.functions()["exact"], out_shardings=whole)
+        self._functions = {
+            name: jax.jit(function, out_shardings=whole)
+            for name, function in task.functions().items()
+        }
+        self._speaker = Speaker(task, language, mesh, batch_size)
 
     def bind(self, trainable: PyTree, frozen: PyTree) -> Mapping[str, AskFn]:
-        """`exact`: conversations -> whether each is answered exactly."""
-        return {"exact": functools.partial(self._ask, trainable, frozen)}
+        """Functions of conversations.
+
+        Returns:
+          `exact`: whether each is answered exactly, bool [n]; `log_prob`: of each one's answers,
+          float32 [n]; `said` and `options`: see `Speaker`.
+        """
+        given = trainable, frozen
+        return {
+            **{name: functools.partial(self._ask, name, *given) for name in self._functions},
+            "said": functools.partial(self._speaker.said, *given),
+            "options": functools.partial(self._speaker.options, *given),
+        }
 
     def _ask(
-        self, trainable: PyTree, frozen: PyTree, asked: Conversations
-    ) -> Bool[np.ndarray, " n"]:
+        self, name: str, trainable: PyTree, frozen: PyTree, asked: Conversations
+    ) -> Shaped[np.ndarray, " n"]:
         each = asked.per_picture * self._mesh.shape["data"]
         size = -(-self._batch_size // each) * each
-        right = np.zeros(len(asked), bool)
+        values: dict[int, Any] = {}
         for groups in asked.plan(size, None):
             batch = place_batch(asked.batch(groups, size), self._mesh)
-            found = np.asarray(self._exact(trainable, frozen, batch))
+            found = np.asarray(self._functions[name](trainable, frozen, batch))
             for i, group in enumerate(groups):
-                at = i * asked.per_picture
-                right[group] = found[at : at + len(group)]
-        return right
+                values |= zip(group, found[i * asked.per_picture :], strict=False)
+        return np.asarray([values[i] for i in range(len(asked))])
 
 
 def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) -> InstructData:
-    """Builds what an `instruct` stage reads.
+    """Builds what an `instruct` stage reads of easy-VQA.
 
     Args:
       stage: what is trained.
@@ -150,19 +189,15 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
       MmjaxError: questions that are damaged, or longer than the model reads.
     """
     spec, each = stage.questions, stage.questions.per_picture
-    train, test = (library.questions(spec.source, side) for side in ("train", "test"))
+    train, test = (library.questions(spec, side) for side in ("train", "test"))
+    assert isinstance(train, Questions)
+    assert isinstance(test, Questions)
     if spec.val_pictures >= len(train.pictures):
         raise MmjaxError(
             f"config.questions.val_pictures holds out {spec.val_pictures} of "
             f"{len(train.pictures)} pictures: none is left to learn from"
         )
-    pictures = stage.train.batch_size // each
-    if pictures % library.mesh.shape["data"] or pictures % jax.process_count():
-        raise MmjaxError(
-            f"config.train.batch_size {stage.train.batch_size} is {pictures} pictures a step "
-            f"(questions.per_picture {each}), which do not divide over "
-            f"{library.mesh.shape['data']} data shards"
-        )
+    check_divides(stage, library)
     kept, val = easy_vqa.split_pictures(
         len(train.pictures), spec.val_pictures, seed_for(seed, "split")
     )
@@ -171,13 +206,7 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
     language = library.encoder(stage.encoders["language"])
     vision = library.encoder(stage.encoders["image"])
     assert isinstance(language, LanguageModel)
-    layout = Layout.of(
-        language.preprocess.tokenizer,
-        language.chat.eos_token_ids,
-        first,
-        stage.instruct.taps,
-        language.preprocess.max_length,
-    )
+    layout = layout_of(stage, language, first)
 
     def conversations(questions: Questions, side: str, blank: bool = False) -> Conversations:
         rows = [
@@ -187,9 +216,9 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
         numbers = np.asarray([q.picture for q in questions.questions])
         if blank:
             numbers = np.full_like(numbers, len(questions.pictures))
-        shown = (*questions.pictures, _BLANK)
+        shown = (*questions.pictures, BLANK)
         if not stage.train.cache_features:
-            return Conversations(rows, numbers, _pictures(vision, shown), each, first)
+            return Conversations(rows, numbers, picture_table(vision, shown), each, first)
         used, numbers = np.unique(numbers, return_inverse=True)
         layers = Multimodal(taps=stage.instruct.taps).tapped(vision.config.num_layers)
         table = class_tokens.load(vision, [shown[i] for i in used], layers)
@@ -206,10 +235,34 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
             "adapted": QuestionSet(conversations(final, "test"), final.questions),
         },
         {"train": kept, "val": val, "test": asked},
-        learned.questions,
+        without_pictures(learned.questions, final.questions),
         Records(spec.source, digest),
+        language,
     )
 
 
-def _pictures(vision: Encoder, pictures: Sequence[Path | Image.Image]) -> RawTable:
+def check_divides(stage: Stage, library: Library) -> None:
+    """Refuses a batch whose pictures cannot be split over the mesh."""
+    each, shards = stage.questions.per_picture, library.mesh.shape["data"]
+    pictures = stage.train.batch_size // each
+    if pictures % shards or pictures % jax.process_count():
+        raise MmjaxError(
+            f"config.train.batch_size {stage.train.batch_size} is {pictures} pictures a step "
+            f"(questions.per_picture {each}), which do not divide over {shards} data shards"
+        )
+
+
+def layout_of(stage: Stage, language: LanguageModel, first: bool) -> Layout:
+    """What stands around the turns of a stage's conversations."""
+    return Layout.of(
+        language.preprocess.tokenizer,
+        language.chat.eos_token_ids,
+        first,
+        stage.instruct.taps,
+        language.preprocess.max_length,
+    )
+
+
+def picture_table(vision: Encoder, pictures: Items) -> RawTable:
+    """Pictures as the vision transformer reads them."""
     return RawTable(pictures, lambda items: {"pixel_values": vision.preprocess(items)})

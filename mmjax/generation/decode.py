@@ -24,7 +24,6 @@ from mmjax.generation.sampling import Sampling, choose
 PyTree = Any
 
 NEW_BUCKETS = tuple(16 << i for i in range(13))
-_PER_CHUNK = 8  # tokens between two looks at stop strings, or two calls of the callback
 
 
 class State(NamedTuple):
@@ -50,6 +49,7 @@ def generate(
     adapters: PyTree = None,
     images: Sequence[Sequence[ImageLike]] | None = None,
     decode_positions: Literal["correct", "legacy"] = "correct",
+    look_every: int = 8,
 ) -> list[Generation]:
     """Continues prompts of any lengths together.
 
@@ -73,6 +73,8 @@ def generate(
       decode_positions: `legacy` gives new tokens rotary positions one lower than their own, as
         LaVIN's published code decodes: the first one then has that of the prompt's last token, and
         outputs are not those that the model was trained to give.
+      look_every: tokens between two looks at stop strings, or two calls of `on_text`; 1 passes on
+        every token at once, and waits for the device after each.
 
     Returns:
       One `Generation` a prompt, in order.
@@ -85,6 +87,8 @@ def generate(
         return []
     if max_new_tokens < 1:
         raise MmjaxError(f"max_new_tokens {max_new_tokens} must be at least 1")
+    if look_every < 1:
+        raise MmjaxError(f"look_every {look_every} must be at least 1")
     if sampling is not None:
         sampling.check()
         if key is None:
@@ -99,7 +103,7 @@ def generate(
     state = prefill(model.params, adapters, prepared, sampling, keys, options)
     readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
     ended = np.arange(prepared.mask.shape[0]) >= rows
-    chunk = _PER_CHUNK if stop or on_text is not None else max_new_tokens
+    chunk = look_every if stop or on_text is not None else max_new_tokens
     for limit in [*range(chunk, max_new_tokens, chunk), max_new_tokens]:
         state = decode(model.params, adapters, state, ended, limit, sampling, keys, options)
         tokens = np.asarray(state.tokens)[:, : int(state.step)]

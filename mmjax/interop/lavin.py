@@ -1,20 +1,153 @@
-"""LaVIN's own adapter tensors, both ways: names, shapes and order as its checkpoints have them."""
+"""LaVIN's own adapter checkpoints, both ways: names, shapes and order as they have them."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
+from mmjax.adapters.mma import RepAdapter
+from mmjax.adapters.multimodal import Multimodal
+from mmjax.answering import Answering
+from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.layers import PyTree
+from mmjax.encoders.llama import Llama
+from mmjax.encoders.readers.safetensors import SafetensorsFile
+from mmjax.encoders.readers.torch_file import TorchFile
+from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError
+from mmjax.tasks.instruct import InstructTask
+
+QUESTION = "Instruction: {question}\nResponse:"  # of its chat models
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, not CLIP's
 
 _LAYER = {
     "language": "layers.{i}.adapter_attn.",
     "vision": "backbone.visual.transformer.resblocks.{i}.adapter_attn.",
 }
 _EXPERTS = ("conv_B", "conv_D")  # in the router's order
+
+
+def load(
+    path: Path,
+    language: LanguageModel,
+    vision: Encoder,
+    *,
+    scale: float | None = None,
+    temperature: float | None = None,
+    rank: int = 8,
+    taps: int = 6,
+    hidden: int = 128,
+    clip_routing: Literal["per_image", "first_in_batch"] = "per_image",
+    router_weight_dtype: Literal["float32", "float16"] = "float32",
+    question: str = QUESTION,
+) -> Answering:
+    """A published adapter in its frozen models, ready to answer.
+
+    Pictures are prepared as the original does: squashed to a square, with ImageNet's mean and
+    deviation instead of CLIP's.
+
+    Args:
+      path: a checkpoint; see `read`.
+      language: the LLaMA or Vicuna that it was trained on.
+      vision: the picture tower of CLIP ViT-L/14, on the same mesh.
+      scale: of what the adapters add; 1 in all of the original's scripts. No tensor holds it.
+      temperature: of the routers; 10 for the published 7B, 5 for the 13B. No tensor holds it, and
+        another value silently changes the answers.
+      rank: width of the bottlenecks.
+      taps: class tokens that become words.
+      hidden: width inside their projection.
+      clip_routing: see `RepAdapter.routing`; the original runs `first_in_batch`.
+      router_weight_dtype: the original rounds to `float16`.
+      question: how a question was put while training; holds `{question}`.
+
+    Returns:
+      What answers questions, with pictures or without.
+
+    Raises:
+      MmjaxError: scale or temperature is missing, models of another kind, or a checkpoint that is
+        damaged or was trained on models of other sizes.
+    """
+    if scale is None or temperature is None:
+        name = "temperature" if scale is not None else "scale"
+        raise MmjaxError(
+            f"the {name} of {path} is missing: LaVIN's tensors do not hold it, and another value "
+            "changes the answers; pass scale=1.0, and temperature=10.0 for the published 7B or "
+            "5.0 for the 13B"
+        )
+    if not isinstance(language.module, Llama) or not isinstance(vision.module, VisionTransformer):
+        raise MmjaxError(
+            f"a LaVIN adapter joins a LLaMA and a vision transformer, not {language.name!r} "
+            f"({language.family}) and {vision.name!r} ({vision.family})"
+        )
+    routed = RepAdapter(
+        rank=rank, scale=scale, temperature=temperature, router_weight_dtype=router_weight_dtype
+    )
+    parts = Multimodal(routed, dataclasses.replace(routed, routing=clip_routing), taps, hidden)
+    expected = jax.eval_shape(parts.init, jax.random.key(0), language.params, vision.params)
+    preprocess = dataclasses.replace(
+        vision.preprocess,
+        shortest_edge=vision.preprocess.crop,
+        squash=True,
+        mean=_MEAN,
+        std=_STD,
+        resample=3,
+    )
+    return Answering(
+        InstructTask.of(parts, language.module, vision.module),
+        language,
+        dataclasses.replace(vision, preprocess=preprocess),
+        from_original(read(path), expected),
+        {"recipe": "LaVIN", "source": str(path), "scale": scale, "temperature": temperature},
+        question,
+    )
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint, without executing its pickle.
+
+    Args:
+      path: the original's `.pth`, whose optimizer and arguments are passed over, or the same
+        tensors as `.safetensors`.
+
+    Returns:
+      name -> array; of names in front of which all have `module.` without it.
+
+    Raises:
+      MmjaxError: there is none, or it is damaged or holds no tensor.
+    """
+    if not path.is_file():
+        raise MmjaxError(f"no LaVIN checkpoint at {path}; expected its .pth or .safetensors")
+    is_safe = path.suffix == ".safetensors"
+    file = SafetensorsFile(path) if is_safe else TorchFile(path, others_inert=True)
+    return {name: file.read(name) for name in file.keys()}  # noqa: SIM118  # a method of ours
+
+
+def save(path: Path, trainable: PyTree) -> None:
+    """Writes a trained `Multimodal` under the original's names.
+
+    `torch.save({"model": safetensors.torch.load_file(path)}, "adapter.pth")` makes of it what the
+    original's evaluation reads.
+
+    Args:
+      path: a `.safetensors` file.
+      trainable: as `Multimodal.init` made it, with routed adapters in both towers.
+
+    Raises:
+      MmjaxError: it cannot be written.
+    """
+    tensors = {name: np.array(x, order="C") for name, x in to_original(trainable).items()}
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.rename(path)
+    except (OSError, SafetensorError) as error:
+        raise MmjaxError(f"cannot write {path}: {error}") from error
 
 
 def to_original(trainable: PyTree) -> dict[str, Any]:
@@ -25,7 +158,15 @@ def to_original(trainable: PyTree) -> dict[str, Any]:
 
     Returns:
       name -> array, without the `module.` that data-parallel training puts in front.
+
+    Raises:
+      MmjaxError: it has no routed adapter in both towers, which is all that the original knows.
     """
+    if not all("router" in trainable.get(tower, {}) for tower in _LAYER):
+        raise MmjaxError(
+            "LaVIN's files hold routed adapters in both towers; train with "
+            "config.instruct.adapter='routed' and config.instruct.visual=True"
+        )
     tensors: dict[str, Any] = {}
     for tower, prefix in _LAYER.items():
         own = trainable[tower]

@@ -45,6 +45,18 @@ class Tower:
         return self.encode(frozen[self.role], {k: v for k, v in inputs.items() if k != "row"})
 
 
+def below(frozen: PyTree) -> PyTree:
+    """The frozen tree of what stands on a base, as the base itself reads it.
+
+    Args:
+      frozen: the encoders, `base` (what the base trained) and perhaps `below` (what it stands on).
+
+    Returns:
+      The same with the leaves of `below` at the top.
+    """
+    return {**frozen, **frozen.get("below", {})}
+
+
 @runtime_checkable
 class Task(Protocol):
     """What the trainer knows of a method. Pure: no meshes, no files, no state of its own."""

@@ -16,7 +16,7 @@ from mmjax.losses.pairs import PairLoss
 from mmjax.losses.weighting import Focal, HardNegatives, LossSoftmax
 from mmjax.metrics import Mean, Metrics, mean_of
 from mmjax.spec import ContinualSpec, LossSpec, ResidualSpec, WeightingSpec
-from mmjax.tasks.base import GENERAL, Batch, DualEncoder, EmbedFn, Inputs
+from mmjax.tasks.base import GENERAL, Batch, DualEncoder, EmbedFn, Inputs, below
 from mmjax.trees import PyTree
 
 
@@ -54,7 +54,7 @@ class DomainTask:
         return ResidualAdapter(r.bottleneck, r.ratio, r.dropout)
 
     def _base_embed(self, role: str, frozen: PyTree, inputs: Inputs) -> Float[Array, "b e"]:
-        return self.base.embed(role, frozen["base"], _below(frozen), inputs)
+        return self.base.embed(role, frozen["base"], below(frozen), inputs)
 
     def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
         """Returns {"heads"}, or {"image", "text", ["logit_scale"]} for adapters; equal to the base.
@@ -89,7 +89,7 @@ class DomainTask:
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to unit vectors of the joint space; a key means dropout."""
         if self.residual.tune == "heads":
-            embedded = self.base.embed(role, trainable["heads"], _below(frozen), inputs, key)
+            embedded = self.base.embed(role, trainable["heads"], below(frozen), inputs, key)
             return self.base.normalize(embedded)
         embedded = self._base_embed(role, frozen, inputs)
         tower = "image" if role == "image" else "text"
@@ -189,8 +189,3 @@ class DomainTask:
         return {f"embed_{name}": adapted(role) for name, role in roles.items()} | {
             f"embed_base_{name}": base(role) for name, role in roles.items()
         }
-
-
-def _below(frozen: PyTree) -> PyTree:
-    """The frozen tree as the base itself reads it."""
-    return {**frozen, **frozen.get("below", {})}

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Key, Shaped
 
 from mmjax.adapters.multimodal import Multimodal, assemble
 from mmjax.encoders.language_model import embed, extend, logits
@@ -116,11 +117,13 @@ class InstructTask:
         """Answer tokens of a batch: what its loss is a mean over."""
         return batch["text"]["weights"].sum()
 
-    def functions(self) -> Mapping[str, Callable[[PyTree, PyTree, Batch], Bool[Array, " b"]]]:
-        """`exact`: whether greedy decoding would give exactly the batch's answers, row by row.
+    def functions(self) -> Mapping[str, Callable[[PyTree, PyTree, Batch], Shaped[Array, " b"]]]:
+        """What is asked of a batch, row by row.
 
-        It would where every token of the answer, its end included, is the likeliest one after the
-        question and the tokens before it: no token need be decoded to know that.
+        `log_prob`: of all tokens of the row's answers together, given what stands before each.
+        `exact`: whether greedy decoding would give exactly the batch's answers. It would where
+        every token of the answer, its end included, is the likeliest one after the question and the
+        tokens before it: no token need be decoded to know that.
         """
 
         def exact(trainable: PyTree, frozen: PyTree, batch: Batch) -> Bool[Array, " b"]:
@@ -128,4 +131,10 @@ class InstructTask:
             chosen = self.answer_logits(trainable, frozen, batch).argmax(-1)
             return ((chosen == text["labels"]) | (text["weights"] == 0)).all(axis=-1)
 
-        return {"exact": exact}
+        def log_prob(trainable: PyTree, frozen: PyTree, batch: Batch) -> Float[Array, " b"]:
+            found = self.answer_logits(trainable, frozen, batch)
+            labels, weights = batch["text"]["labels"], batch["text"]["weights"]
+            picked = jnp.take_along_axis(found, labels[..., None], axis=-1)[..., 0]
+            return ((picked - jax.nn.logsumexp(found, axis=-1)) * weights).sum(axis=-1)
+
+        return {"exact": exact, "log_prob": log_prob}

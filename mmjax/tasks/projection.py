@@ -17,7 +17,7 @@ from mmjax.spec import ProjectionSpec
 from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
 from mmjax.trees import PyTree
 
-LABEL = "label"  # the role whose rows are class numbers
+LABEL = "label"  # the role of class numbers
 FUNCTIONS = {"image": "embed_images", "text": "embed_texts", "joined": "embed_joined"}
 
 
@@ -25,7 +25,7 @@ FUNCTIONS = {"image": "embed_images", "text": "embed_texts", "joined": "embed_jo
 class ProjectionTask:
     """One projector for each tower, trained on which examples share a label.
 
-    A batch holds every tower's role and `label`, whose rows are class numbers. Beside "features" a
+    A batch holds every tower's role and `label`: {"label": class numbers}. Beside "features" a
     role may hold "present": False where an example lacks that modality, which then takes no part.
 
     Attributes:
@@ -80,7 +80,7 @@ class ProjectionTask:
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
         """The sum over modalities (`infonce`: over pairs of them) of the loss on labels."""
-        labels = batch[LABEL]["row"]
+        labels = batch[LABEL][LABEL]
         keys = jax.random.split(key, len(self.towers))
         projected, present = {}, {}
         for role, sub in zip(self.towers, keys, strict=True):

@@ -77,7 +77,7 @@ class Program(NamedTuple):
             role: {"features": x[chunk], "present": kept[chunk] & (chunk >= 0)}
             for role, x, kept in zip(self.roles, *data, strict=True)
         }
-        return {**roles, LABEL: {"row": labels[chunk]}}
+        return {**roles, LABEL: {LABEL: labels[chunk]}}
 
 
 @functools.lru_cache(maxsize=32)

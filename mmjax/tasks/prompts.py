@@ -17,7 +17,6 @@ from mmjax.adapters.classifiers import (
     TipAdapter,
     zero_shot,
 )
-from mmjax.adapters.projection import unit
 from mmjax.adapters.prompts import (
     EncodePrompts,
     FactorisedPrompts,
@@ -30,7 +29,7 @@ from mmjax.encoders.prompted import embed_from_embeddings
 from mmjax.fewshot_spec import PromptSpec
 from mmjax.metrics import Mean, Metrics, mean_of
 from mmjax.spec import LossSpec
-from mmjax.tasks.base import Batch, DualEncoder, EmbedFn, Inputs
+from mmjax.tasks.base import Batch, DualEncoder, EmbedFn, Inputs, below
 from mmjax.trees import PyTree
 
 
@@ -105,54 +104,6 @@ def _of_new(function: EmbedFn) -> EmbedFn:
     return lambda t, frozen, inputs: function(t, {**frozen, "known": frozen["new"]}, inputs)
 
 
-@dataclass(frozen=True)
-class OwnSpace:
-    """Two towers that share a space already, such as CLIP's, as a dual encoder.
-
-    Attributes:
-      text_role: the encoder that reads queries.
-    """
-
-    text_role: str = "text"
-
-    def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
-        """Nothing is trained."""
-        return {}
-
-    def loss(
-        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Float[Array, ""], Metrics]:
-        """Nothing to learn."""
-        return jnp.zeros(()), {}
-
-    def embed(
-        self,
-        role: str,
-        trainable: PyTree,
-        frozen: PyTree,
-        inputs: Inputs,
-        key: Key[Array, ""] | None = None,
-    ) -> Float[Array, "b e"]:
-        """The towers' own embeddings."""
-        return inputs["features"]
-
-    def normalize(self, projected: Float[Array, "b e"]) -> Float[Array, "b e"]:
-        """Unit vectors."""
-        return unit(projected)
-
-    def logit_scale(self, trainable: PyTree) -> Float[Array, ""]:
-        """The model's own."""
-        return trainable["logit_scale"]
-
-    def functions(self) -> Mapping[str, EmbedFn]:
-        """`embed_images` and `embed_texts`."""
-
-        def embed(_: PyTree, __: PyTree, inputs: Inputs) -> Float[Array, "b e"]:
-            return unit(inputs["features"])
-
-        return {"embed_images": embed, "embed_texts": embed}
-
-
 def encode_prompts(base: DualEncoder, encoder: Encoder) -> EncodePrompts:
     """The frozen text tower and the base's own head, from token vectors on.
 
@@ -166,8 +117,8 @@ def encode_prompts(base: DualEncoder, encoder: Encoder) -> EncodePrompts:
 
     def encode(frozen: PyTree, embeddings: Any, ids: Any, mask: Any) -> Float[Array, "n e"]:
         pooled = embed_from_embeddings(encoder, frozen["text"], embeddings, ids, mask)
-        below = {**frozen, **frozen.get("below", {})}
-        found = base.embed(base.text_role, frozen["base"], below, {"features": pooled})
+        inputs = {"features": pooled}
+        found = base.embed(base.text_role, frozen["base"], below(frozen), inputs)
         return base.normalize(found)
 
     return encode

@@ -59,6 +59,18 @@ def test_conversations_that_cannot_be_learned(turns, message, tokenizer):
         encode(Conversation(turns, 0), tokenizer, layout_of(tokenizer), "question 7")
 
 
+def test_what_a_row_has_no_room_for_is_cut_where_that_is_asked_for(tokenizer):
+    turns, layout = (Turn("w5 w6"), Turn("w7 " * 30, learn=True)), layout_of(tokenizer)
+    row = encode(Conversation(turns, 0), tokenizer, layout, "row 7", cut=True)
+    assert (row.cut, len(row.ids), len(row.slots)) == (True, 30, 30)
+    assert row.ids[row.answers].tolist() == [7] * 21  # nine stand before it; its end is gone
+    whole = encode(Conversation(TURNS, 0), tokenizer, layout, "row 7", cut=True)
+    assert (whole.cut, int(whole.ids[-1])) == (False, 2)
+    asked = (Turn("w5 " * 30), Turn("w6", learn=True))
+    with pytest.raises(MmjaxError, match="row 7 takes 37 tokens before its first answer"):
+        encode(Conversation(asked, 0), tokenizer, layout, "row 7", cut=True)
+
+
 def test_a_model_without_an_end_token_is_refused(tokenizer):
     with pytest.raises(MmjaxError, match="no end token"):
         Layout.of(tokenizer, (), True, 3, 30)

@@ -151,15 +151,19 @@ def test_stop_strings_end_the_text_before_them(model):
     assert len(one.token_ids) == len(free.text[: at + len(stop)].split(" "))
 
 
-def test_streaming_shows_the_whole_text_in_pieces(model):
-    pieces = ["", ""]
+@pytest.mark.parametrize("look_every", [1, 8])
+def test_streaming_shows_the_whole_text_in_pieces(model, look_every):
+    pieces = [[], []]
 
     def show(row, text):
         assert text
-        pieces[row] += text
+        pieces[row].append(text)
 
-    found = generate(model, PROMPTS[:2], 20, on_text=show)
-    assert pieces == [one.text for one in found]
+    found = generate(model, PROMPTS[:2], 20, on_text=show, look_every=look_every)
+    assert ["".join(row) for row in pieces] == [one.text for one in found]
+    assert {len(row) for row in pieces} == {-(-20 // look_every)}
+    with pytest.raises(MmjaxError, match="look_every 0 must be at least 1"):
+        generate(model, PROMPTS[:2], 20, look_every=0)
 
 
 def test_calls_in_the_same_buckets_compile_nothing(model):

@@ -137,7 +137,7 @@ def test_data_that_cannot_be_dealt_is_refused_before_anything_is_trained(
 
 def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, run):
     from mmjax.data.library import Library
-    from mmjax.fewshot import assemble, joint_of
+    from mmjax.fewshot import assemble, check, joint_of
     from mmjax.sharding import make_mesh
 
     library = Library(make_mesh(), ("en", "en"))
@@ -149,6 +149,8 @@ def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, r
 
     with pytest.raises(MmjaxError, match=r"gives 1 vectors of width 32, .* set .*general=1"):
         assemble(stage(context="w4"), 0, "en", folder, library)
+    with pytest.raises(MmjaxError, match="gives 1 vectors"):  # known before the base is trained
+        check(stage(context="w4"), library, 0)
     with pytest.raises(MmjaxError, match="no CoOp checkpoint at"):
         assemble(stage(context="no/model.pth.tar-50"), 0, "en", folder, library)
     with pytest.raises(MmjaxError, match=r"config\.base is empty, and config.encoders share no"):

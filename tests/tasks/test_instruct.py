@@ -137,3 +137,19 @@ def test_text_alone_runs_no_vision_transformer(towers):
         return costs["flops"]
 
     assert flops(False) < 0.6 * flops(True)
+
+
+def test_log_prob_sums_over_the_tokens_of_the_answers(towers):
+    language, vision = towers
+    task = InstructTask.of(PARTS, language.module, vision.module)
+    frozen = {"language": language.params, "image": vision.params}
+    batch = jax.tree.map(jnp.asarray, batch_of(pictures=False))
+    trainable = jax.jit(task.init)(jax.random.key(0), frozen, batch)
+    found = jax.jit(task.functions()["log_prob"])(trainable, frozen, batch)
+    logits = np.asarray(jax.jit(task.answer_logits)(trainable, frozen, batch), np.float64)
+    likely = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    wanted = [
+        sum(likely[i, j, batch["text"]["labels"][i, j]] for j in range(n))
+        for i, n in enumerate((3, 3, 1, 0))
+    ]
+    assert_allclose(found, wanted, rtol=1e-4)

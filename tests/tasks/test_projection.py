@@ -29,7 +29,7 @@ def batch_of(**present) -> dict[str, Any]:
     }
     for role, mask in present.items():
         batch[role]["present"] = jnp.asarray(mask)
-    return batch | {"label": {"row": jnp.asarray(np.arange(B) % 3, jnp.int32)}}
+    return batch | {"label": {"label": jnp.asarray(np.arange(B) % 3, jnp.int32)}}
 
 
 def projected(trainable, batch, normalize) -> dict[str, np.ndarray]:

@@ -87,7 +87,7 @@ TASKS = {
 def inputs(role, seed=0):
     rng = np.random.default_rng([seed, len(role)])
     if role == "label":
-        return {"row": jnp.arange(B, dtype=jnp.int32) % 4}
+        return {"label": jnp.arange(B, dtype=jnp.int32) % 4}
     if role == "foreign":
         mask = np.arange(L) < rng.integers(1, L + 1, B)[:, None]
         tokens = rng.normal(size=(B, L, D_FOREIGN)).astype(np.float32) * mask[..., None]

@@ -1,0 +1,365 @@
+"""Talks in the terminal with a trained `instruct` adapter, or with a plain language model.
+
+  python -m mmjax.chat --adapter runs/lavin_easyvqa --image photos/0001.jpg
+  python -m mmjax.chat --adapter runs/lavin_easyvqa --image a.png --question "what shape is it?"
+  python -m mmjax.chat --model asset:smollm2-135m-instruct --temperature 0.7 --top-p 0.9
+
+Answers stream to stdout, all else goes to stderr. In the loop, Ctrl-C breaks an answer off; at the
+prompt Ctrl-C and Ctrl-D end.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mmjax.errors import MmjaxError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+COMMANDS = """\
+/image PATH  ask about this picture from now on; without a path about none. Starts anew.
+/reset       forget what was said
+/help        this text
+/exit        end (so does Ctrl-D)"""
+_ROLES = ("user", "assistant")
+# reply(question, exchanges before it, picture, number of the question, on_text) -> answer
+Reply = Callable[
+    [str, Sequence[tuple[str, str]], "Image | None", int, Callable[[int, str], None]], str
+]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see python -m mmjax.chat --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m mmjax.chat",
+        description=__doc__,
+        epilog="in the loop:\n" + COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--adapter", metavar="RUN", help="a finished `instruct` run, or its export")
+    who.add_argument(
+        "--model",
+        metavar="SOURCE",
+        help="a language model or LLaVA with a chat template, as load_encoder takes it",
+    )
+    parser.add_argument("--image", metavar="PATH", help="the picture that is asked about")
+    parser.add_argument("--question", metavar="TEXT", help="answer this one and end")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=64, metavar="N", help="of an answer (default: 64)"
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="above 0 draws tokens; 0 takes the likeliest (default: 0)",
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest share P only"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of the draws (default: 0)"
+    )
+    parser.add_argument(
+        "--history",
+        type=int,
+        metavar="N",
+        help="earlier questions and answers that are read again (default: none with --adapter, "
+        "whose recipe learns single questions; all with --model)",
+    )
+    parser.add_argument(
+        "--allow-other-encoder",
+        action="store_true",
+        help="accept frozen models that are not those of the adapter's card",
+    )
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of --model")
+    parser.add_argument("--quantize", choices=["int8"], help="of --model: kernels as int8")
+    return parser
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, checked as far as no model is needed."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.question is not None and not options.question.strip():
+        parser.error("--question is empty")
+    if options.max_new_tokens < 1:
+        parser.error(f"--max-new-tokens {options.max_new_tokens} must be at least 1")
+    if options.temperature < 0 or not 0 < options.top_p <= 1:
+        parser.error("--temperature must be at least 0 and --top-p in (0, 1]")
+    if options.top_p < 1 and not options.temperature:
+        parser.error("--top-p needs a --temperature above 0")
+    if options.history is not None and options.history < 0:
+        parser.error(f"--history {options.history} must be at least 0")
+    if options.adapter and (options.dtype or options.quantize):
+        parser.error("--dtype and --quantize are of --model; an adapter's card says its own")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answers one question, or every line of stdin.
+
+    Args:
+      arguments: instead of the command line's.
+
+    Returns:
+      Exit code: 0, 2 after one sentence on stderr, or 130 where Ctrl-C broke off the start or the
+      only answer.
+    """
+    options = _options(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        _start(options)
+    except MmjaxError as error:
+        _tell(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _tell("stopped")
+        return 130
+    return 0
+
+
+def _start(options: argparse.Namespace) -> None:
+    """Everything that imports jax."""
+    from absl import logging as absl_logging
+
+    from mmjax import assets, sharding
+    from mmjax.encoders.image_preprocess import open_image
+
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
+    sharding.set_up(0, False, assets.cache_dir() / "compiled")
+    picture = None if options.image is None else open_image(options.image)
+    reply = _of_adapter(options) if options.adapter else _of_model(options)
+    kept = options.history
+    if kept is None:
+        kept = 0 if options.adapter else sys.maxsize
+    talk = Talk(reply, kept, picture)
+    if options.question is not None:
+        talk.ask(options.question)
+    else:
+        _loop(talk)
+
+
+def _of_adapter(options: argparse.Namespace) -> Reply:
+    from mmjax.answering import Answering
+    from mmjax.checkpoint import read_card
+    from mmjax.use import find_adapter
+
+    folder = find_adapter(Path(options.adapter))
+    card = read_card(folder)
+    if card["stage"]["task"] != "instruct":
+        raise MmjaxError(
+            f"{folder} is an adapter of the task {card['stage']['task']!r}, which answers no "
+            "questions; give the run folder of an `instruct` recipe"
+        )
+    _tell(f"loading {folder} and its frozen models ...")
+    adapted = Answering.load(folder, options.allow_other_encoder)
+    _tell(f"{card['recipe']}: {card['trainable']['count']:,} trained parameters")
+    sampling, key = _sampling(options)
+
+    def reply(
+        question: str,
+        before: Sequence[tuple[str, str]],
+        picture: "Image | None",
+        number: int,
+        on_text: Callable[[int, str], None],
+    ) -> str:
+        (found,) = adapted.answer(
+            [question],
+            None if picture is None else [picture],
+            options.max_new_tokens,
+            sampling,
+            key(number),
+            [before],
+            on_text,
+            look_every=1,
+        )
+        return found.text
+
+    return reply
+
+
+def _of_model(options: argparse.Namespace) -> Reply:
+    from mmjax import sharding
+    from mmjax.encoders import LanguageModel, load_encoder
+    from mmjax.generation import generate
+
+    _tell(f"loading {options.model} ...")
+    mesh = sharding.make_mesh()
+    model = load_encoder(
+        options.model,
+        options.dtype or "float32",
+        mesh=mesh if mesh.size > 1 else None,
+        quantize=options.quantize,
+    )
+    if not isinstance(model, LanguageModel):
+        raise MmjaxError(
+            f"{options.model} is a {model.family} encoder, which says nothing; give a language "
+            "model"
+        )
+    if model.chat.template is None:
+        raise MmjaxError(
+            f"{options.model} has no chat template, so it was not taught to chat; continue texts "
+            "with mmjax.generation.generate"
+        )
+    sampling, key = _sampling(options)
+
+    def reply(
+        question: str,
+        before: Sequence[tuple[str, str]],
+        picture: "Image | None",
+        number: int,
+        on_text: Callable[[int, str], None],
+    ) -> str:
+        if picture is not None and model.images is None:
+            raise MmjaxError(f"{options.model} reads no pictures; a LLaVA does")
+        said = [(role, text) for pair in before for role, text in zip(_ROLES, pair, strict=True)]
+        messages = [
+            _message(role, text, model.images is not None)
+            for role, text in [*said, ("user", question)]
+        ]
+        if picture is not None:
+            messages[0]["content"].insert(0, {"type": "image", "image": picture})
+        (found,) = generate(
+            model,
+            [messages],
+            options.max_new_tokens,
+            sampling,
+            key(number),
+            on_text=on_text,
+            look_every=1,
+        )
+        return found.text
+
+    return reply
+
+
+def _message(role: str, text: str, in_parts: bool) -> dict[str, Any]:
+    """One message; templates of models that read pictures go through its parts."""
+    return {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text}
+
+
+def _sampling(options: argparse.Namespace) -> tuple[Any, Callable[[int], Any]]:
+    """How tokens are drawn, and the key of a question by its number."""
+    import jax
+
+    from mmjax.generation import Sampling
+
+    if not options.temperature:
+        return None, lambda number: None
+    base = jax.random.key(options.seed)
+    sampling = Sampling(options.temperature, top_p=options.top_p)
+    return sampling, lambda number: jax.random.fold_in(base, number)
+
+
+@dataclass
+class Talk:
+    """What was said so far, and about what.
+
+    Attributes:
+      reply: answers a question.
+      kept: exchanges that are read again, at most.
+      picture: what is asked about; None for nothing.
+      exchanges: (question, answer) since the last reset.
+      asked: questions so far; each draws its own random tokens.
+    """
+
+    reply: Reply
+    kept: int
+    picture: "Image | None" = None
+    exchanges: list[tuple[str, str]] = field(default_factory=list)
+    asked: int = 0
+
+    def ask(self, question: str) -> None:
+        """Prints the answer as it comes."""
+        before = self.exchanges[len(self.exchanges) - min(self.kept, len(self.exchanges)) :]
+        begun = False
+
+        def show(_: int, piece: str) -> None:
+            nonlocal begun
+            piece = piece if begun else piece.lstrip()  # answers begin with a space
+            begun = begun or bool(piece)
+            print(piece, end="", flush=True)
+
+        self.asked += 1
+        try:
+            answer = self.reply(question, before, self.picture, self.asked - 1, show)
+        finally:
+            if begun:
+                print(flush=True)
+        if answer.strip():
+            self.exchanges.append((question, answer.strip()))
+        else:
+            _tell("(an empty answer)")
+
+    def restart(self, picture: "Image | None") -> None:
+        """Forgets what was said."""
+        self.picture, self.exchanges = picture, []
+
+
+def _loop(talk: Talk) -> None:
+    """Asks line by line, until /exit, the end of stdin or Ctrl-C at the prompt."""
+    _tell("type a question; /help says what else")
+    for line in _lines():
+        word, _, rest = line.partition(" ")
+        try:
+            if word == "/exit":
+                return
+            if word == "/help":
+                _tell(COMMANDS)
+            elif word == "/reset":
+                talk.restart(talk.picture)
+            elif word == "/image":
+                talk.restart(_opened(rest.strip().strip("'\"")))
+            elif word.startswith("/"):
+                _tell(f"error: there is no command {word}; /help lists them")
+            else:
+                talk.ask(line)
+        except MmjaxError as error:
+            _tell(f"error: {error}")
+        except KeyboardInterrupt:
+            _tell("(stopped)")
+
+
+def _opened(path: str) -> "Image | None":
+    from mmjax.encoders.image_preprocess import open_image
+
+    return open_image(Path(path).expanduser()) if path else None
+
+
+def _lines() -> Iterator[str]:
+    """Lines of stdin that say something; on a terminal with a prompt and line editing."""
+    terminal = sys.stdin.isatty()
+    if terminal:
+        with contextlib.suppress(ImportError):  # not on every platform
+            import readline  # noqa: F401  # input() uses it once it is imported
+    while True:
+        try:
+            line = input("> " if terminal else "")
+        except (EOFError, KeyboardInterrupt):
+            if terminal:
+                print()
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

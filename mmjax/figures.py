@@ -1,0 +1,45 @@
+"""Figures of finished runs as they are gathered, seed by seed."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mmjax.train import DONE, Run
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured so far.
+
+    Attributes:
+      systems: system -> metric -> values, one a seed.
+      counts: what is counted -> numbers, one a seed.
+      timings: phase -> seconds.
+    """
+
+    systems: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def trained(self, run: Run) -> None:
+        """Adds the time that a run took to train."""
+        done = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
+        name = f"training {run.stage.name}, all seeds"
+        self.timings[name] = self.timings.get(name, 0.0) + done["seconds"]
+
+    def add(self, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Adds one seed's figures, system -> metric -> value."""
+        for system, measured in values.items():
+            for metric, number in measured.items():
+                self.systems.setdefault(system, {}).setdefault(metric, []).append(number)
+
+    def count(self, numbers: Mapping[str, int]) -> None:
+        """Adds one seed's counts."""
+        for what, number in numbers.items():
+            self.counts.setdefault(what, []).append(number)
+
+    def ordered(self, first: Iterable[str]) -> dict[str, dict[str, list[float]]]:
+        """The systems: those named first, then the others, `adapted` last."""
+        known = [name for name in first if name in self.systems]
+        others = [name for name in self.systems if name not in (*known, "adapted")]
+        return {name: self.systems[name] for name in (*known, *others, "adapted")}

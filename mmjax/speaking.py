@@ -1,0 +1,141 @@
+"""What a trained `instruct` task says to many conversations: written answers, likely options."""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float
+
+from mmjax.adapters.mma import IMAGE, TEXT, bind, routing_table
+from mmjax.adapters.multimodal import WORD, assemble
+from mmjax.data.conversations import Conversations
+from mmjax.encoders.language_model import LanguageModel, embed
+from mmjax.encoders.text_preprocess import bucket
+from mmjax.generation import generate, score
+from mmjax.tasks.instruct import InstructTask
+from mmjax.trees import PyTree
+
+_LENGTHS = tuple(16 << i for i in range(13))
+
+
+class Speaker:
+    """Answers conversations up to their first answer, in batches of one modality and like lengths.
+
+    The modality token is not decoded with: after it, routing weights are constants.
+    """
+
+    def __init__(
+        self, task: InstructTask, language: LanguageModel, mesh: Mesh, batch_size: int = 32
+    ) -> None:
+        """Nothing is compiled yet.
+
+        Args:
+          task: what was trained.
+          language: the frozen language model, without a hook.
+          mesh: prompts come back whole from it.
+          batch_size: rows that are answered together.
+        """
+        self._task, self._size = task, batch_size
+        self._model = language.with_hook(task.parts.language)
+        whole = NamedSharding(mesh, PartitionSpec())
+
+        def image_tokens(trainable: PyTree, frozen: PyTree, inputs: PyTree) -> jax.Array:
+            return task.image_tokens(trainable, trainable.get("vision"), frozen, inputs)
+
+        def lay_out(params: PyTree, ids: jax.Array, slots: jax.Array, pictures: PyTree) -> PyTree:
+            return assemble(embed(language.module, params, ids), pictures, slots, None)
+
+        self._image_tokens = jax.jit(image_tokens, out_shardings=whole)
+        self._lay_out = jax.jit(lay_out, out_shardings=whole)
+
+    def said(
+        self, trainable: PyTree, frozen: PyTree, asked: Conversations, max_new_tokens: int
+    ) -> list[str]:
+        """Greedy answers.
+
+        Args:
+          trainable: as trained.
+          frozen: the frozen tree.
+          asked: n conversations.
+          max_new_tokens: the most tokens an answer.
+
+        Returns:
+          n texts.
+        """
+        found: dict[int, str] = {}
+        for rows, prompts, adapters in self._batches(trainable, frozen, asked):
+            said = generate(self._model, prompts, max_new_tokens, adapters=adapters)
+            found |= {row: one.text for row, one in zip(rows, said, strict=True)}
+        return [found[i] for i in range(len(asked))]
+
+    def options(
+        self,
+        trainable: PyTree,
+        frozen: PyTree,
+        asked: Conversations,
+        options: Sequence[Sequence[str]],
+    ) -> list[Float[np.ndarray, " k"]]:
+        """Log-probabilities of given answers, each prompt read once.
+
+        Args:
+          trainable: as trained.
+          frozen: the frozen tree.
+          asked: n conversations.
+          options: for each its possible answers.
+
+        Returns:
+          For each the log-probabilities of its options, float64 [k].
+        """
+        found: dict[int, np.ndarray] = {}
+        for rows, prompts, adapters in self._batches(trainable, frozen, asked):
+            scored = score(self._model, prompts, [options[i] for i in rows], adapters)
+            for row, several in zip(rows, scored, strict=True):
+                found[row] = np.array([one.log_prob for one in several])
+        return [found[i] for i in range(len(asked))]
+
+    def _batches(
+        self, trainable: PyTree, frozen: PyTree, asked: Conversations
+    ) -> Iterator[tuple[list[int], list[np.ndarray], PyTree]]:
+        """(rows, prompts as embeddings, adapters of their modality), short ones first."""
+        ends = [int(row.answers[0]) for row in asked.rows]
+        order = sorted(range(len(asked)), key=lambda i: ends[i])
+        for modality in (TEXT, IMAGE):
+            rows = [i for i in order if asked.rows[i].modality == modality]
+            adapters = self._adapters(trainable, modality) if rows else None
+            for at in range(0, len(rows), self._size):
+                chunk = rows[at : at + self._size]
+                prompts = self._prompts(trainable, frozen, asked, chunk, ends)
+                yield chunk, prompts, adapters
+
+    def _adapters(self, trainable: PyTree, modality: int) -> PyTree:
+        own = trainable.get("language")
+        if not self._task.parts.routed:
+            return own
+        return bind(
+            own,
+            routing_table(self._model, own, trainable["modality"]["embedding"]),
+            modality,
+        )
+
+    def _prompts(
+        self,
+        trainable: PyTree,
+        frozen: PyTree,
+        asked: Conversations,
+        chunk: Sequence[int],
+        ends: Sequence[int],
+    ) -> list[np.ndarray]:
+        start = int(asked.first)  # column 0 would hold the modality token
+        length = bucket(max(ends[i] for i in chunk), _LENGTHS)
+        shape = (self._size, length)
+        ids, slots = np.zeros(shape, np.int32), np.full(shape, WORD, np.int32)
+        for n, i in enumerate(chunk):
+            row, size = asked.rows[i], ends[i] - start
+            ids[n, :size], slots[n, :size] = row.ids[start : ends[i]], row.slots[start : ends[i]]
+        shown = None
+        if asked.rows[chunk[0]].modality == IMAGE:
+            which = asked.pictures[[*chunk, *[chunk[0]] * (self._size - len(chunk))]]
+            shown = self._image_tokens(trainable, frozen, asked.table.gather(which))
+        laid = np.asarray(self._lay_out(self._model.params, ids, slots, shown))
+        return [laid[n, : ends[i] - start] for n, i in enumerate(chunk)]
