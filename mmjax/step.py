@@ -17,7 +17,11 @@ TrainStep = Callable[[TrainState, PyTree, Batch], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
-    task: Task, tx: optax.GradientTransformation, accumulate: int = 1, **jit_options: Any
+    task: Task,
+    tx: optax.GradientTransformation,
+    accumulate: int = 1,
+    shards: int = 1,
+    **jit_options: Any,
 ) -> TrainStep:
     """Compiles one optimizer step of a task.
 
@@ -29,6 +33,8 @@ def make_train_step(
       tx: the optimizer over the trainable tree.
       accumulate: micro-batches that a batch is cut into, one after the other, to save memory; the
         gradient is that of the whole batch, as each is weighted by what its loss is a mean over.
+      shards: devices that the batch is split over. Each cuts its own rows, so that all of them work
+        on every micro-batch and no row moves.
       **jit_options: passed to `jax.jit` (shardings).
 
     Returns:
@@ -38,7 +44,7 @@ def make_train_step(
     gradient: Callable[..., Any] = jax.value_and_grad(task.loss, has_aux=True)
     if accumulate > 1:
         assert isinstance(task, Weighted)
-        gradient = _accumulated(task, gradient, accumulate)
+        gradient = _accumulated(task, gradient, accumulate, shards)
 
     def train_step(state: TrainState, frozen: PyTree, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data), state.step)
@@ -56,14 +62,18 @@ def make_train_step(
 
 
 def _accumulated(
-    task: Weighted, gradient: Callable[..., Any], count: int
+    task: Weighted, gradient: Callable[..., Any], count: int, shards: int
 ) -> Callable[[PyTree, PyTree, Batch, Key[Array, ""]], Any]:
     """`gradient` over micro-batches: sums of weighted parts, divided once."""
+
+    def cut(x: Array) -> Array:
+        by_shard = x.reshape(shards, count, -1, *x.shape[1:])
+        return by_shard.swapaxes(0, 1).reshape(count, -1, *x.shape[1:])
 
     def run(
         trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> tuple[tuple[Float[Array, ""], Metrics], PyTree]:
-        parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), dict(batch))
+        parts = jax.tree.map(cut, dict(batch))
 
         def one(sums: PyTree, part: tuple[Batch, Key[Array, ""]]) -> tuple[PyTree, Metrics]:
             (loss, metrics), grads = gradient(trainable, frozen, *part)

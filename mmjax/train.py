@@ -160,7 +160,7 @@ def train(run: Run, library: Library) -> None:
     tx, schedule = optim.make_optimizer(stage.optim, trainable, spec.steps)
     state = sharding.place(create(trainable, tx, jax.random.fold_in(key, 1)), mesh)
     batches = data.batches(spec.steps, spec.batch_size, seed_for(run.seed, stage.name, "data"))
-    train_step = make_train_step(task, tx, spec.accumulate)
+    train_step = make_train_step(task, tx, spec.accumulate, mesh.shape["data"])
     published = data.publish(task, mesh)
     evaluators = validators(stage, data.val)
     card = make_card(run, library, assembly)

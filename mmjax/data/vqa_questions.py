@@ -242,13 +242,14 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
 
 
 def check_divides(stage: Stage, library: Library) -> None:
-    """Refuses a batch whose pictures cannot be split over the mesh."""
+    """Refuses a batch whose pictures cannot be split over the mesh and its micro-batches."""
     each, shards = stage.questions.per_picture, library.mesh.shape["data"]
-    pictures = stage.train.batch_size // each
-    if pictures % shards or pictures % jax.process_count():
+    parts, pictures = stage.train.accumulate, stage.train.batch_size // each
+    if pictures % (shards * parts) or pictures % jax.process_count():
         raise MmjaxError(
             f"config.train.batch_size {stage.train.batch_size} is {pictures} pictures a step "
             f"(questions.per_picture {each}), which do not divide over {shards} data shards"
+            f"{f' and {parts} micro-batches' if parts > 1 else ''}"
         )
 
 

@@ -10,6 +10,7 @@ import optax
 import pytest
 from numpy.testing import assert_allclose
 
+from mmjax import sharding
 from mmjax.metrics import Mean
 from mmjax.state import create
 from mmjax.step import make_train_step
@@ -59,3 +60,18 @@ def test_the_step_is_that_of_the_whole_batch(accumulate):
     found = metrics["token_loss"]
     assert_allclose(found.total / found.examples, mean, rtol=1e-5)
     assert float(found.examples) == weights.sum()
+
+
+def test_every_device_works_on_every_micro_batch_with_rows_of_its_own():
+    mesh = sharding.make_mesh(4, 2)
+    batch = {"x": np.ones((B, A, D)), "y": np.ones((B, A)), "weights": np.ones((B, A))}
+    batch, start = {"text": sharding.place_batch(batch, mesh)}, {"w": jnp.zeros(D)}
+    state = sharding.place(create(start, optax.sgd(1.0), jax.random.key(0)), mesh)
+
+    def moves(shards):
+        step = make_train_step(WeightedSquares(), optax.sgd(1.0), 2, shards)
+        text = step.lower(state, {"offset": 0.5}, batch).compile().as_text()
+        return [name for name in ("all-to-all", "all-gather", "permute") if f" {name}" in text]
+
+    assert moves(4) == []
+    assert moves(1)  # each half of the rows lies on half of the devices
