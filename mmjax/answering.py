@@ -14,7 +14,14 @@ from mmjax.adapters.mma import IMAGE, TEXT, bind, routing_table
 from mmjax.adapters.multimodal import assemble
 from mmjax.base import check_encoder, stage_of
 from mmjax.checkpoint import load_adapter_params
-from mmjax.data.conversations import Conversation, Layout, Turn, encode
+from mmjax.data.conversations import (
+    INSTRUCTION,
+    QUESTION,
+    Conversation,
+    Layout,
+    Turn,
+    encode,
+)
 from mmjax.data.library import Library
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.image_preprocess import ImageLike
@@ -27,7 +34,6 @@ from mmjax.trees import PyTree
 
 # A question that was asked before, and its answer.
 Exchange = tuple[str, str]
-QUESTION = "Question: {question}\nResponse:"
 
 
 class Answering:
@@ -85,6 +91,11 @@ class Answering:
             )
         )
 
+    @property
+    def talks(self) -> bool:
+        """Whether it learned conversations, rather than single questions."""
+        return self._question == INSTRUCTION
+
     @classmethod
     def load(
         cls, folder: Path, allow_other_encoder: bool = False, mesh: Mesh | None = None
@@ -98,7 +109,8 @@ class Answering:
         language, vision = (library.encoder(stage.encoders[role]) for role in ("language", "image"))
         task = make_instruct(stage, language, vision)
         assert isinstance(language, LanguageModel)
-        return cls(task, language, vision, params, card)
+        talks = stage.questions.evaluation == "held_out"
+        return cls(task, language, vision, params, card, INSTRUCTION if talks else QUESTION)
 
     def answer(
         self,
@@ -188,15 +200,16 @@ class Answering:
             found = self._image_tokens(self._trainable, frozen, pixels)
         prompts = []
         for i, question in enumerate(questions):
-            turns = [
-                turn
-                for asked, answered in ([] if history is None else history[i])
-                for turn in (self._asked(asked), Turn(f" {answered.strip()}", learn=True))
-            ]
+            # Instructions are answered without a space in front, as in the original's data.
+            space = "" if self.talks else " "
+            turns: list[Turn] = []
+            for asked, answered in [] if history is None else history[i]:
+                turns += [self._asked(asked, turns), Turn(space + answered.strip(), learn=True)]
             # The answer stands in for what is to come, so that the row has one; it is cut off.
             last = Turn(" ?", learn=True)
+            turns += [self._asked(question, turns), last]
             row = encode(
-                Conversation((*turns, self._asked(question), last), None if images is None else i),
+                Conversation(tuple(turns), None if images is None else i),
                 self._model.preprocess.tokenizer,
                 self._layout,
                 f"question {i}",
@@ -208,8 +221,9 @@ class Answering:
             prompts.append(np.asarray(laid[0], np.float32))
         return prompts, self._adapters[TEXT if images is None else IMAGE]
 
-    def _asked(self, question: str) -> Turn:
-        return Turn(self._question.format(question=question))
+    def _asked(self, question: str, before: Sequence[Turn]) -> Turn:
+        """A question as conversations have it: one after another begins on a line of its own."""
+        return Turn("\n" * bool(before) + self._question.format(question=question))
 
     def _ids_of(self, turn: Turn) -> list[int]:
         return self._model.preprocess.tokenizer.encode(turn.text, add_special_tokens=False).ids

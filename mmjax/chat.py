@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         "--history",
         type=int,
         metavar="N",
-        help="earlier questions and answers that are read again (default: none with --adapter, "
-        "whose recipe learns single questions; all with --model)",
+        help="earlier questions and answers that are read again (default: all; none where an "
+        "adapter's recipe learned single questions)",
     )
     parser.add_argument(
         "--allow-other-encoder",
@@ -142,10 +142,10 @@ def _start(options: argparse.Namespace) -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
     sharding.set_up(0, False, assets.cache_dir() / "compiled")
     picture = None if options.image is None else open_image(options.image)
-    reply = _of_adapter(options) if options.adapter else _of_model(options)
+    reply, talks = _of_adapter(options) if options.adapter else (_of_model(options), True)
     kept = options.history
     if kept is None:
-        kept = 0 if options.adapter else sys.maxsize
+        kept = sys.maxsize if talks else 0
     talk = Talk(reply, kept, picture)
     if options.question is not None:
         talk.ask(options.question)
@@ -153,7 +153,8 @@ def _start(options: argparse.Namespace) -> None:
         _loop(talk)
 
 
-def _of_adapter(options: argparse.Namespace) -> Reply:
+def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool]:
+    """What answers, and whether it learned conversations rather than single questions."""
     from mmjax.answering import Answering
     from mmjax.checkpoint import read_card
     from mmjax.use import find_adapter
@@ -189,7 +190,7 @@ def _of_adapter(options: argparse.Namespace) -> Reply:
         )
         return found.text
 
-    return reply
+    return reply, adapted.talks
 
 
 def _of_model(options: argparse.Namespace) -> Reply:

@@ -19,6 +19,9 @@ from mmjax.errors import MmjaxError
 
 _LENGTHS = tuple(n << i for i in range(11) for n in (16, 24))
 _ANSWERS = tuple(1 << i for i in range(14))
+# How a question is put, while training and afterwards: to answer it, and to talk.
+QUESTION = "Question: {question}\nResponse:"
+INSTRUCTION = "Instruction: {question}\nResponse:"
 
 
 @dataclasses.dataclass(frozen=True)

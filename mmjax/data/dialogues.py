@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.conversations import Conversation, Turn
+from mmjax.data.conversations import INSTRUCTION, Conversation, Turn
 from mmjax.errors import DataError
 
 SOURCES = ("llava", "alpaca")
@@ -115,18 +115,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def instruction(text: str) -> str:
-    """What a human says, as LaVIN's chat models read it."""
-    return f"Instruction: {text}\nResponse:"
-
-
 def _alpaca(row: dict[str, Any], name: str) -> tuple[tuple[Turn, ...], str | None]:
     texts = [row.get(key, "") for key in ("instruction", "input", "output")]
     if not all(isinstance(text, str) for text in texts) or "output" not in row:
         raise DataError(f"{name}: expected texts 'instruction', 'input' and 'output', got {row!r}")
     if not texts[0].strip():
         raise DataError(f"{name}: an empty instruction")
-    return (Turn(instruction(" ".join(texts[:2]).strip())), Turn(texts[2], learn=True)), None
+    return (
+        Turn(INSTRUCTION.format(question=" ".join(texts[:2]).strip())),
+        Turn(texts[2], learn=True),
+    ), None
 
 
 def _llava(row: dict[str, Any], name: str) -> tuple[tuple[Turn, ...], str | None]:
@@ -148,7 +146,7 @@ def _llava(row: dict[str, Any], name: str) -> tuple[tuple[Turn, ...], str | None
             turns.append(Turn(text, learn=True))
             continue
         tokens += text.count(_IMAGE)
-        own = instruction(text.replace(_IMAGE, "").strip())
+        own = INSTRUCTION.format(question=text.replace(_IMAGE, "").strip())
         turns.append(Turn(f"\n{own}" if turns else own))
     pictures = picture if isinstance(picture, list) else [] if picture is None else [picture]
     if len(pictures) != tokens:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax import assets
-from mmjax.data.conversations import Conversation, Turn
+from mmjax.data.conversations import QUESTION, Conversation, Turn
 from mmjax.errors import DataError
 
 SOURCE = "easy_vqa"
@@ -25,7 +25,7 @@ class Question:
     @property
     def conversation(self) -> Conversation:
         """As the language model reads it."""
-        asked = Turn(f"Question: {self.text}\nResponse:")
+        asked = Turn(QUESTION.format(question=self.text))
         return Conversation((asked, Turn(f" {self.answer}", learn=True)), self.picture)
 
 

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from mmjax.adapters.mma import RepAdapter
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.answering import Answering
+from mmjax.data.conversations import INSTRUCTION
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.layers import PyTree
 from mmjax.encoders.llama import Llama
@@ -23,7 +24,6 @@ from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError
 from mmjax.tasks.instruct import InstructTask
 
-QUESTION = "Instruction: {question}\nResponse:"  # of its chat models
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, not CLIP's
 
 _LAYER = {
@@ -45,7 +45,7 @@ def load(
     hidden: int = 128,
     clip_routing: Literal["per_image", "first_in_batch"] = "per_image",
     router_weight_dtype: Literal["float32", "float16"] = "float32",
-    question: str = QUESTION,
+    question: str = INSTRUCTION,
 ) -> Answering:
     """A published adapter in its frozen models, ready to answer.
 

@@ -130,7 +130,7 @@ def test_what_was_said_before_is_read_again(adapted, toy, monkeypatch):
     assert_array_equal(alone.log_probs, never.log_probs)
     assert np.abs(after.log_probs[0] - alone.log_probs[0]) > 1e-4
     turns = [(turn.text, turn.learn) for turn in read[1].turns]
-    asked = (f"Question: {ASKED[0]}\nResponse:", False)
+    asked = (f"\nQuestion: {ASKED[0]}\nResponse:", False)  # on a line of its own
     assert turns[:3] == [("Question: w9\nResponse:", False), (" w25 w26", True), asked]
     with pytest.raises(MmjaxError, match="2 histories for 1 questions"):
         adapted.answer([ASKED[0]], picture, history=[[], []])

@@ -167,6 +167,7 @@ def test_answers_are_those_of_the_loaded_adapter(finished, world):
         prompts = [asked.problems[i].prompt for i in rows]
         texts = [p.removeprefix("Question: ").removesuffix("\nResponse:") for p in prompts]
         shown = [folder / asked.problems[i].id / "image.png" for i in rows] if pictures else None
+        assert not adapted.talks
         again = adapted.answer(texts, shown, max_new_tokens=16)
         assert [one.text for one in again] == [said[i] for i in rows]
     chosen = np.array(
@@ -183,7 +184,7 @@ def test_answers_are_those_of_the_loaded_adapter(finished, world):
 
 
 @pytest.mark.slow
-def test_mixed_instructions_are_learned_and_held_out(world, tmp_path):
+def test_mixed_instructions_are_learned_and_held_out(world, tmp_path, monkeypatch):
     changes = {
         "questions.source": f"llava:{world / 'llava.json'}",
         "questions.mix": (f"alpaca:{world / 'alpaca.json'}",),
@@ -200,6 +201,19 @@ def test_mixed_instructions_are_learned_and_held_out(world, tmp_path):
     assert perplexity > 1
     assert results.tables[0].title == "Answers that were held out"
     assert "1 rows with an empty answer were left out" in results.tables[0].caption
+
+    # Asked as it was taught: by instructions, one after the other.
+    import mmjax.answering
+
+    read, encode = [], mmjax.answering.encode
+    monkeypatch.setattr(
+        mmjax.answering, "encode", lambda said, *rest: (read.append(said), encode(said, *rest))[1]
+    )
+    adapted = mmjax.load_adapter(tmp_path)
+    assert adapted.talks
+    adapted.answer(["w5"], max_new_tokens=1, history=[[("w6", "w7")]])
+    texts = [turn.text for turn in read[0].turns[:3]]
+    assert texts == ["Instruction: w6\nResponse:", "w7", "\nInstruction: w5\nResponse:"]
 
 
 def prepared(world: Path, changes: dict[str, Any], tmp_path: Path) -> Any:
