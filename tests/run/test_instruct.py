@@ -67,6 +67,7 @@ def recipe(world) -> dict[str, Any]:
             **{"steps": 40, "batch_size": 16, "accumulate": 2, "eval_every": 20, "save_every": 20},
             **{"log_every": 1, "select": "vqa_acc", "cache_features": False},
         },
+        "mesh": {"data": 4, "model": 2},
         "variants": {"lora": {"instruct": {"adapter": "lora", "visual": False}}},
     }
 

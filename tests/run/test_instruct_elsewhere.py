@@ -64,7 +64,7 @@ def answers(workdir: Path, world: Path, mesh: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def toy(world, recipe) -> Toy:
     train = {"steps": 30, "eval_every": 30, "save_every": 5}
-    config = recipe | {"variants": {}, "train": recipe["train"] | train}
+    config = recipe | {"variants": {}, "mesh": {"data": -1}, "train": recipe["train"] | train}
     made = Toy(world, config)
     made.recipe.write_text(repr(config))
     return made
