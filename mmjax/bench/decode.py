@@ -18,6 +18,7 @@ from mmjax.encoders.files import resolve
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 from mmjax.generation import decode, generate
+from mmjax.generation.prompts import BUCKETS
 from mmjax.trees import PyTree
 
 MODEL = "asset:smollm2-135m-instruct"
@@ -94,7 +95,7 @@ def compile_seconds(model: LanguageModel, prompts: list[list[int]], new: int) ->
     prepared, _ = decode.prepare(model, prompts, new)
     rows = prepared.mask.shape[0]
     keys = jax.random.split(jax.random.key(0), rows)
-    options = decode.Options(model.module, model.mesh, bucket(new, decode.NEW_BUCKETS), ())
+    options = decode.Options(model.module, model.mesh, bucket(new, BUCKETS), ())
     state = decode.prefill(model.params, None, prepared, None, keys, options)
     ended = np.zeros(rows, bool)
     lowered = decode.decode.lower(

@@ -17,13 +17,11 @@ from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
-from mmjax.generation.prompts import Prepared, Prompt, prepare
+from mmjax.generation.prompts import BUCKETS, Prepared, Prompt, prepare
 from mmjax.generation.reader import Generation, Reader
 from mmjax.generation.sampling import Sampling, choose
 
 PyTree = Any
-
-NEW_BUCKETS = tuple(16 << i for i in range(13))
 
 
 class State(NamedTuple):
@@ -99,7 +97,7 @@ def generate(
         jax.random.key(0) if key is None else key, jnp.arange(prepared.mask.shape[0])
     )
     shift = {"correct": 0, "legacy": -1}[decode_positions]
-    options = Options(model.module, model.mesh, bucket(max_new_tokens, NEW_BUCKETS), ends, shift)
+    options = Options(model.module, model.mesh, bucket(max_new_tokens, BUCKETS), ends, shift)
     state = prefill(model.params, adapters, prepared, sampling, keys, options)
     readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
     ended = np.arange(prepared.mask.shape[0]) >= rows

@@ -19,7 +19,7 @@ from mmjax.errors import MmjaxError
 
 # A text, messages for the chat template, token ids, or embeddings [l, d] of words and pictures.
 Prompt: TypeAlias = str | Sequence[Message] | Sequence[int] | np.ndarray
-_BUCKETS = tuple(16 << i for i in range(13))
+BUCKETS = tuple(16 << i for i in range(13))  # of tokens, read or written
 
 
 class Prepared(NamedTuple):
@@ -68,7 +68,7 @@ def prepare(
             f"prompts of {min(map(len, items))} to {longest} tokens and {max_new_tokens} new ones "
             f"do not fit: this model takes 1 to {limit} tokens in all"
         )
-    length = min(bucket(longest, _BUCKETS), limit)
+    length = min(bucket(longest, BUCKETS), limit)
     data = 1 if model.mesh is None else model.mesh.shape.get("data", 1)
     rows = _rows(len(items), data)
     items += [items[0][-1:]] * (rows - len(items))
