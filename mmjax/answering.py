@@ -10,24 +10,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mmjax import sharding
-from mmjax.adapters.mma import IMAGE, TEXT, bind, routing_table
-from mmjax.adapters.multimodal import assemble
+from mmjax.adapters.mma import IMAGE, TEXT
 from mmjax.base import check_encoder, stage_of
 from mmjax.checkpoint import load_adapter_params
-from mmjax.data.conversations import (
-    INSTRUCTION,
-    QUESTION,
-    Conversation,
-    Layout,
-    Turn,
-    encode,
-)
+from mmjax.data.conversations import INSTRUCTION, QUESTION, Conversation, Layout, Turn, encode
 from mmjax.data.library import Library
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.image_preprocess import ImageLike
-from mmjax.encoders.language_model import embed
 from mmjax.errors import MmjaxError
 from mmjax.generation import Generation, Sampling, Scored, generate, score
+from mmjax.speaking import Prompter
 from mmjax.tasks import make_instruct
 from mmjax.tasks.instruct import InstructTask
 from mmjax.trees import PyTree
@@ -62,8 +54,9 @@ class Answering:
           card: everything that is known of it.
           question: how a question was put while training; holds `{question}`.
         """
-        self._task, self._vision, self.card, self._question = task, vision, card, question
-        self._model = language.with_hook(task.parts.language)
+        self._vision, self.card, self._question = vision, card, question
+        self._prompter = Prompter(task, language, language.mesh)
+        self._model = self._prompter.model
         mesh = language.mesh
         self._trainable = (
             jax.device_put(trainable) if mesh is None else sharding.place(trainable, mesh)
@@ -75,21 +68,11 @@ class Answering:
             task.parts.taps,
             language.preprocess.max_length,
         )
-        self._adapters = [self._trainable.get("language")] * 2
-        if task.parts.routed:
-            own = self._trainable["language"]
-            table = routing_table(self._model, own, self._trainable["modality"]["embedding"])
-            self._adapters = [bind(own, table, modality) for modality in (TEXT, IMAGE)]
-        self._image_tokens = jax.jit(
-            lambda trainable, frozen, pixels: task.image_tokens(
-                trainable, trainable.get("vision"), frozen, {"pixel_values": pixels}
-            )
-        )
-        self._lay_out = jax.jit(
-            lambda params, ids, slots, pictures: assemble(
-                embed(self._model.module, params, ids), pictures, slots, None
-            )
-        )
+        self._adapters = self._prompter.adapters(self._trainable)
+        # The answer to come has a stand-in, so that the row has one; it is cut off again.
+        self._last = Turn(" ?", learn=True)
+        ids = language.preprocess.tokenizer.encode(self._last.text, add_special_tokens=False).ids
+        self._cut = len(ids) + 1  # and its end
 
     @property
     def talks(self) -> bool:
@@ -195,35 +178,29 @@ class Answering:
             )
         found = None
         if images is not None and len(images):
-            pixels = jnp.asarray(self._vision.preprocess(list(images)))
+            inputs = {"pixel_values": jnp.asarray(self._vision.preprocess(list(images)))}
             frozen = {"image": self._vision.params}
-            found = self._image_tokens(self._trainable, frozen, pixels)
+            found = self._prompter.image_tokens(self._trainable, frozen, inputs)
+        # Instructions are answered without a space in front, as in the original's data.
+        space = "" if self.talks else " "
         prompts = []
         for i, question in enumerate(questions):
-            # Instructions are answered without a space in front, as in the original's data.
-            space = "" if self.talks else " "
             turns: list[Turn] = []
             for asked, answered in [] if history is None else history[i]:
                 turns += [self._asked(asked, turns), Turn(space + answered.strip(), learn=True)]
-            # The answer stands in for what is to come, so that the row has one; it is cut off.
-            last = Turn(" ?", learn=True)
-            turns += [self._asked(question, turns), last]
+            turns += [self._asked(question, turns), self._last]
             row = encode(
                 Conversation(tuple(turns), None if images is None else i),
                 self._model.preprocess.tokenizer,
                 self._layout,
                 f"question {i}",
             )
-            end = len(row.ids) - len(self._ids_of(last)) - 1
-            ids, slots = (jnp.asarray(x[None, :end]) for x in (row.ids, row.slots))
+            ids, slots = (jnp.asarray(x[None, : -self._cut]) for x in (row.ids, row.slots))
             own = None if found is None else found[i : i + 1]
-            laid = self._lay_out(self._model.params, ids, slots, own)
+            laid = self._prompter.lay_out(self._model.params, ids, slots, own)
             prompts.append(np.asarray(laid[0], np.float32))
         return prompts, self._adapters[TEXT if images is None else IMAGE]
 
     def _asked(self, question: str, before: Sequence[Turn]) -> Turn:
         """A question as conversations have it: one after another begins on a line of its own."""
         return Turn("\n" * bool(before) + self._question.format(question=question))
-
-    def _ids_of(self, turn: Turn) -> list[int]:
-        return self._model.preprocess.tokenizer.encode(turn.text, add_special_tokens=False).ids

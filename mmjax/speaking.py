@@ -13,17 +13,53 @@ from mmjax.data.conversations import Conversations
 from mmjax.encoders.language_model import LanguageModel, embed
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.generation import generate, score
+from mmjax.generation.prompts import BUCKETS
 from mmjax.tasks.instruct import InstructTask
 from mmjax.trees import PyTree
 
-_LENGTHS = tuple(16 << i for i in range(13))
+
+class Prompter:
+    """What the language model reads of an `instruct` task's questions, beside its own weights.
+
+    The modality token is not read: after it, routing weights are constants.
+
+    Attributes:
+      model: the language model with the task's hook.
+    """
+
+    def __init__(self, task: InstructTask, language: LanguageModel, mesh: Mesh | None) -> None:
+        """Nothing is compiled yet.
+
+        Args:
+          task: what was trained.
+          language: the frozen language model, without a hook.
+          mesh: what is made comes back whole from it; None is one device.
+        """
+        self._task, self.model = task, language.with_hook(task.parts.language)
+        whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+
+        def image_tokens(trainable: PyTree, frozen: PyTree, inputs: PyTree) -> jax.Array:
+            return task.image_tokens(trainable, trainable.get("vision"), frozen, inputs)
+
+        def lay_out(params: PyTree, ids: jax.Array, slots: jax.Array, pictures: PyTree) -> PyTree:
+            return assemble(embed(language.module, params, ids), pictures, slots, None)
+
+        # (trainable, frozen, inputs of m pictures) -> float32 [m, taps, d]
+        self.image_tokens = jax.jit(image_tokens, out_shardings=whole)
+        # (language model's params, ids [b, l], slots [b, l], image tokens) -> float [b, l, d]
+        self.lay_out = jax.jit(lay_out, out_shardings=whole)
+
+    def adapters(self, trainable: PyTree) -> dict[int, PyTree]:
+        """The language model's adapters for each modality, `TEXT` and `IMAGE`."""
+        own = trainable.get("language")
+        if not self._task.parts.routed:
+            return dict.fromkeys((TEXT, IMAGE), own)
+        table = routing_table(self.model, own, trainable["modality"]["embedding"])
+        return {modality: bind(own, table, modality) for modality in (TEXT, IMAGE)}
 
 
 class Speaker:
-    """Answers conversations up to their first answer, in batches of one modality and like lengths.
-
-    The modality token is not decoded with: after it, routing weights are constants.
-    """
+    """Answers conversations up to their first answer, in batches of one modality and one length."""
 
     def __init__(
         self, task: InstructTask, language: LanguageModel, mesh: Mesh, batch_size: int = 32
@@ -36,18 +72,8 @@ class Speaker:
           mesh: prompts come back whole from it.
           batch_size: rows that are answered together.
         """
-        self._task, self._size = task, batch_size
-        self._model = language.with_hook(task.parts.language)
-        whole = NamedSharding(mesh, PartitionSpec())
-
-        def image_tokens(trainable: PyTree, frozen: PyTree, inputs: PyTree) -> jax.Array:
-            return task.image_tokens(trainable, trainable.get("vision"), frozen, inputs)
-
-        def lay_out(params: PyTree, ids: jax.Array, slots: jax.Array, pictures: PyTree) -> PyTree:
-            return assemble(embed(language.module, params, ids), pictures, slots, None)
-
-        self._image_tokens = jax.jit(image_tokens, out_shardings=whole)
-        self._lay_out = jax.jit(lay_out, out_shardings=whole)
+        self._prompter, self._size = Prompter(task, language, mesh), batch_size
+        self._model = self._prompter.model
 
     def said(
         self, trainable: PyTree, frozen: PyTree, asked: Conversations, max_new_tokens: int
@@ -100,23 +126,12 @@ class Speaker:
         """(rows, prompts as embeddings, adapters of their modality), short ones first."""
         ends = [int(row.answers[0]) for row in asked.rows]
         order = sorted(range(len(asked)), key=lambda i: ends[i])
-        for modality in (TEXT, IMAGE):
+        for modality, adapters in self._prompter.adapters(trainable).items():
             rows = [i for i in order if asked.rows[i].modality == modality]
-            adapters = self._adapters(trainable, modality) if rows else None
             for at in range(0, len(rows), self._size):
                 chunk = rows[at : at + self._size]
                 prompts = self._prompts(trainable, frozen, asked, chunk, ends)
                 yield chunk, prompts, adapters
-
-    def _adapters(self, trainable: PyTree, modality: int) -> PyTree:
-        own = trainable.get("language")
-        if not self._task.parts.routed:
-            return own
-        return bind(
-            own,
-            routing_table(self._model, own, trainable["modality"]["embedding"]),
-            modality,
-        )
 
     def _prompts(
         self,
@@ -127,7 +142,7 @@ class Speaker:
         ends: Sequence[int],
     ) -> list[np.ndarray]:
         start = int(asked.first)  # column 0 would hold the modality token
-        length = bucket(max(ends[i] for i in chunk), _LENGTHS)
+        length = bucket(max(ends[i] for i in chunk), BUCKETS)
         shape = (self._size, length)
         ids, slots = np.zeros(shape, np.int32), np.full(shape, WORD, np.int32)
         for n, i in enumerate(chunk):
@@ -136,6 +151,6 @@ class Speaker:
         shown = None
         if asked.rows[chunk[0]].modality == IMAGE:
             which = asked.pictures[[*chunk, *[chunk[0]] * (self._size - len(chunk))]]
-            shown = self._image_tokens(trainable, frozen, asked.table.gather(which))
-        laid = np.asarray(self._lay_out(self._model.params, ids, slots, shown))
+            shown = self._prompter.image_tokens(trainable, frozen, asked.table.gather(which))
+        laid = np.asarray(self._prompter.lay_out(self._model.params, ids, slots, shown))
         return [laid[n, : ends[i] - start] for n, i in enumerate(chunk)]
