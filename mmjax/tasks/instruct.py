@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -12,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Key, Shaped
 from mmjax.adapters.multimodal import Multimodal, assemble
 from mmjax.encoders.language_model import embed, extend, logits
 from mmjax.encoders.vision import class_tokens
+from mmjax.generation import sampling
 from mmjax.losses.language_modeling import answer_hidden, next_token
 from mmjax.metrics import Metrics
 from mmjax.tasks.base import Batch, Inputs
@@ -134,7 +134,6 @@ class InstructTask:
         def log_prob(trainable: PyTree, frozen: PyTree, batch: Batch) -> Float[Array, " b"]:
             found = self.answer_logits(trainable, frozen, batch)
             labels, weights = batch["text"]["labels"], batch["text"]["weights"]
-            picked = jnp.take_along_axis(found, labels[..., None], axis=-1)[..., 0]
-            return ((picked - jax.nn.logsumexp(found, axis=-1)) * weights).sum(axis=-1)
+            return (sampling.log_prob(found, labels) * weights).sum(axis=-1)
 
         return {"exact": exact, "log_prob": log_prob}
