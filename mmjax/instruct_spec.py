@@ -92,6 +92,8 @@ class InstructSpec:
       targets: LoRA's maps in the language model; in the vision transformer it sits in `query` and
         `value`.
       taps: class tokens of the vision transformer that become tokens of the text.
+      tap_layers: after which layers they are read: `spread` evenly, or the `last` ones.
+      norm_taps: layer norm of every class token before the projection; not in the original.
       hidden: width inside the projection of class tokens.
       clip_routing: `per_image`, or the original's `first_in_batch`, whose outputs depend on the
         other pictures of a batch.
@@ -108,6 +110,8 @@ class InstructSpec:
     alpha: float = 16.0
     targets: tuple[str, ...] = ("query", "key", "value", "out")
     taps: int = 6
+    tap_layers: Literal["spread", "last"] = "spread"
+    norm_taps: bool = False
     hidden: int = 128
     clip_routing: Literal["per_image", "first_in_batch"] = "per_image"
     router_weight_dtype: Literal["float32", "float16"] = "float32"

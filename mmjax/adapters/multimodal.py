@@ -1,7 +1,7 @@
 """What joins a frozen vision transformer to a frozen language model: pictures as words."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +24,24 @@ class Multimodal:
       language: in every layer of the language model; None leaves it as it is.
       vision: in every layer of the vision transformer; None leaves it as it is, and its outputs
         need be computed once only.
-      taps: class tokens that are read, after layers spread evenly up to the last; each becomes one
-        token of the text.
+      taps: class tokens that are read; each becomes one token of the text.
       hidden: width between the two maps of the projection.
+      tap_layers: the layers after which they are read: `spread` evenly up to the last, as LaVIN
+        does, or the `last` ones. DINOv2's class token hardly differs between pictures before its
+        last layers.
+      norm_taps: layer norm of every class token before the projection. It has no parameters: those
+        of a tower's last norm are a linear map, as is what follows.
 
-    Source: Luo et al. 2023 (LaVIN, arXiv 2305.15023).
+    Source: Luo et al. 2023 (LaVIN, arXiv 2305.15023), whose choice is `spread` without a norm. The
+    last layers, normed, are what DINOv2's own code gives as intermediate layers.
     """
 
     language: LayerAdapter | None = _LANGUAGE
     vision: LayerAdapter | None = _VISION
     taps: int = 6
     hidden: int = 128
+    tap_layers: Literal["spread", "last"] = "spread"
+    norm_taps: bool = False
 
     @property
     def routed(self) -> bool:
@@ -45,6 +52,8 @@ class Multimodal:
         """The layers, counted from 0, after which the class token is read."""
         if not 0 < self.taps <= num_layers:
             raise MmjaxError(f"{self.taps} taps of a vision transformer of {num_layers} layers")
+        if self.tap_layers == "last":
+            return tuple(range(num_layers - self.taps, num_layers))
         return tuple(num_layers * (i + 1) // self.taps - 1 for i in range(self.taps))
 
     def init(self, key: Key[Array, ""], language: PyTree, vision: PyTree) -> PyTree:
@@ -91,6 +100,8 @@ class Multimodal:
         """
         down, up = (trainable["projection"][name] for name in ("down", "up"))
         x = class_tokens.swapaxes(0, 1).astype(jnp.float32)
+        if self.norm_taps:
+            x = jax.nn.standardize(x, axis=-1, epsilon=1e-6)
         h = jax.nn.silu(x @ down["kernel"] + down["bias"][None, None])
         return h @ up["kernel"] + up["bias"][None, None]
 

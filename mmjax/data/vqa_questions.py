@@ -13,7 +13,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, Shaped
 from PIL import Image
 
-from mmjax.adapters.multimodal import Multimodal
 from mmjax.data import class_tokens, easy_vqa
 from mmjax.data.conversations import Conversations, Layout, encode
 from mmjax.data.easy_vqa import Question, Questions
@@ -29,6 +28,7 @@ from mmjax.sharding import place_batch
 from mmjax.speaking import Speaker
 from mmjax.spec import Stage
 from mmjax.tasks import Task
+from mmjax.tasks.catalog import parts_of
 from mmjax.tasks.instruct import InstructTask
 from mmjax.trees import PyTree
 
@@ -220,7 +220,7 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
         if not stage.train.cache_features:
             return Conversations(rows, numbers, picture_table(vision, shown), each, first)
         used, numbers = np.unique(numbers, return_inverse=True)
-        layers = Multimodal(taps=stage.instruct.taps).tapped(vision.config.num_layers)
+        layers = parts_of(stage.instruct).tapped(vision.config.num_layers)
         table = class_tokens.load(vision, [shown[i] for i in used], layers)
         return Conversations(rows, numbers, table, each, first)
 

@@ -110,15 +110,21 @@ def make_instruct(stage: Stage, language: Encoder, vision: Encoder) -> InstructT
             f"config.encoders.image is {vision.name!r}, a {vision.family} encoder; the instruct "
             "task needs a vision transformer"
         )
-    spec = stage.instruct
-    parts = Multimodal(
+    parts = parts_of(stage.instruct)
+    parts.tapped(vision.config.num_layers)
+    return InstructTask.of(parts, language.module, vision.module, stage.instruct.remat)
+
+
+def parts_of(spec: InstructSpec) -> Multimodal:
+    """What an `instruct` stage trains."""
+    return Multimodal(
         adapter_of(spec, "language"),
         adapter_of(spec, "image") if spec.visual else None,
         spec.taps,
         spec.hidden,
+        spec.tap_layers,
+        spec.norm_taps,
     )
-    parts.tapped(vision.config.num_layers)
-    return InstructTask.of(parts, language.module, vision.module, spec.remat)
 
 
 def adapter_of(spec: InstructSpec, role: str) -> LayerAdapter | None:

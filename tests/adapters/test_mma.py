@@ -80,6 +80,25 @@ def test_without_a_hook_the_class_tokens_are_what_the_encoder_sows(vision):
     assert_allclose(ours, sown, atol=1e-6)
 
 
+@pytest.mark.parametrize("normed", [False, True])
+def test_class_tokens_become_words(normed, whole):
+    parts, projection = dataclasses.replace(PARTS, norm_taps=normed), whole[0]["projection"]
+    shape = 2, 3, len(projection["down"]["kernel"])
+    given = 5 + 3 * np.random.default_rng(4).standard_normal(shape)
+    ours = parts.image_tokens(whole[0], jnp.asarray(given, jnp.float32))
+    if normed:
+        given = (given - given.mean(-1, keepdims=True)) / given.std(-1, keepdims=True)
+    assert_allclose(ours, reference.project(reference.float64(projection), given), atol=TOLERANCE)
+
+
+def test_layers_that_are_tapped():
+    assert Multimodal().tapped(24) == (3, 7, 11, 15, 19, 23)  # LaVIN's: after blocks 4, 8, ..., 24
+    assert Multimodal(taps=4, tap_layers="last").tapped(12) == (8, 9, 10, 11)
+    for layers in ("spread", "last"):
+        with pytest.raises(MmjaxError, match="7 taps"):
+            Multimodal(taps=7, tap_layers=layers).tapped(6)
+
+
 def batch():
     """Two rows, one with a picture: ids, image slots, modality, mask."""
     rows = [
@@ -267,7 +286,6 @@ def test_published_sizes(sizes, count, tensors, megabytes):
     assert shapes[f"{resblock}.conv_B.weight"] == (1024, 4, 1)
     assert shapes["adapter_proj.conv_B.weight"] == (d, 128)
     assert shapes["adapter_modality_embedding.weight"] == (2, d)
-    assert Multimodal().tapped(24) == (3, 7, 11, 15, 19, 23)  # after blocks 4, 8, ..., 24
 
 
 def test_original_tensors_go_there_and_back(language, vision, whole):
@@ -320,8 +338,6 @@ def test_original_tensors_that_do_not_fit(change, message, whole):
 def test_sizes_that_do_not_fit(language):
     with pytest.raises(MmjaxError, match="groups do not divide"):
         RepAdapter(rank=3).init(jax.random.key(0), language.params["layers"])
-    with pytest.raises(MmjaxError, match="7 taps"):
-        Multimodal(taps=7).tapped(6)
 
 
 def test_dropout_is_of_training_only_and_differs_between_layers(language, trained):
