@@ -1,24 +1,28 @@
 """Figures of an `instruct` recipe: answers with and without the picture, and the router."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from mmjax.adapters.mma import RepAdapter, routing_table
+from mmjax.adapters.mma import TEXT, RepAdapter, routing_table
 from mmjax.data.library import Library
-from mmjax.data.vqa_questions import InstructData
+from mmjax.data.vqa_questions import InstructData, ask_probes
 from mmjax.encoders import LanguageModel
+from mmjax.evals.plain_text import perplexity, read_text
 from mmjax.evals.scienceqa import AVERAGE, SLICES, UNANSWERED
 from mmjax.figures import Figures
+from mmjax.plots import Curve
 from mmjax.recipe import Recipe
 from mmjax.report import Table, numbers
+from mmjax.speaking import Prompter
 from mmjax.spec import Stage
 from mmjax.tasks.instruct import InstructTask
 from mmjax.train import Run, load_trained
 from mmjax.trees import PyTree
 
+TEXT_METRIC = "text_perplexity"
 METRICS = {"vqa_acc": "all", "vqa_yes_no": "yes / no", "vqa_other": "other"}
 SCIENCEQA = {**{s: "Avg" if s == AVERAGE else s for s in SLICES}, UNANSWERED: UNANSWERED}
 HELD_OUT = {"token_log_prob": "log-probability a token", "perplexity": "perplexity"}
@@ -26,6 +30,9 @@ SYSTEMS = {
     "chance": "chance",
     "majority": "commonest answer",
     "question": "commonest answer to the same question",
+    "probe_linear": "linear probe: class token beside words",
+    "probe_mlp": "MLP probe on the same",
+    "frozen": "frozen language model",
     "blank": "adapted, blank picture",
 }
 Systems = dict[str, dict[str, list[float]]]
@@ -55,8 +62,19 @@ def measure_answers(
         assert isinstance(data, InstructData)
         assert isinstance(task, InstructTask)
         functions = data.publish(task, library.mesh).bind(trainable, assembly.frozen)
-        values = {"adapted" if main else run.stage.name: data.test["adapted"].run([], functions)}
+        own = data.test["adapted"].run([], functions)
+        values = {"adapted" if main else run.stage.name: own}
+        language = library.encoder(run.stage.encoders["language"])
+        assert isinstance(language, LanguageModel)
+        if "text" in recipe.evals:
+            text = read_text(run.stage.questions.text)
+            prompter = Prompter(task, language, library.mesh)
+            own[TEXT_METRIC] = perplexity(prompter.model, text, prompter.adapters(trainable)[TEXT])
+            if main:
+                values["frozen"] = {TEXT_METRIC: perplexity(language, text)}
         if main:
+            if "probe" in recipe.evals:
+                values |= ask_probes(run.stage, run.seed, library)
             if "blank" in data.test:
                 values["blank"] = data.test["blank"].run([], functions)
             values |= {name: dict(metrics) for name, metrics in data.references.items()}
@@ -65,8 +83,6 @@ def measure_answers(
                 figures.count({"left_out": data.left_out})
             figures.count({"questions": len(data.test["adapted"].conversations)})
             if task.parts.routed:
-                language = library.encoder(run.stage.encoders["language"])
-                assert isinstance(language, LanguageModel)
                 routing.append(first_expert(task, language, trainable).tolist())
         figures.add(values)
     return figures, figures.ordered(SYSTEMS), routing
@@ -126,12 +142,22 @@ def answer_tables(
         if "left_out" in counts:
             caption += f" {counts['left_out'][0]} rows with an empty answer were left out."
     used = [m for m in metrics if any(m in values for values in systems.values())]
-    rows = tuple(
-        (labels[name], tuple(tuple(values.get(metric, ())) for metric in used))
-        for name, values in systems.items()
-    )
+
+    def rows(used: Sequence[str]) -> tuple[tuple[str, tuple[tuple[float, ...], ...]], ...]:
+        return tuple(
+            (labels[name], tuple(tuple(values.get(metric, ())) for metric in used))
+            for name, values in systems.items()
+            if any(metric in values for metric in used)
+        )
+
     columns = tuple(metrics[m] for m in used)
-    tables = [Table(title, columns, rows, caption, (), (labels["adapted"],))]
+    tables = [Table(title, columns, rows(used), caption, (), (labels["adapted"],))]
+    if TEXT_METRIC in systems["adapted"]:
+        text = "Lower is better. Adapters are routed as for text alone"
+        text += ", which they were not trained on." if metrics is METRICS else "."
+        cells = rows((TEXT_METRIC,))
+        shown = (labels["adapted"],)
+        tables.append(Table("Plain text", ("perplexity",), cells, text, (".2f",), shown))
     if routing:
         layers = tuple(
             (
@@ -147,10 +173,21 @@ def answer_tables(
     return tables
 
 
+def router_curves(routing: Sequence[Sequence[Sequence[float]]]) -> Iterator[Curve]:
+    """The first expert's weight over layers, for text alone and for pictures, of every seed."""
+    for seed, layers in enumerate(routing):
+        for modality, name in enumerate(("text", "picture")):
+            weights = tuple(layer[modality] for layer in layers)
+            steps = tuple(range(1, len(layers) + 1))
+            yield Curve(f"{name}/{seed}", "weight of the first expert", steps, weights, "layer")
+
+
 def headline(systems: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, str]]:
     """Accuracy or perplexity, beside what stands for not looking."""
     metric = "perplexity" if "perplexity" in systems["adapted"] else "vqa_acc"
-    mean = {name: statistics.fmean(values[metric]) for name, values in systems.items()}
+    mean = {
+        n: statistics.fmean(values[metric]) for n, values in systems.items() if metric in values
+    }
     what = "perplexity of held-out answers" if metric == "perplexity" else None
     lines = {
         "adapted": what or "accuracy on the test questions",

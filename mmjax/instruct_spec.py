@@ -31,6 +31,8 @@ class QuestionsSpec:
       unanswered: what a written answer without a letter counts as: `wrong`, or as `random` an
         option that is drawn, as in the original evaluation.
       unanswered_seed: for these draws.
+      text: plain text whose perplexity is measured with and without adapters, where the recipe's
+        `evals` name `text`: a file in UTF-8, or `python`, the reference of Python's own `help()`.
     """
 
     source: str = "easy_vqa"
@@ -46,6 +48,7 @@ class QuestionsSpec:
     max_new_tokens: int = 64
     unanswered: Literal["wrong", "random"] = "wrong"
     unanswered_seed: int = 0
+    text: str = "python"
 
     @property
     def evaluation(self) -> Literal["vqa", "scienceqa", "held_out"]:

@@ -184,11 +184,13 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
     languages = tuple(config.get("languages", ("zh", "en")))
     check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
-    answers = (main.questions.evaluation,)
-    known = {"projection": ("probe",), "prompts": ("fewshot",), "instruct": answers}.get(
-        main.task, EVALS
-    )
-    evals = tuple(config.get("evals", known[:2]))
+    answers = main.questions.evaluation
+    known = {
+        "projection": ("probe",),
+        "prompts": ("fewshot",),
+        "instruct": (answers, "text", *(("probe",) if answers == "vqa" else ())),
+    }.get(main.task, EVALS)
+    evals = tuple(config.get("evals", known[: 1 if main.task == "instruct" else 2]))
     for name in evals:
         check(name in known, "evals", name, f"one of {list(known)}")
     benchmarks = build(BenchmarksSpec, config.get("benchmarks", {}), "benchmarks")

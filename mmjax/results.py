@@ -20,7 +20,7 @@ from mmjax.fewshot_tables import (
     fewshot_tables,
 )
 from mmjax.galleries import galleries, hard_samples
-from mmjax.instruct_results import answer_tables, headline
+from mmjax.instruct_results import answer_tables, headline, router_curves
 from mmjax.projection_tables import projection_headline, projection_tables
 from mmjax.recipe import Recipe
 from mmjax.report import Component, Curve, Report, Table, numbers
@@ -240,7 +240,7 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
             f"Is the transformer worth it? Text-to-image mR {mean['adapted']:.3f} with it; without "
             f"it, on the same text: {shown}."
         )
-    drawn = tuple(curves(_of_main_share(runs, recipe)))
+    drawn = (*curves(_of_main_share(runs, recipe)), *router_curves(results.routing))
     if results.protocol:
         notes += fewshot_notes(results.grid)
         drawn = tuple(fewshot_curves(results.grid))
@@ -323,7 +323,11 @@ def curves(runs: Sequence[Run]) -> Iterator[Curve]:
         for metric in ("loss", "val/mR", "val/t2t_mR", "val/general_mR", "val/knn_acc", *ANSWERS):
             steps, values = series(records, metric)
             if steps:
-                yield Curve(f"{run.stage.name}/seed {run.seed}", metric, steps, values)
+                xlabel = "step"
+                if run.stage.task == "instruct":
+                    steps = tuple(step * run.stage.train.batch_size for step in steps)
+                    xlabel = "samples seen"
+                yield Curve(f"{run.stage.name}/seed {run.seed}", metric, steps, values, xlabel)
 
 
 def components(run: Run, library: Library) -> Iterator[Component]:

@@ -18,6 +18,7 @@ from mmjax.base import stage_of
 from mmjax.data import questions
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
+from mmjax.evals.plain_text import read_text
 from mmjax.evals.probe import check_installed
 from mmjax.measure import measure
 from mmjax.probing import make_probe_report, measure_probes
@@ -108,8 +109,10 @@ def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) 
         print(f"{workdir} is complete; its adapters and results are used as they are")
         show(Results.load(finished), workdir)
         return
-    if recipe.main.task == "projection":
+    if "probe" in recipe.evals:
         check_installed()
+    if "text" in recipe.evals:
+        read_text(recipe.main.questions.text)
     mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model)
     library = Library(mesh, recipe.languages)
     _write_json(workdir / "env.json", environment(recipe))

@@ -1,5 +1,6 @@
 """What an `instruct` stage reads with one seed: conversations to learn, questions to be asked."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,8 @@ from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.batching import Items
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import Evaluator
-from mmjax.evals.vqa import accuracies, without_pictures
+from mmjax.evals.vqa import accuracies, probes, without_pictures
+from mmjax.instruct_spec import QuestionsSpec
 from mmjax.rng import seed_for
 from mmjax.sharding import place_batch
 from mmjax.speaking import Speaker
@@ -189,20 +191,14 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
       MmjaxError: questions that are damaged, or longer than the model reads.
     """
     spec, each = stage.questions, stage.questions.per_picture
-    train, test = (library.questions(spec, side) for side in ("train", "test"))
-    assert isinstance(train, Questions)
-    assert isinstance(test, Questions)
+    train, test = _sides(spec, library)
     if spec.val_pictures >= len(train.pictures):
         raise MmjaxError(
             f"config.questions.val_pictures holds out {spec.val_pictures} of "
             f"{len(train.pictures)} pictures: none is left to learn from"
         )
     check_divides(stage, library)
-    kept, val = easy_vqa.split_pictures(
-        len(train.pictures), spec.val_pictures, seed_for(seed, "split")
-    )
-    kept = kept[: spec.train_pictures or None]
-    asked = np.arange(len(test.pictures))[: spec.test_pictures or None]
+    kept, val, asked = _split(spec, seed, train, test)
     language = library.encoder(stage.encoders["language"])
     vision = library.encoder(stage.encoders["image"])
     assert isinstance(language, LanguageModel)
@@ -239,6 +235,51 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
         Records(spec.source, digest),
         language,
     )
+
+
+def ask_probes(stage: Stage, seed: int, library: Library) -> dict[str, dict[str, float]]:
+    """What classifiers make of the frozen class token and the question's words; see `probes`.
+
+    Args:
+      stage: an `instruct` stage on easy-VQA.
+      seed: of the split, the same as for `prepare_questions`.
+      library: encoders and questions.
+
+    Returns:
+      System -> metrics on the same test questions.
+    """
+    train, test = _sides(stage.questions, library)
+    kept, _, asked = _split(stage.questions, seed, train, test)
+    vision = library.encoder(stage.encoders["image"])
+    shown = [*(train.pictures[i] for i in kept), *(test.pictures[i] for i in asked)]
+    last = class_tokens.load(vision, shown, (vision.config.num_layers - 1,)).values[:, 0]
+    places = dict(zip(kept.tolist(), range(len(kept)), strict=True))
+    learned = [
+        dataclasses.replace(q, picture=places[q.picture]) for q in train.of_pictures(kept).questions
+    ]
+    final = [
+        dataclasses.replace(q, picture=len(kept) + q.picture)
+        for q in test.of_pictures(asked).questions
+    ]
+    return probes(learned, final, last, seed)
+
+
+def _sides(spec: QuestionsSpec, library: Library) -> tuple[Questions, Questions]:
+    train, test = (library.questions(spec, side) for side in ("train", "test"))
+    assert isinstance(train, Questions)
+    assert isinstance(test, Questions)
+    return train, test
+
+
+def _split(
+    spec: QuestionsSpec, seed: int, train: Questions, test: Questions
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " v"], Int[np.ndarray, " t"]]:
+    """Pictures of (training, validation, test); the last are the first ones of the test side."""
+    kept, val = easy_vqa.split_pictures(
+        len(train.pictures), spec.val_pictures, seed_for(seed, "split")
+    )
+    asked = np.arange(len(test.pictures))[: spec.test_pictures or None]
+    return kept[: spec.train_pictures or None], val, asked
 
 
 def check_divides(stage: Stage, library: Library) -> None:

@@ -97,7 +97,7 @@ def check_installed() -> None:
         import sklearn  # noqa: F401
     except ImportError as error:
         raise MmjaxError(
-            "the projection task is measured by scikit-learn's classifiers: "
+            "config.evals 'probe' needs scikit-learn's classifiers: "
             "python -m pip install 'mmjax[sklearn]'"
         ) from error
 

@@ -1,14 +1,16 @@
-"""Exact match on questions, yes/no and others apart, and what needs no picture to answer them."""
+"""Exact match on questions, yes/no and others apart, and what stands beside it."""
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from mmjax.data.easy_vqa import Question
 
 YES_NO = ("yes", "no")
+LEAST_HELD_OUT = 1000  # questions of which the network may hold a tenth out, to know when to stop
 
 
 def accuracies(right: Bool[np.ndarray, " n"], questions: Sequence[Question]) -> dict[str, float]:
@@ -52,3 +54,58 @@ def without_pictures(
             np.array([q.answer == known.get(q.text, commonest) for q in asked]), asked
         ),
     }
+
+
+def probes(
+    train: Sequence[Question],
+    asked: Sequence[Question],
+    features: Float[np.ndarray, "n c"],
+    seed: int,
+    components: int = 64,
+) -> dict[str, dict[str, float]]:
+    """What classifiers of answers make of a picture's features beside the question's words.
+
+    A linear one cannot join the two: "is it red?" needs their product. Needs scikit-learn.
+
+    Args:
+      train: questions with their answers.
+      asked: what is to be answered.
+      features: of all pictures that the questions are about, by number.
+      seed: of the network's first weights.
+      components: principal components of the features that are kept.
+
+    Returns:
+      `probe_linear`: logistic regression; `probe_mlp`: a network of one hidden layer of 128; each
+      as `accuracies`.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.preprocessing import StandardScaler
+
+    known = features[sorted({q.picture for q in train})]
+    reduced = PCA(min(components, *known.shape), random_state=seed).fit(known).transform(features)
+    words = CountVectorizer(binary=True).fit([q.text for q in train])
+
+    def joined(questions: Sequence[Question]) -> Float[np.ndarray, "q d"]:
+        bags = words.transform([q.text for q in questions]).toarray()
+        return np.concatenate([reduced[[q.picture for q in questions]], bags], axis=1)
+
+    scaler = StandardScaler().fit(joined(train))
+    x, y = scaler.transform(joined(train)), [q.answer for q in train]
+    wanted = np.array([q.answer for q in asked])
+    network = MLPClassifier(
+        (128,), max_iter=200, random_state=seed, early_stopping=len(y) >= LEAST_HELD_OUT
+    )
+    found: dict[str, dict[str, float]] = {}
+    for name, model in (
+        ("probe_linear", LogisticRegression(max_iter=1000)),
+        ("probe_mlp", network),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a few questions are learned whole
+            model.fit(x, y)
+        found[name] = accuracies(model.predict(scaler.transform(joined(asked))) == wanted, asked)
+    return found

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mmjax.data.easy_vqa import Question
-from mmjax.evals.vqa import accuracies, without_pictures
+from mmjax.evals.vqa import accuracies, probes, without_pictures
 
 TRAIN = [
     *[Question("is it red?", "no", i) for i in range(2)],
@@ -33,3 +33,23 @@ def test_commonest_answers():
     assert found["majority"] == {"vqa_acc": 2 / 6, "vqa_yes_no": 0.0, "vqa_other": 2 / 4}
     # "no", "circle" and "blue" to the same words; "circle" to words that were never asked.
     assert found["question"] == {"vqa_acc": 4 / 6, "vqa_yes_no": 1 / 2, "vqa_other": 3 / 4}
+
+
+def test_a_linear_probe_cannot_join_picture_and_words_and_a_network_can():
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 2, 400)
+    features = (2 * kinds[:, None] - 1 + 0.1 * rng.standard_normal((400, 5))).astype(np.float32)
+    texts = ("is it red?", "is it blue?")
+    questions = [
+        Question(text, "yes" if kind == n else "no", picture)
+        for picture, kind in enumerate(kinds)
+        for n, text in enumerate(texts)
+    ] + [Question("which colour?", ("red", "blue")[kind], p) for p, kind in enumerate(kinds)]
+    train = [q for q in questions if q.picture < 300]
+    asked = [q for q in questions if q.picture >= 300]
+    found = probes(train, asked, features, seed=0)
+    assert found["probe_linear"]["vqa_yes_no"] < 0.7
+    assert found["probe_linear"]["vqa_other"] > 0.95
+    assert found["probe_mlp"]["vqa_acc"] > 0.95
+    few = probes(train[:6], asked, features, seed=0)  # nothing can be held out of them
+    assert 0 <= few["probe_mlp"]["vqa_acc"] <= 1

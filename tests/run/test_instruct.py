@@ -45,6 +45,7 @@ def world(tmp_path_factory, write_folder, golden) -> Path:
     words = tokenizer.read_text().replace('"w48"', '"yes"').replace('"w49"', '"no"')
     tokenizer.write_text(words)
     write_folder(folder / "image", "dinov2_tiny")
+    (folder / "text.txt").write_text(" ".join(f"w{4 + i * i % 41}" for i in range(400)))
     for side, count in (("train", 14), ("test", 4)):
         write_side(folder / "vqa", side, count)
     return folder
@@ -56,11 +57,15 @@ def recipe(world) -> dict[str, Any]:
         "name": "toy_instruct",
         "task": "instruct",
         "seeds": (0,),
+        "evals": ("vqa", "text", "probe"),
         "encoders": {
             "image": {"source": str(world / "image")},
             "language": {"source": str(world / "language")},
         },
-        "questions": {"source": f"easy_vqa:{world / 'vqa'}", "val_pictures": 2, "per_picture": 2},
+        "questions": {
+            **{"source": f"easy_vqa:{world / 'vqa'}", "val_pictures": 2, "per_picture": 2},
+            "text": str(world / "text.txt"),
+        },
         "instruct": {"rank": 4, "taps": 2, "hidden": 8, "temperature": 1.0},
         "optim": {"lr": 5e-2, "warmup_steps": 2},
         "train": {
@@ -87,18 +92,29 @@ def losses_of(folder: Path) -> list[float]:
 @pytest.mark.slow
 def test_every_system_is_measured(finished):
     results = Results.load(finished / "results.json")
-    assert list(results.systems) == ["majority", "question", "blank", "lora", "adapted"]
+    beside = ["majority", "question", "probe_linear", "probe_mlp", "frozen", "blank"]
+    assert list(results.systems) == [*beside, "lora", "adapted"]
     assert results.counts == {"train": [12], "val": [2], "test": [4], "questions": [12]}
-    for metrics in results.systems.values():
-        assert set(metrics) == {"vqa_acc", "vqa_yes_no", "vqa_other"}
-        assert 0 <= metrics["vqa_acc"][0] <= 1
-    answers, router = results.tables
+    accuracy, text = {"vqa_acc", "vqa_yes_no", "vqa_other"}, {"text_perplexity"}
+    both = {"lora", "adapted"}
+    for name, metrics in results.systems.items():
+        assert set(metrics) == (
+            text if name == "frozen" else accuracy | (text if name in both else set())
+        )
+        assert 0 <= metrics.get("vqa_acc", [0])[0] <= 1
+    answers, plain, router = results.tables
+    assert "frozen language model" not in dict(answers.rows)
+    assert list(dict(plain.rows)) == ["frozen language model", *(r[0] for r in answers.rows[-2:])]
+    perplexities = [values[0][0] for _, values in plain.rows]
+    assert len(set(perplexities)) == 3  # adapters change what is read without a picture
+    assert min(perplexities) > 1
     assert answers.rows[-1][0] == "routed adapters, rank 4"
     assert answers.rows[-2][0] == "LoRA, rank 4, language model only"
     assert [label for label, _ in router.rows] == ["layer 1", "layer 2"]
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "What the router learned" in page
-    assert "val/vqa_acc" in page
+    for drawn in ("val/vqa_acc", "samples seen", "weight of the first expert"):
+        assert drawn in page
 
 
 @pytest.mark.slow
@@ -131,7 +147,7 @@ def test_the_adapter_answers_as_it_was_measured(finished, world):
             one.finished and one.text.strip() == q.answer
             for one, q in zip(found, asked.questions, strict=True)
         ]
-        values = {metric: mean for metric, (mean,) in measured[system].items()}
+        values = {m: mean for m, (mean,) in measured[system].items() if m.startswith("vqa")}
         assert accuracies(np.array(right), asked.questions) == pytest.approx(values)
     assert 0 < measured["adapted"]["vqa_acc"][0] < 1  # or nothing would have been compared
     assert len(adapted.answer(["w5 w6"], max_new_tokens=2)) == 1  # about no picture
@@ -208,7 +224,8 @@ def test_cached_class_tokens_give_the_same_loss(recipe, tmp_path, monkeypatch, m
         ({"train.cache_features": True}, "False while adapters sit in the vision transformer"),
         ({"instruct.temperature": 0.0}, "instruct.temperature"),
         ({"instruct.taps": 3}, "3 taps of a vision transformer of 2 layers"),
-        ({"evals": ("retrieval",)}, r"one of \['vqa'\]"),
+        ({"evals": ("retrieval",)}, r"one of \['vqa', 'text', 'probe'\]"),
+        ({"questions.text": "/nowhere.txt"}, "/nowhere.txt cannot be read"),
         ({"base": "runs/base"}, "expected None for this task"),
         ({"questions.source": "vqa2"}, "no questions are called 'vqa2'"),
         ({"questions.val_pictures": 14}, "14 of 14 pictures"),
