@@ -5,6 +5,8 @@ from typing import Literal
 
 from mmjax.errors import check
 
+DIALOGUES = ("llava", "alpaca")  # kinds of instruction files; see `mmjax.data.dialogues`
+
 
 @dataclass(frozen=True)
 class QuestionsSpec:
@@ -56,7 +58,7 @@ class QuestionsSpec:
         kind = self.source.partition(":")[0]
         if kind == "scienceqa":
             return "scienceqa"
-        return "held_out" if kind in ("llava", "alpaca") else "vqa"
+        return "held_out" if kind in DIALOGUES else "vqa"
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ class QuestionsSpec:
             check(getattr(self, name) >= 1, f"questions.{name}", getattr(self, name), "at least 1")
         dialogues = self.evaluation == "held_out"
         good = not self.mix or dialogues
-        good &= all(source.startswith(("llava:", "alpaca:")) for source in self.mix)
+        good &= all(source.partition(":")[0] in DIALOGUES for source in self.mix)
         expected = "'llava:' and 'alpaca:' files, beside a source of these kinds"
         check(good, "questions.mix", self.mix, expected)
         held = self.test_pictures

@@ -8,8 +8,8 @@ from typing import Any
 
 from mmjax.data.conversations import INSTRUCTION, Conversation, Turn
 from mmjax.errors import DataError
+from mmjax.instruct_spec import DIALOGUES
 
-SOURCES = ("llava", "alpaca")
 _IMAGE = "<image>"
 _ROLES = ("human", "gpt")
 
@@ -59,7 +59,7 @@ def load(sources: Sequence[str], images: str = "", skip_empty: bool = False) -> 
     skipped = 0
     for source in sources:
         kind, _, file = source.partition(":")
-        if kind not in SOURCES or not file:
+        if kind not in DIALOGUES or not file:
             raise DataError(f"no instructions are called {source!r}; llava:FILE or alpaca:FILE")
         for i, row in enumerate(read_rows(Path(file))):
             name = f"{file}, row {i}"
