@@ -4,19 +4,20 @@
   python -m mmjax.main --config configs/lavin_easyvqa.py:tiny      # the same in a minute or two
   python -m mmjax.main --config configs/lavin_easyvqa.py:full      # for a GPU, or a night
 
-Routed adapters in every layer of both frozen models, a projection of six class tokens and a
+Routed adapters in every layer of both frozen models, a projection of four class tokens and a
 modality embedding: 562,916 trained parameters. easy-VQA asks 38,575 questions about 4,000 pictures
 of one shape; 9,673 about 1,000 others are the test. Needs the assets smollm2-135m-instruct,
 dinov2-small and easy_vqa (fetched on first use).
 
-`:ablations` adds, trained alike: no router, no visual adapters, LoRA of about the same size.
+`:ablations` adds, trained alike: no router, no visual adapters, LoRA of about the same size; and
+probes of the frozen class token beside the question's words (scikit-learn, extra `sklearn`).
 """
 
 from ml_collections import ConfigDict
 
 ABLATIONS = dict(
     no_router=dict(instruct=dict(adapter="single")),
-    no_visual=dict(instruct=dict(visual=False)),
+    no_visual=dict(instruct=dict(visual=False), train=dict(cache_features=True)),
     lora=dict(instruct=dict(adapter="lora", rank=6, alpha=12.0, targets=("query", "value"))),
 )
 
@@ -33,17 +34,18 @@ def get_config(choice: str = "default") -> ConfigDict:
     config.task = "instruct"
     config.seeds = (0, 1, 2) if size == "full" else (0,)
     config.languages = ("en", "en")
-    config.evals = ("vqa",)
+    config.evals = ("vqa", "text", "probe") if "ablations" in words else ("vqa", "text")
     config.encoders = dict(
         image=dict(source="asset:dinov2-small", image_size=112),
-        language=dict(source="asset:smollm2-135m-instruct", max_length=96),
+        language=dict(source="asset:smollm2-135m-instruct", max_length=96, dtype="float32"),
     )
     config.questions = dict(
         source="easy_vqa",
         train_pictures=0,
-        val_pictures={"tiny": 2, "default": 12, "full": 100}[size],
-        test_pictures={"tiny": 2, "default": 60, "full": 0}[size],
-        per_picture=4,
+        val_pictures={"tiny": 2, "default": 24, "full": 100}[size],
+        test_pictures={"tiny": 2, "default": 200, "full": 0}[size],
+        per_picture=2,
+        text="python",
     )
     config.instruct = dict(
         adapter="routed",
@@ -52,7 +54,9 @@ def get_config(choice: str = "default") -> ConfigDict:
         scale=1.0,
         temperature=10.0,
         dropout=0.0,
-        taps=6,
+        taps=4,
+        tap_layers="last",
+        norm_taps=True,
         hidden=128,
         clip_routing="per_image",
         router_weight_dtype="float32",
@@ -60,7 +64,7 @@ def get_config(choice: str = "default") -> ConfigDict:
     )
     config.optim = dict(
         name="adamw",
-        lr=3e-3,
+        lr=1e-3,
         weight_decay=0.02,
         b1=0.9,
         b2=0.95,
@@ -68,11 +72,11 @@ def get_config(choice: str = "default") -> ConfigDict:
         clip_norm=1.0,
     )
     config.train = dict(
-        steps={"tiny": 4, "default": 300, "full": 12000}[size],
-        batch_size=8 if size == "tiny" else 32,
+        steps={"tiny": 4, "default": 1500, "full": 4000}[size],
+        batch_size={"tiny": 8, "default": 16, "full": 32}[size],
         accumulate=1,
-        eval_every={"tiny": 4, "default": 60, "full": 600}[size],
-        save_every={"tiny": 2, "default": 60, "full": 600}[size],
+        eval_every={"tiny": 4, "default": 100, "full": 400}[size],
+        save_every={"tiny": 2, "default": 100, "full": 400}[size],
         keep=1,
         log_every={"tiny": 1, "default": 10, "full": 50}[size],
         select="vqa_acc",
