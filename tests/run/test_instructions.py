@@ -256,7 +256,7 @@ def resolve_spec(world: Path) -> Any:
     [
         ({"encoders.language.max_length": 20}, r"problem \d+ takes \d+ tokens before its first"),
         ({"questions.max_new_tokens": 500}, "leaves no room for 500 new ones"),
-        ({"evals": ("vqa",)}, r"expected one of \['scienceqa'\]"),
+        ({"evals": ("vqa",)}, r"expected one of \['scienceqa', 'text'\]"),
         ({"questions.mix": ("alpaca:x",)}, "beside a source of these kinds"),
         ({"questions.unanswered": "skip"}, "questions.unanswered"),
         ({"questions.source": "scienceqa:nowhere"}, "problems.json cannot be read"),
