@@ -54,6 +54,8 @@ def measure_answers(
     """
     figures = Figures()
     routing: list[list[list[float]]] = []
+    text = read_text(recipe.main.questions.text) if "text" in recipe.evals else None
+    frozen: dict[str, float] = {}  # the same for every seed
     for run in runs:
         figures.trained(run)
         main = run.stage.name == recipe.main.name
@@ -66,12 +68,12 @@ def measure_answers(
         values = {"adapted" if main else run.stage.name: own}
         language = library.encoder(run.stage.encoders["language"])
         assert isinstance(language, LanguageModel)
-        if "text" in recipe.evals:
-            text = read_text(run.stage.questions.text)
+        if text is not None:
             prompter = Prompter(task, language, library.mesh)
             own[TEXT_METRIC] = perplexity(prompter.model, text, prompter.adapters(trainable)[TEXT])
             if main:
-                values["frozen"] = {TEXT_METRIC: perplexity(language, text)}
+                frozen = frozen or {TEXT_METRIC: perplexity(language, text)}
+                values["frozen"] = frozen
         if main:
             if "probe" in recipe.evals:
                 values |= ask_probes(run.stage, run.seed, library)
