@@ -55,6 +55,13 @@ def restrict(logits: Float[Array, "b v"], sampling: Sampling) -> Float[Array, "b
       Holtzman et al. 2020, for top-p.
     """
     logits = logits / sampling.temperature
+    cut = (jnp.asarray(sampling.top_k) > 0) | (jnp.asarray(sampling.top_p) < 1)
+    # To sort a vocabulary may take longer than the model took to make its logits.
+    return jax.lax.cond(cut, _likeliest, lambda logits, _: logits, logits, sampling)
+
+
+def _likeliest(logits: Float[Array, "b v"], sampling: Sampling) -> Float[Array, "b v"]:
+    """Top-k, then top-p."""
     order = jnp.argsort(logits, axis=-1, descending=True)
     ranked = jnp.take_along_axis(logits, order, axis=-1)
     rank = jnp.arange(logits.shape[-1])[None]
