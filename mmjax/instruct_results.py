@@ -23,6 +23,7 @@ from mmjax.train import Run, load_trained
 from mmjax.trees import PyTree
 
 TEXT_METRIC = "text_perplexity"
+REHEARSED = "rehearsed"  # texts of the language model's own that were learned
 METRICS = {"vqa_acc": "all", "vqa_yes_no": "yes / no", "vqa_other": "other"}
 SCIENCEQA = {**{s: "Avg" if s == AVERAGE else s for s in SLICES}, UNANSWERED: UNANSWERED}
 HELD_OUT = {"token_log_prob": "log-probability a token", "perplexity": "perplexity"}
@@ -81,6 +82,8 @@ def measure_answers(
                 values["blank"] = data.test["blank"].run([], functions)
             values |= {name: dict(metrics) for name, metrics in data.references.items()}
             figures.count({side: len(items) for side, items in data.items.items()})
+            if run.stage.questions.rehearsal:
+                figures.count({REHEARSED: run.stage.questions.rehearsal})
             if data.left_out:
                 figures.count({"left_out": data.left_out})
             figures.count({"questions": len(data.test["adapted"].conversations)})
@@ -105,7 +108,10 @@ def describe(stage: Stage) -> str:
     i = stage.instruct
     kinds = {"routed": "routed adapters", "single": "adapters, no router", "lora": "LoRA"}
     kind = f"{kinds[i.adapter]}, rank {i.rank}" if i.adapter in kinds else "projection alone"
-    return kind if i.visual or i.adapter == "none" else f"{kind}, language model only"
+    if not i.visual and i.adapter != "none":
+        kind += ", language model only"
+    texts = stage.questions.rehearsal
+    return f"{kind}, {texts} texts rehearsed" if texts else kind
 
 
 def answer_tables(
@@ -119,7 +125,7 @@ def answer_tables(
     Args:
       systems: system -> metric -> one value a seed.
       labels: system -> how a table calls it.
-      counts: pictures and questions, one number a seed.
+      counts: pictures and questions, and texts rehearsed, one number a seed.
       routing: of every seed the first expert's weight by layer and modality.
 
     Returns:
@@ -154,9 +160,13 @@ def answer_tables(
 
     columns = tuple(metrics[m] for m in used)
     tables = [Table(title, columns, rows(used), caption, (), (labels["adapted"],))]
+    rehearsed = numbers(counts[REHEARSED]) if REHEARSED in counts else None
+    untaught = metrics is METRICS and rehearsed is None
     if TEXT_METRIC in systems["adapted"]:
         text = "Lower is better. Adapters are routed as for text alone"
-        text += ", which they were not trained on." if metrics is METRICS else "."
+        text += ", which they were not trained on." if untaught else "."
+        if rehearsed is not None:
+            text += f" They rehearsed {rehearsed} texts that the frozen model wrote itself."
         cells = rows((TEXT_METRIC,))
         shown = (labels["adapted"],)
         tables.append(Table("Plain text", ("perplexity",), cells, text, (".2f",), shown))
@@ -169,7 +179,7 @@ def answer_tables(
             for i in range(len(routing[0]))
         )
         text = "Weight of the first expert; the second has the rest."
-        if metrics is METRICS:
+        if untaught:
             text += " Text was not trained on."
         tables.append(Table("What the router learned", ("text", "picture"), layers, text))
     return tables

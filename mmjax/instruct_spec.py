@@ -35,6 +35,11 @@ class QuestionsSpec:
       unanswered_seed: for these draws.
       text: plain text whose perplexity is measured with and without adapters, where the recipe's
         `evals` name `text`: a file in UTF-8, or `python`, the reference of Python's own `help()`.
+      rehearsal: texts that the frozen language model writes itself and the adapters learn among
+        the questions, as text alone, to keep what it can do without a picture (0: none); see
+        `mmjax.data.rehearsal`.
+      rehearsal_share: of the rows of an epoch that are such texts, repeated to make it up.
+      rehearsal_length: tokens of such a text.
     """
 
     source: str = "easy_vqa"
@@ -51,6 +56,9 @@ class QuestionsSpec:
     unanswered: Literal["wrong", "random"] = "wrong"
     unanswered_seed: int = 0
     text: str = "python"
+    rehearsal: int = 0
+    rehearsal_share: float = 0.1
+    rehearsal_length: int = 31
 
     @property
     def evaluation(self) -> Literal["vqa", "scienceqa", "held_out"]:
@@ -72,6 +80,10 @@ class QuestionsSpec:
             check(getattr(self, name) >= 0, f"questions.{name}", getattr(self, name), "at least 0")
         for name in ("val_pictures", "per_picture", "max_new_tokens"):
             check(getattr(self, name) >= 1, f"questions.{name}", getattr(self, name), "at least 1")
+        check(self.rehearsal >= 0, "questions.rehearsal", self.rehearsal, "at least 0")
+        share, length = self.rehearsal_share, self.rehearsal_length
+        check(0 < share < 1, "questions.rehearsal_share", share, "above 0 and below 1")
+        check(length >= 2, "questions.rehearsal_length", length, "at least 2")
         dialogues = self.evaluation == "held_out"
         good = not self.mix or dialogues
         good &= all(source.partition(":")[0] in DIALOGUES for source in self.mix)

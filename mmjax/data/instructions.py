@@ -15,6 +15,7 @@ from mmjax.adapters.multimodal import WORD
 from mmjax.data.conversations import Conversations, encode
 from mmjax.data.dialogues import Dialogues
 from mmjax.data.library import Library
+from mmjax.data.rehearsal import rehearse
 from mmjax.data.scienceqa import LETTERS, Problem, Problems
 from mmjax.data.vqa_questions import (
     BLANK,
@@ -196,6 +197,7 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
             digest.update(repr(one).encode())
     records = Records("+".join((spec.source, *spec.mix)), digest.hexdigest())
     left_out = train.skipped if isinstance(train, Dialogues) else 0
+    learned = rehearse(learned, spec, stage.train.batch_size, seed, language)
     return InstructData(learned, val, systems, items, references, records, language, left_out)
 
 

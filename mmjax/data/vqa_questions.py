@@ -18,6 +18,7 @@ from mmjax.data import class_tokens, easy_vqa
 from mmjax.data.conversations import Conversations, Layout, encode
 from mmjax.data.easy_vqa import Question, Questions
 from mmjax.data.library import Library
+from mmjax.data.rehearsal import rehearse
 from mmjax.data.tables import RawTable
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.batching import Items
@@ -220,18 +221,19 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
         table = class_tokens.load(vision, [shown[i] for i in used], layers)
         return Conversations(rows, numbers, table, each, first)
 
-    learned, held_out = train.of_pictures(kept), train.of_pictures(val)
+    taught, held_out = train.of_pictures(kept), train.of_pictures(val)
     final = test.of_pictures(asked)
+    learned = conversations(taught, "training")
     digest = hashlib.sha256(repr((train.questions, test.questions)).encode()).hexdigest()
     return InstructData(
-        conversations(learned, "training"),
+        rehearse(learned, spec, stage.train.batch_size, seed, language),
         QuestionSet(conversations(held_out, "validation"), held_out.questions),
         {
             "blank": QuestionSet(conversations(final, "test", blank=True), final.questions),
             "adapted": QuestionSet(conversations(final, "test"), final.questions),
         },
         {"train": kept, "val": val, "test": asked},
-        without_pictures(learned.questions, final.questions),
+        without_pictures(taught.questions, final.questions),
         Records(spec.source, digest),
         language,
     )

@@ -15,6 +15,8 @@ import mmjax
 from mmjax import study, use
 from mmjax.data import easy_vqa
 from mmjax.data.library import Library
+from mmjax.data.rehearsal import own_texts
+from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.errors import DataError, MmjaxError
 from mmjax.evals.vqa import accuracies
 from mmjax.recipe import resolve
@@ -45,7 +47,12 @@ def world(tmp_path_factory, write_folder, golden) -> Path:
     words = tokenizer.read_text().replace('"w48"', '"yes"').replace('"w49"', '"no"')
     tokenizer.write_text(words)
     write_folder(folder / "image", "dinov2_tiny")
-    (folder / "text.txt").write_text(" ".join(f"w{4 + i * i % 41}" for i in range(400)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMJAX_CACHE", str(folder / "cache"))
+        model = load_encoder(folder / "language")
+        assert isinstance(model, LanguageModel)
+        texts = own_texts(model, 40, 12, seed=9)  # what it finds likely
+    (folder / "text.txt").write_text(model.preprocess.tokenizer.decode(texts.ravel().tolist()))
     for side, count in (("train", 14), ("test", 4)):
         write_side(folder / "vqa", side, count)
     return folder
@@ -73,7 +80,12 @@ def recipe(world) -> dict[str, Any]:
             **{"log_every": 1, "select": "vqa_acc", "cache_features": False},
         },
         "mesh": {"data": 4, "model": 2},
-        "variants": {"lora": {"instruct": {"adapter": "lora", "visual": False}}},
+        "variants": {
+            "lora": {"instruct": {"adapter": "lora", "visual": False}},
+            "rehearsed": {
+                "questions": {"rehearsal": 32, "rehearsal_share": 0.5, "rehearsal_length": 15}
+            },
+        },
     }
 
 
@@ -93,23 +105,26 @@ def losses_of(folder: Path) -> list[float]:
 def test_every_system_is_measured(finished):
     results = Results.load(finished / "results.json")
     beside = ["majority", "question", "probe_linear", "probe_mlp", "frozen", "blank"]
-    assert list(results.systems) == [*beside, "lora", "adapted"]
+    assert list(results.systems) == [*beside, "lora", "rehearsed", "adapted"]
     assert results.counts == {"train": [12], "val": [2], "test": [4], "questions": [12]}
     accuracy, text = {"vqa_acc", "vqa_yes_no", "vqa_other"}, {"text_perplexity"}
-    both = {"lora", "adapted"}
+    trained = {"lora", "rehearsed", "adapted"}
     for name, metrics in results.systems.items():
         assert set(metrics) == (
-            text if name == "frozen" else accuracy | (text if name in both else set())
+            text if name == "frozen" else accuracy | (text if name in trained else set())
         )
         assert 0 <= metrics.get("vqa_acc", [0])[0] <= 1
     answers, plain, router = results.tables
     assert "frozen language model" not in dict(answers.rows)
-    assert list(dict(plain.rows)) == ["frozen language model", *(r[0] for r in answers.rows[-2:])]
-    perplexities = [values[0][0] for _, values in plain.rows]
-    assert len(set(perplexities)) == 3  # adapters change what is read without a picture
-    assert min(perplexities) > 1
-    assert answers.rows[-1][0] == "routed adapters, rank 4"
-    assert answers.rows[-2][0] == "LoRA, rank 4, language model only"
+    assert list(dict(plain.rows)) == ["frozen language model", *(r[0] for r in answers.rows[-3:])]
+    frozen, lora, rehearsed, adapted = (np.log(values[0][0]) for _, values in plain.rows)
+    assert min(lora, adapted) > frozen > 0  # adapters cost what is read without a picture
+    assert abs(rehearsed - frozen) < 0.5 * (adapted - frozen)  # rehearsed, it is kept
+    assert [label for label, _ in answers.rows[-3:]] == [
+        "LoRA, rank 4, language model only",
+        "routed adapters, rank 4, 32 texts rehearsed",
+        "routed adapters, rank 4",
+    ]
     assert [label for label, _ in router.rows] == ["layer 1", "layer 2"]
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "What the router learned" in page
