@@ -21,7 +21,7 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from mmjax.spec import ProjectionSpec
+    from mmjax.method_spec import ProjectionSpec
     from mmjax.tasks.projection_fit import Modalities
 
 _Parts = list[Float[np.ndarray, "n _"]]
@@ -237,7 +237,7 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             )
 
     def _spec(self) -> "ProjectionSpec":
-        from mmjax.spec import ProjectionSpec
+        from mmjax.method_spec import ProjectionSpec
 
         return ProjectionSpec(
             self.loss,  # pyright: ignore[reportArgumentType]

@@ -21,11 +21,12 @@ from mmjax.errors import MmjaxError
 from mmjax.evals.plain_text import read_text
 from mmjax.evals.probe import check_installed
 from mmjax.measure import measure
+from mmjax.pairs_spec import PairsSpec
 from mmjax.probing import make_probe_report, measure_probes
 from mmjax.recipe import Recipe
 from mmjax.report import print_table, write_report
 from mmjax.results import Results, make_report
-from mmjax.spec import PairsSpec, Stage
+from mmjax.spec import Stage
 from mmjax.train import Run, train, versions
 from mmjax.writer import write_atomic
 

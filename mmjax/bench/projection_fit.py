@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.bench.harness import Grid, Options, Report, check_equal, compare
-from mmjax.spec import ProjectionSpec
+from mmjax.method_spec import ProjectionSpec
 from mmjax.tasks import projection_fit
 
 WIDTH, CLASSES, EPOCHS, BATCH = 768, 4, 10, 128

@@ -25,8 +25,9 @@ from mmjax.encoders import Encoder, load_encoder
 from mmjax.errors import MmjaxError
 from mmjax.evals import View
 from mmjax.instruct_spec import QuestionsSpec
+from mmjax.pairs_spec import PairsSpec
 from mmjax.rng import seed_for
-from mmjax.spec import EncoderSpec, PairsSpec, Stage
+from mmjax.spec import EncoderSpec, Stage
 from mmjax.tasks import Inputs, Tower
 
 T = TypeVar("T")

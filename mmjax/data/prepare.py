@@ -25,8 +25,9 @@ from mmjax.errors import MmjaxError
 from mmjax.evals import EvalSet, Evaluator, Functions, Retrieval, ZeroShot
 from mmjax.evals.functions import Published
 from mmjax.evals.probe import LabelledSet
+from mmjax.pairs_spec import PairsSpec
 from mmjax.recipe import Recipe
-from mmjax.spec import PairsSpec, Stage
+from mmjax.spec import Stage
 from mmjax.tasks import Task, Tower
 from mmjax.tasks.base import GENERAL
 

@@ -12,8 +12,9 @@ from mmjax.data.library import ImageBank, Library, TextBank
 from mmjax.data.records import Corpus, Pair
 from mmjax.errors import MmjaxError
 from mmjax.evals import ClassSet, EvalSet, View, empty_view
+from mmjax.pairs_spec import PairsSpec
 from mmjax.recipe import BenchmarksSpec, Recipe, benchmark_name
-from mmjax.spec import EncoderSpec, PairsSpec, Stage
+from mmjax.spec import EncoderSpec, Stage
 
 
 def eval_set(

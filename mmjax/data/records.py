@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmjax.encoders.image_preprocess import open_image
 from mmjax.errors import MmjaxError
-from mmjax.spec import PairsSpec
+from mmjax.pairs_spec import PairsSpec
 
 # Unicode CLDR's and emojibase's own names of the emoji groups.
 EMOJI_LABELS: Mapping[str, Mapping[str, str]] = {

@@ -16,8 +16,8 @@ from mmjax.adapters.language import masked_mean
 from mmjax.adapters.projection import ProjectionHead, unit
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import PairLoss
+from mmjax.method_spec import HeadSpec, LossSpec
 from mmjax.metrics import Metrics, mean_of
-from mmjax.spec import HeadSpec, LossSpec
 from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
 from mmjax.trees import PyTree
 

@@ -14,8 +14,8 @@ from mmjax.losses import consolidation, distill
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import PairLoss
 from mmjax.losses.weighting import Focal, HardNegatives, LossSoftmax
+from mmjax.method_spec import ContinualSpec, LossSpec, ResidualSpec, WeightingSpec
 from mmjax.metrics import Mean, Metrics, mean_of
-from mmjax.spec import ContinualSpec, LossSpec, ResidualSpec, WeightingSpec
 from mmjax.tasks.base import GENERAL, Batch, DualEncoder, EmbedFn, Inputs, below
 from mmjax.trees import PyTree
 

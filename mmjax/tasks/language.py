@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.language import LanguageAdapter, PooledAdapter
 from mmjax.losses import distill
+from mmjax.method_spec import AdapterSpec, LossSpec
 from mmjax.metrics import Metrics, mean_of
-from mmjax.spec import AdapterSpec, LossSpec
 from mmjax.tasks.base import Batch, EmbedFn, Inputs, TextSpace, Tower
 from mmjax.tasks.contrastive import member_info_nce
 from mmjax.trees import PyTree

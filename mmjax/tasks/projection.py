@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Key
 from mmjax.adapters.projection import Projector, unit
 from mmjax.losses.contrastive import info_nce, pairwise_bce, supervised
 from mmjax.losses.pairs import PairLoss
+from mmjax.method_spec import ProjectionSpec
 from mmjax.metrics import Metrics, mean_of
-from mmjax.spec import ProjectionSpec
 from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
 from mmjax.trees import PyTree
 

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Bool, Float, Int
 
-from mmjax.spec import ProjectionSpec
+from mmjax.method_spec import ProjectionSpec
 from mmjax.tasks.base import Tower
 from mmjax.tasks.projection import LABEL, ProjectionTask
 from mmjax.trees import PyTree, path_of

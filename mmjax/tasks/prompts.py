@@ -27,8 +27,8 @@ from mmjax.adapters.prompts import (
 from mmjax.encoders import Encoder
 from mmjax.encoders.prompted import embed_from_embeddings
 from mmjax.fewshot_spec import PromptSpec
+from mmjax.method_spec import LossSpec
 from mmjax.metrics import Mean, Metrics, mean_of
-from mmjax.spec import LossSpec
 from mmjax.tasks.base import Batch, DualEncoder, EmbedFn, Inputs, below
 from mmjax.trees import PyTree
 

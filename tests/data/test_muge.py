@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmjax.data.records import Query, load_corpus
 from mmjax.errors import MmjaxError
-from mmjax.spec import PairsSpec
+from mmjax.pairs_spec import PairsSpec
 
 
 def jpeg(colour, alphabet=base64.b64encode):

@@ -9,7 +9,14 @@ import pytest
 
 from mmjax.adapters.projection import unit
 from mmjax.losses import consolidation
-from mmjax.spec import AdapterSpec, ContinualSpec, HeadSpec, LossSpec, ResidualSpec, WeightingSpec
+from mmjax.method_spec import (
+    AdapterSpec,
+    ContinualSpec,
+    HeadSpec,
+    LossSpec,
+    ResidualSpec,
+    WeightingSpec,
+)
 from mmjax.tasks import Tower
 from mmjax.tasks.contrastive import ContrastiveTask
 from mmjax.tasks.domain import DomainTask

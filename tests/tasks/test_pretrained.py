@@ -9,7 +9,8 @@ import pytest
 from mmjax import trees
 from mmjax.errors import MmjaxError
 from mmjax.losses import distill
-from mmjax.spec import AdapterSpec, EncoderSpec, LossSpec, ResidualSpec, Stage
+from mmjax.method_spec import AdapterSpec, LossSpec, ResidualSpec
+from mmjax.spec import EncoderSpec, Stage
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks import Tower, make_task

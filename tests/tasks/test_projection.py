@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mmjax import trees
-from mmjax.spec import EncoderSpec, ProjectionSpec, Stage, TrainSpec
+from mmjax.method_spec import ProjectionSpec
+from mmjax.spec import EncoderSpec, Stage, TrainSpec
 from mmjax.tasks import Tower, make_task
 from mmjax.tasks.projection import ProjectionTask
 

@@ -14,8 +14,8 @@ from mmjax.adapters.projection import unit
 from mmjax.encoders import load_encoder
 from mmjax.encoders.prompted import lay_out, vectors_of
 from mmjax.fewshot_spec import PromptSpec
+from mmjax.method_spec import HeadSpec, LossSpec
 from mmjax.sharding import place, place_batch
-from mmjax.spec import HeadSpec, LossSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks import Tower

@@ -14,8 +14,7 @@ from mmjax import trees
 from mmjax.adapters.language import LanguageAdapter, masked_mean
 from mmjax.adapters.projection import ProjectionHead
 from mmjax.losses.consolidation import Prior
-from mmjax.sharding import place, place_batch
-from mmjax.spec import (
+from mmjax.method_spec import (
     AdapterSpec,
     ContinualSpec,
     HeadSpec,
@@ -24,6 +23,7 @@ from mmjax.spec import (
     ResidualSpec,
     WeightingSpec,
 )
+from mmjax.sharding import place, place_batch
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks import Tower
