@@ -10,12 +10,10 @@ subfolder that every data set has of its own.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from mmjax.data.records import Corpus, Item
+from mmjax.data.records import Corpus, Item, read_json
 from mmjax.errors import MmjaxError
 
 LANGUAGE = "en"
@@ -77,10 +75,7 @@ def load(folder: Path) -> Corpus:
 
 
 def _split_file(folder: Path, path: Path) -> Iterator[Row]:
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MmjaxError(f"cannot read {path}: {error}") from error
+    content = read_json(path)
     if not isinstance(content, Mapping) or not {"train", "test"} <= set(content):
         raise MmjaxError(f"{path} must hold an object with the lists 'train' and 'test'")
     root: Path | None = None

@@ -1,6 +1,5 @@
 """easy-VQA: questions with one-word answers about pictures of one shape."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from jaxtyping import Int
 
 from mmjax import assets
 from mmjax.data.conversations import QUESTION, Conversation, Turn
+from mmjax.data.records import read_json
 from mmjax.errors import DataError
 
 SOURCE = "easy_vqa"
@@ -64,10 +64,7 @@ def load(source: str, side: str) -> Questions:
         raise DataError(f"no questions are called {source!r}; {SOURCE} or {SOURCE}:FOLDER")
     root = (Path(folder) if folder else assets.path(SOURCE)) / side
     path = root / "questions.json"
-    try:
-        rows = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    rows = read_json(path)
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path} holds no list of questions")
     found: list[Question] = []

@@ -8,11 +8,10 @@ That is what the authors' `mmimdb.tar.gz` unpacks to (Arevalo et al., 2017, arXi
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.records import Corpus, Item
+from mmjax.data.records import Corpus, Item, read_object
 from mmjax.errors import MmjaxError
 from mmjax.progress import track
 
@@ -35,7 +34,7 @@ def load(folder: Path) -> Corpus:
       MmjaxError: names the file that is not as it should be.
     """
     path = folder / "split.json"
-    split = _read(path)
+    split = read_object(path)
     ids = [name for side in SIDES for name in _names(split, side, path)]
     if len(set(ids)) != len(ids):
         twice = sorted(name for name in set(ids) if ids.count(name) > 1)
@@ -44,7 +43,7 @@ def load(folder: Path) -> Corpus:
     digest = hashlib.sha256()
     for name in track(ids, "reading MM-IMDb"):
         place = folder / "dataset" / f"{name}.json"
-        record = _read(place)
+        record = read_object(place)
         genres, plots = (_texts(record, key, place) for key in ("genres", "plot"))
         found = [genre for genre in GENRES if genre in genres]
         if len(found) != 1:
@@ -61,18 +60,6 @@ def load(folder: Path) -> Corpus:
         raise MmjaxError(f"{path} names no film that is one of {GENRES} alone")
     labels = {genre: {LANGUAGE: genre.lower()} for genre in GENRES}
     return Corpus(folder.name, tuple(items), labels, digest.hexdigest())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MmjaxError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise MmjaxError(f"{path} is no JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise MmjaxError(f"{path}: expected a JSON object, found {type(found).__name__}")
-    return found
 
 
 def _texts(record: dict[str, Any], key: str, path: Path) -> list[str]:

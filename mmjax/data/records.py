@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from mmjax.encoders.image_preprocess import open_image
-from mmjax.errors import MmjaxError
+from mmjax.errors import DataError, MmjaxError
 from mmjax.pairs_spec import PairsSpec
 
 # Unicode CLDR's and emojibase's own names of the emoji groups.
@@ -214,6 +214,30 @@ def _emoji_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
 
 def _split(keywords: str) -> tuple[str, ...]:
     return tuple(k for k in keywords.split("|") if k)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+      DataError: it is missing, no UTF-8 or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+      DataError: as `read_json`, or it holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,13 +1,13 @@
 """ScienceQA: multiple choice with lectures and solutions, about pictures or about none."""
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmjax.data.conversations import Conversation, Turn
+from mmjax.data.records import read_object
 from mmjax.errors import DataError
 
 SOURCE = "scienceqa"
@@ -117,10 +117,10 @@ def load(source: str, side: str, captions: bool = False) -> Problems:
     if not source.startswith(f"{SOURCE}:") or not source.partition(":")[2]:
         raise DataError(f"no questions are called {source!r}; expected {SOURCE}:FOLDER")
     path = folder / "problems.json"
-    rows, splits = read_mapping(path), read_mapping(folder / "pid_splits.json")
+    rows, splits = read_object(path), read_object(folder / "pid_splits.json")
     spoken: Mapping[str, Any] = {}
     if captions:
-        found = read_mapping(folder / "captions.json")
+        found = read_object(folder / "captions.json")
         spoken = found["captions"] if isinstance(found.get("captions"), dict) else found
     listed = splits.get(side)
     if not isinstance(listed, list) or not listed:
@@ -145,21 +145,6 @@ def load(source: str, side: str, captions: bool = False) -> Problems:
         problems.append(_problem(pid, row, picture, str(caption), name))
         names.append(name)
     return Problems(tuple(problems), tuple(names), tuple(pictures), tuple(picture_names))
-
-
-def read_mapping(path: Path) -> Mapping[str, Any]:
-    """A JSON file that holds an object.
-
-    Raises:
-      DataError: it is missing, no UTF-8, no JSON, or of another kind.
-    """
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path} holds a {type(found).__name__}; expected an object")
-    return found
 
 
 def _problem(pid: str, row: Any, picture: int | None, caption: str, name: str) -> Problem:

@@ -81,9 +81,9 @@ def rewrite(folder: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "problems.json").write_text("{"), "problems.json cannot be read"),
-        (lambda f: (f / "problems.json").write_bytes(b'{"a": "\xff"}'), "cannot be read.*utf-8"),
-        (lambda f: (f / "problems.json").write_text("[]"), "holds a list; expected an object"),
+        (lambda f: (f / "problems.json").write_text("{"), "cannot read .*problems.json"),
+        (lambda f: (f / "problems.json").write_bytes(b'{"a": "\xff"}'), "cannot read .*utf-8"),
+        (lambda f: (f / "problems.json").write_text("[]"), "expected a JSON object, found list"),
         (lambda f: (f / "problems.json").write_text("{}"), "problem 7: pid_splits.json lists it"),
         (lambda f: (f / "pid_splits.json").write_text('{"val": []}'), "lists no 'train' problems"),
         (lambda f: shutil.rmtree(f / "images"), "problem 7: its picture .* is missing"),

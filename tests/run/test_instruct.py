@@ -262,7 +262,7 @@ def test_encoders_of_the_wrong_kind_are_refused(recipe, world, write_folder, tmp
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "questions.json").write_text("["), "cannot be read"),
+        (lambda f: (f / "questions.json").write_text("["), "cannot read .*questions.json"),
         (lambda f: (f / "questions.json").write_text("[]"), "no list of questions"),
         (lambda f: (f / "questions.json").write_text('[["w5", "w6"]]'), "row 0: expected"),
         (lambda f: (f / "questions.json").write_text('[["w5", " ", 0]]'), "row 0: an empty"),
