@@ -16,8 +16,7 @@ learning rate 9e-3 x 32 / 256 = 1.125e-3, two epochs of warm-up, weight decay 0.
 512 tokens, the last step evaluated. It differs where the original does what it should not: pictures
 route on themselves, answers are greedy, one that names no option is wrong
 (`--config.questions.unanswered=random` draws one), micro-batches weigh tokens; and in little:
-pictures are prepared as CLIP's own folder says, not squashed and normalised as ImageNet's, the
-modality embedding is not decayed, and batches are of one length and modality.
+the modality embedding is not decayed, and batches are of one length and modality.
 
 `:tiny` trains two steps on whatever folders are given.
 """
@@ -39,7 +38,9 @@ def get_config(choice: str = "default") -> ConfigDict:
     config.languages = ("en", "en")
     config.evals = ("scienceqa",)
     config.encoders = dict(
-        image=dict(source="hf:openai/clip-vit-large-patch14", dtype="bfloat16"),
+        image=dict(
+            source="hf:openai/clip-vit-large-patch14", dtype="bfloat16", pictures="imagenet_square"
+        ),
         language=dict(source="llama-7b", dtype="bfloat16", max_length=512),
     )
     config.questions = dict(

@@ -184,13 +184,8 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
     languages = tuple(config.get("languages", ("zh", "en")))
     check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
-    answers = main.questions.evaluation
-    known = {
-        "projection": ("probe",),
-        "prompts": ("fewshot",),
-        "instruct": (answers, "text", *(("probe",) if answers == "vqa" else ())),
-    }.get(main.task, EVALS)
-    evals = tuple(config.get("evals", known[: 1 if main.task == "instruct" else 2]))
+    known, usual = _evaluators(main)
+    evals = tuple(config.get("evals", usual))
     for name in evals:
         check(name in known, "evals", name, f"one of {list(known)}")
     benchmarks = build(BenchmarksSpec, config.get("benchmarks", {}), "benchmarks")
@@ -207,6 +202,15 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
         tensorboard=bool(config.get("writer", {}).get("tensorboard", False)),
         benchmarks=benchmarks,
     )
+
+
+def _evaluators(main: Stage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a task may be measured by, and what it is measured by if the recipe says nothing."""
+    if main.task == "instruct":
+        answers = main.questions.evaluation
+        return (answers, "text", *(("probe",) if answers == "vqa" else ())), (answers,)
+    known = {"projection": ("probe",), "prompts": ("fewshot",)}.get(main.task, EVALS)
+    return known, known[:2]
 
 
 def _check_benchmarks(spec: BenchmarksSpec, evals: tuple[str, ...], main: Stage) -> None:

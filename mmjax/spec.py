@@ -32,6 +32,8 @@ class EncoderSpec:
       image_size: side of the square picture in pixels; None keeps the encoder's own.
       max_length: tokens kept of a text; longer ones are truncated, counted and reported.
       tower: which tower of a source that has two, such as CLIP; None takes the role's.
+      pictures: prepared with the encoder's `own` constants, or as `imagenet_square`: squashed to a
+        square, with ImageNet's mean and deviation, as LaVIN gives them to CLIP.
     """
 
     source: str
@@ -42,6 +44,7 @@ class EncoderSpec:
     image_size: int | None = None
     max_length: int | None = None
     tower: Literal["text", "image"] | None = None
+    pictures: Literal["own", "imagenet_square"] = "own"
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,9 @@ class Stage:
             sorted(self.encoders),
             f"the roles {' or '.join(str(sorted(r)) for r in roles)}",
         )
+        for role, e in self.encoders.items():
+            good = role == "image" or e.pictures == "own"
+            check(good, f"encoders.{role}.pictures", e.pictures, "'own' for what reads no pictures")
         t, p, a, loss = self.train, self.pairs, self.adapter, self.loss
         for name in ("steps", "batch_size", "eval_every", "save_every", "keep", "log_every"):
             free = self.prompts.method == "tip_adapter" and name == "steps"

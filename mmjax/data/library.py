@@ -149,9 +149,13 @@ class Library:
                 image_size=spec.image_size,
                 tower=spec.tower,
             )
+            changed = encoder.preprocess
             if spec.max_length is not None:
-                preprocess = dataclasses.replace(encoder.preprocess, max_length=spec.max_length)
-                encoder = dataclasses.replace(encoder, preprocess=preprocess)
+                changed = dataclasses.replace(changed, max_length=spec.max_length)
+            if spec.pictures == "imagenet_square":
+                changed = changed.imagenet_square()
+            if changed is not encoder.preprocess:
+                encoder = dataclasses.replace(encoder, preprocess=changed)
             self._encoders[key] = encoder
         return self._encoders[key]
 

@@ -19,6 +19,7 @@ from mmjax.errors import MmjaxError
 
 # A path, encoded bytes (PNG, JPEG, ...), an open picture, or uint8 [h, w, 3 | 4] or [h, w].
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,17 @@ class ImagePreprocess:
     rescale: float = 1 / 255
     background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels
     squash: bool = False  # resize to a square, whatever the proportions (ViT, Chinese-CLIP)
+
+    def imagenet_square(self) -> "ImagePreprocess":
+        """The same size, but squashed to a square, bicubic, with ImageNet's mean and deviation."""
+        return dataclasses.replace(
+            self,
+            shortest_edge=self.crop,
+            squash=True,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            resample=3,
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:

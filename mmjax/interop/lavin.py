@@ -24,8 +24,6 @@ from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError
 from mmjax.tasks.instruct import InstructTask
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, not CLIP's
-
 _LAYER = {
     "language": "layers.{i}.adapter_attn.",
     "vision": "backbone.visual.transformer.resblocks.{i}.adapter_attn.",
@@ -90,14 +88,7 @@ def load(
     )
     parts = Multimodal(routed, dataclasses.replace(routed, routing=clip_routing), taps, hidden)
     expected = jax.eval_shape(parts.init, jax.random.key(0), language.params, vision.params)
-    preprocess = dataclasses.replace(
-        vision.preprocess,
-        shortest_edge=vision.preprocess.crop,
-        squash=True,
-        mean=_MEAN,
-        std=_STD,
-        resample=3,
-    )
+    preprocess = vision.preprocess.imagenet_square()
     return Answering(
         InstructTask.of(parts, language.module, vision.module),
         language,

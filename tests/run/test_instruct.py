@@ -237,6 +237,8 @@ def test_cached_class_tokens_give_the_same_loss(recipe, tmp_path, monkeypatch, m
         ({"train.batch_size": 8}, "4 pictures a step"),
         ({"train.select": "mR"}, "'vqa_acc' or 'none'"),
         ({"train.cache_features": True}, "False while adapters sit in the vision transformer"),
+        ({"encoders.language.pictures": "imagenet_square"}, "'own' for what reads no pictures"),
+        ({"encoders.image.pictures": "imagenet"}, "encoders.image.pictures"),
         ({"instruct.temperature": 0.0}, "instruct.temperature"),
         ({"instruct.taps": 3}, "3 taps of a vision transformer of 2 layers"),
         ({"evals": ("retrieval",)}, r"one of \['vqa', 'text', 'probe'\]"),
@@ -250,6 +252,23 @@ def test_recipes_that_are_refused(changes, message, recipe, tmp_path):
     changes = {"variants": {}, **changes}
     with pytest.raises(MmjaxError, match=message):
         study.run(resolve(changed(recipe, changes)), recipe, tmp_path, "test")
+
+
+def test_pictures_may_be_prepared_as_lavin_prepares_them(recipe, mesh):
+    found = {}
+    for pictures in ("own", "imagenet_square"):
+        made = resolve(changed(recipe, {"encoders.image.pictures": pictures}))
+        library = Library(mesh(1), made.languages)
+        found[pictures] = library.encoder(made.stages[0].encoders["image"]).preprocess
+    side = found["own"].crop
+    wide = np.zeros((side, 3 * side, 3), np.uint8)
+    wide[:, -side // 2 :] = 255  # lost where the centre is cut out
+    own, square = (found[p]([wide])[0] for p in ("own", "imagenet_square"))
+    assert np.ptp(own[..., 0]) == 0
+    white, black = square[:, -1].mean(0), square[:, 0].mean(0)
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    assert_allclose(black, -mean / deviation, atol=1e-5)
+    assert_allclose(white, (1 - mean) / deviation, atol=1e-5)
 
 
 def test_encoders_of_the_wrong_kind_are_refused(recipe, world, write_folder, tmp_path):
