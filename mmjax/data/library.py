@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -17,7 +16,7 @@ from PIL import Image
 from mmjax import assets
 from mmjax.data import dialogues, easy_vqa, feature_cache, scienceqa, tables
 from mmjax.data.pipeline import Choices
-from mmjax.data.records import Corpus, Item, Pair, load_corpus, load_parallel
+from mmjax.data.records import Corpus, Pair, load_corpus, load_parallel
 from mmjax.data.splits import Split, split_by_class, split_by_family, split_folds
 from mmjax.data.tables import FeatureTable, RawTable, Table
 from mmjax.data.transforms import view
@@ -83,40 +82,6 @@ class Pictures:
             return view(name, self.corpus.items[item].picture(style))
         except MmjaxError as error:
             raise MmjaxError(f"{self.corpus.name}, {error}") from error
-
-
-CAPTIONS = 7  # keyword captions of an item
-MOST_KEYWORDS = 3  # in one caption: long ones cost time and teach little
-
-
-@functools.cache
-def captions_of(captions: tuple[str, ...]) -> tuple[str, ...]:
-    """Captions with keywords: all of them after the name, and random few with or without it.
-
-    Args:
-      captions: (name, keyword, keyword ...).
-
-    Returns:
-      Always the same for the same item; the name alone where there are no keywords.
-    """
-    name, *keywords = captions
-    keywords = [k for k in keywords if k != name]
-    if not keywords:
-        return (name,)
-    rng = np.random.default_rng(zlib.crc32("|".join(captions).encode()))
-    found = []
-    for i in range(CAPTIONS):
-        few = rng.permutation(len(keywords))[: 1 + rng.integers(min(MOST_KEYWORDS, len(keywords)))]
-        found.append(", ".join([name] * (i % 2 == 0) + [keywords[k] for k in few]))
-    return tuple(found)
-
-
-def names_and_captions(item: Item, language: str) -> list[str]:
-    """Captions to draw from; where there are keywords, half of the draws the name alone."""
-    captions = item.captions.get(language, ())
-    if not item.keywords or not captions:
-        return list(captions)
-    return [captions[0]] * CAPTIONS + list(captions_of(captions))
 
 
 class Library:

@@ -8,15 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 import grain
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int
 
-from mmjax.data.library import (
-    ImageBank,
-    Library,
-    TextBank,
-    captions_of,
-    names_and_captions,
-)
+from mmjax.data.captions import all_captions, caption_pairs, names_and_captions
+from mmjax.data.library import ImageBank, Library, TextBank
 from mmjax.data.pipeline import Choices, Phase, Shared, examples, train_batches
 from mmjax.data.questions import Benchmarks, asked_texts, benchmarks, eval_set, text_set
 from mmjax.data.records import Corpus, Pair
@@ -177,7 +171,7 @@ def prepare(
         "text",
         stage.encoders["text"],
         {
-            f"{target} captions": _all_captions(corpus, target),
+            f"{target} captions": all_captions(corpus, target),
             # Read by the floor: the base's own encoder on the language that it does not know.
             f"{source} names": asked_texts(corpus, source),
             f"{target} parallel": [t for pair in pairs for t in pair.targets],
@@ -191,7 +185,7 @@ def prepare(
             "foreign",
             stage.encoders["foreign"],
             {
-                f"{source} captions": _all_captions(corpus, source),
+                f"{source} captions": all_captions(corpus, source),
                 f"{source} parallel": [pair.source for pair in pairs],
             },
             cached,
@@ -301,7 +295,7 @@ def _prepare_domain(
 
     def part(spec: PairsSpec, domain: bool) -> _Part:
         corpus = library.corpus(spec)
-        parts = {f"{language} captions": _all_captions(corpus, language)}
+        parts = {f"{language} captions": all_captions(corpus, language)}
         return _Part(
             corpus,
             library.split(spec, seed, domain),
@@ -359,7 +353,7 @@ def _text_phases(
     spec, everything = stage.parallel, [((pair.source,), pair.targets) for pair in pairs]
     parts = [(0, everything)]
     if "captions" in spec.sources:
-        own = _caption_examples(corpus, split["train"], *languages)
+        own = caption_pairs(corpus, split["train"], *languages)
         parts = [(0, own * spec.repeat_captions + everything)]
         if everything and spec.captions_from < 1:
             parts.append((round(stage.train.steps * spec.captions_from), own))
@@ -385,24 +379,3 @@ def _language_phases(
         second = round(stage.train.steps * stage.loss.second_stage_from)
         return [phase for phase in distill if phase.start < second] + [Phase(second, contrast)]
     return distill
-
-
-def _caption_examples(
-    corpus: Corpus, items: Int[np.ndarray, " k"], source: str, target: str
-) -> list[tuple[Sequence[str], Sequence[str]]]:
-    """(sources, targets) of every item: its name in both languages, its keywords in both."""
-    found: list[tuple[Sequence[str], Sequence[str]]] = []
-    for i in items:
-        item = corpus.items[i]
-        mine, theirs = (item.captions.get(language, ()) for language in (source, target))
-        if item.keywords:
-            found += [((mine[0],), (theirs[0],)), (captions_of(mine), captions_of(theirs))]
-        elif mine and theirs:
-            found.append((mine, theirs))
-    return found
-
-
-def _all_captions(corpus: Corpus, language: str) -> list[str]:
-    """Every caption that training or evaluation may read, and the labels' names."""
-    captions = [text for item in corpus.items for text in names_and_captions(item, language)]
-    return captions + asked_texts(corpus, language)

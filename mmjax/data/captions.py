@@ -1,0 +1,65 @@
+"""Captions to learn from: an item's name, and captions put together from its keywords."""
+
+import functools
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from mmjax.data.questions import asked_texts
+from mmjax.data.records import Corpus, Item
+
+CAPTIONS = 7  # keyword captions of an item
+MOST_KEYWORDS = 3  # in one caption: long ones cost time and teach little
+
+
+@functools.cache
+def captions_of(captions: tuple[str, ...]) -> tuple[str, ...]:
+    """Captions with keywords: all of them after the name, and random few with or without it.
+
+    Args:
+      captions: (name, keyword, keyword ...).
+
+    Returns:
+      Always the same for the same item; the name alone where there are no keywords.
+    """
+    name, *keywords = captions
+    keywords = [k for k in keywords if k != name]
+    if not keywords:
+        return (name,)
+    rng = np.random.default_rng(zlib.crc32("|".join(captions).encode()))
+    found = []
+    for i in range(CAPTIONS):
+        few = rng.permutation(len(keywords))[: 1 + rng.integers(min(MOST_KEYWORDS, len(keywords)))]
+        found.append(", ".join([name] * (i % 2 == 0) + [keywords[k] for k in few]))
+    return tuple(found)
+
+
+def names_and_captions(item: Item, language: str) -> list[str]:
+    """Captions to draw from; where there are keywords, half of the draws the name alone."""
+    captions = item.captions.get(language, ())
+    if not item.keywords or not captions:
+        return list(captions)
+    return [captions[0]] * CAPTIONS + list(captions_of(captions))
+
+
+def caption_pairs(
+    corpus: Corpus, items: Int[np.ndarray, " k"], source: str, target: str
+) -> list[tuple[Sequence[str], Sequence[str]]]:
+    """(sources, targets) of every item: its name in both languages, its keywords in both."""
+    found: list[tuple[Sequence[str], Sequence[str]]] = []
+    for i in items:
+        item = corpus.items[i]
+        mine, theirs = (item.captions.get(language, ()) for language in (source, target))
+        if item.keywords:
+            found += [((mine[0],), (theirs[0],)), (captions_of(mine), captions_of(theirs))]
+        elif mine and theirs:
+            found.append((mine, theirs))
+    return found
+
+
+def all_captions(corpus: Corpus, language: str) -> list[str]:
+    """Every caption that training or evaluation may read, and the labels' names."""
+    captions = [text for item in corpus.items for text in names_and_captions(item, language)]
+    return captions + asked_texts(corpus, language)
