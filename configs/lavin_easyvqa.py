@@ -9,6 +9,9 @@ modality embedding: 562,916 trained parameters. easy-VQA asks 38,575 questions a
 of one shape; 9,673 about 1,000 others are the test. Needs the assets smollm2-135m-instruct,
 dinov2-small and easy_vqa (fetched on first use).
 
+A tenth of what is learned is text that SmolLM2 writes itself (written once, a minute), learned as
+text alone: without it what the model can do without a picture is lost.
+
 `:ablations` adds, trained alike: no router, no visual adapters, LoRA of about the same size; and
 probes of the frozen class token beside the question's words (scikit-learn, extra `sklearn`).
 """
