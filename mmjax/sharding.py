@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool
 
 from mmjax import trees
 from mmjax.errors import MmjaxError
@@ -51,6 +53,16 @@ def join_processes() -> None:
         num_processes=None if count is None else int(count),
         process_id=None if number is None else int(number),
     )
+
+
+def in_every_process(holds: Bool[np.ndarray, "*n"]) -> Bool[np.ndarray, "*n"]:
+    """What holds in every process of this run; all of them have to ask.
+
+    Processes that compute together must agree on what is missing: each sees its own disk.
+    """
+    if jax.process_count() == 1:
+        return holds
+    return np.asarray(multihost_utils.process_allgather(holds)).all(axis=0)
 
 
 def make_mesh(data: int = -1, model: int = 1) -> Mesh:

@@ -20,6 +20,7 @@ from mmjax.encoders import Encoder
 from mmjax.encoders.batching import Items
 from mmjax.errors import MmjaxError
 from mmjax.progress import track
+from mmjax.sharding import in_every_process
 
 SHARD_ITEMS = 2048
 VERSION = "1"
@@ -86,7 +87,8 @@ def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> Featur
     count = len(request.items)
     parts = [range(i, min(i + SHARD_ITEMS, count)) for i in range(0, count, SHARD_ITEMS)]
     shards = [_read_shard(_shard_path(folder, i, request), len(p)) for i, p in enumerate(parts)]
-    missing = [i for i, shard in enumerate(shards) if shard is None]
+    found = in_every_process(np.array([shard is not None for shard in shards]))
+    missing = np.flatnonzero(~found).tolist()
     if missing:
         computed = track(
             _compute(encoder(), request, [parts[i] for i in missing]),

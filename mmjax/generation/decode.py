@@ -17,7 +17,7 @@ from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
-from mmjax.generation.prompts import BUCKETS, Prepared, Prompt, prepare
+from mmjax.generation.prompts import BUCKETS, Prepared, Prompt, prepare, replicate
 from mmjax.generation.reader import Generation, Reader
 from mmjax.generation.sampling import Sampling, choose
 
@@ -133,11 +133,6 @@ def _constrain(past: KeyValues, mesh: Mesh | AbstractMesh | None) -> KeyValues:
     return KeyValues(*(jax.lax.with_sharding_constraint(x, sharding) for x in past))
 
 
-def _replicate(x: Array, mesh: Mesh | AbstractMesh | None) -> Array:
-    """Small results are whole on every device, so that every process can read them."""
-    return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))
-
-
 @functools.partial(jax.jit, static_argnames="options")
 def prefill(
     params: PyTree,
@@ -169,9 +164,9 @@ def prefill(
     return State(
         _constrain(past, mesh),
         jnp.pad(prompts.mask, [(0, 0), (0, n)]),
-        _replicate(jnp.zeros((b, n), jnp.int32).at[:, 0].set(token), mesh),
-        _replicate(jnp.zeros((b, n), jnp.float32).at[:, 0].set(log_prob), mesh),
-        _replicate(done, mesh),
+        replicate(jnp.zeros((b, n), jnp.int32).at[:, 0].set(token), mesh),
+        replicate(jnp.zeros((b, n), jnp.float32).at[:, 0].set(log_prob), mesh),
+        replicate(done, mesh),
         jnp.int32(1),
     )
 
@@ -227,7 +222,7 @@ def decode(
         )
         following = logits(module, params, hidden[:, 0])
         token, log_prob = choose(following, sampling, _fold(keys, state.step))
-        token, log_prob = _replicate(token, mesh), _replicate(log_prob, mesh)
+        token, log_prob = replicate(token, mesh), replicate(log_prob, mesh)
         return State(
             _constrain(past, mesh),
             jax.lax.dynamic_update_slice_in_dim(state.mask, jnp.ones_like(last), slot, axis=1),
@@ -239,4 +234,6 @@ def decode(
             state.step + 1,
         )
 
-    return jax.lax.while_loop(going_on, advance, state._replace(done=state.done | ended))
+    state = jax.lax.while_loop(going_on, advance, state._replace(done=state.done | ended))
+    # What a loop carries is laid out as the compiler likes, whatever its body says.
+    return State(state.past, state.mask, *(replicate(x, mesh) for x in state[2:]))

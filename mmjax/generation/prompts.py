@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
@@ -135,3 +135,8 @@ def split_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
     if mesh is None:
         return x
     return jax.device_put(x, NamedSharding(mesh, P("data" if "data" in mesh.shape else None)))
+
+
+def replicate(x: Array, mesh: Mesh | AbstractMesh | None) -> Array:
+    """Inside a program: a small result is whole on every device, where every process reads it."""
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, Float, Int
 
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
-from mmjax.generation.prompts import Prepared, Prompt, prepare, split_rows
+from mmjax.generation.prompts import Prepared, Prompt, prepare, replicate, split_rows
 from mmjax.generation.sampling import log_prob
 
 PyTree = Any
@@ -84,7 +85,7 @@ def score(
         for j, answer in enumerate(row):
             answers[i, j, : len(answer)], mask[i, j, : len(answer)] = answer, 1
     placed = [split_rows(jnp.asarray(x), model.mesh) for x in (answers, mask)]
-    result = _score(model.params, adapters, prepared, *placed, model.module)
+    result = _score(model.params, adapters, prepared, *placed, model.module, model.mesh)
     values = np.asarray(result)
     return [
         [_scored(values[i, j, : len(answer)]) for j, answer in enumerate(row)]
@@ -97,7 +98,7 @@ def _scored(log_probs: Float[np.ndarray, "t"]) -> Scored:
     return Scored(float(log_probs.sum()), log_probs.copy())
 
 
-@functools.partial(jax.jit, static_argnames="module")
+@functools.partial(jax.jit, static_argnames=("module", "mesh"))
 def _score(
     params: PyTree,
     adapters: PyTree,
@@ -105,6 +106,7 @@ def _score(
     answers: Int[Array, "b n t"],
     mask: Int[Array, "b n t"],
     module: nn.Module,
+    mesh: Mesh | AbstractMesh | None,
 ) -> Float[Array, "b n t"]:
     """Log-probability of every answer's tokens; meaningless where the mask is 0."""
     b, n, t = answers.shape
@@ -118,4 +120,4 @@ def _score(
     first = logits(module, params, last)[:, None, None]
     following = logits(module, params, hidden[:, :-1]).reshape(b, n, t - 1, first.shape[-1])
     first = jnp.broadcast_to(first, (b, n, 1, first.shape[-1]))
-    return log_prob(jnp.concatenate([first, following], axis=2), answers)
+    return replicate(log_prob(jnp.concatenate([first, following], axis=2), answers), mesh)
