@@ -28,6 +28,7 @@ from mmjax.train import Run
 from mmjax.writer import METRICS_FILE, read_metrics, series, write_atomic
 
 RECALLS = ("R@1", "R@5", "R@10", "mR")
+VALIDATION = ("val/mR", "val/t2t_mR", "val/general_mR", "val/knn_acc")
 ANSWERS = ("val/vqa_acc", "val/vqa_yes_no", "val/vqa_other", "val/token_log_prob")
 
 
@@ -320,7 +321,9 @@ def curves(runs: Sequence[Run]) -> Iterator[Curve]:
     """Losses and validation values of runs, step by step."""
     for run in (r for r in runs if r.stage.task != "pretrained"):
         records = read_metrics(run.folder / METRICS_FILE)
-        for metric in ("loss", "val/mR", "val/t2t_mR", "val/general_mR", "val/knn_acc", *ANSWERS):
+        # Answers about pictures and plain text lose on scales of their own.
+        losses = ("picture_loss", "text_loss") if run.stage.task == "instruct" else ("loss",)
+        for metric in (*losses, *VALIDATION, *ANSWERS):
             steps, values = series(records, metric)
             if steps:
                 xlabel = "step"

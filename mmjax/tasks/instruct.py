@@ -107,11 +107,18 @@ class InstructTask:
     def loss(
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
-        """Cross-entropy of the answers' tokens, every token of the batch weighing the same."""
+        """Cross-entropy of the answers' tokens, every token of the batch weighing the same.
+
+        A batch is of one modality: its metrics also stand under that one's own name.
+        """
         text = batch["text"]
         found = self.answer_logits(trainable, frozen, batch, key)
         loss, accuracy = next_token(found, text["labels"], text["weights"])
-        return loss.total / loss.examples, {"token_loss": loss, "token_accuracy": accuracy}
+        own = "picture" if "image" in batch else "text"
+        return loss.total / loss.examples, {
+            **{"token_loss": loss, "token_accuracy": accuracy},
+            **{f"{own}_loss": loss, f"{own}_accuracy": accuracy},
+        }
 
     def weight(self, batch: Batch) -> Float[Array, ""]:
         """Answer tokens of a batch: what its loss is a mean over."""

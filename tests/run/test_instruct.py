@@ -128,7 +128,8 @@ def test_every_system_is_measured(finished):
     assert [label for label, _ in router.rows] == ["layer 1", "layer 2"]
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "What the router learned" in page
-    for drawn in ("val/vqa_acc", "samples seen", "weight of the first expert"):
+    losses = "picture_loss", "text_loss"
+    for drawn in (*losses, "val/vqa_acc", "samples seen", "weight of the first expert"):
         assert drawn in page
 
 

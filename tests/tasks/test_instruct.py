@@ -71,6 +71,8 @@ def test_micro_batches_weigh_tokens_and_not_themselves(towers):
     (_, one), (_, two) = found
     assert_allclose(one["loss"].total, two["loss"].total, atol=1e-5)
     assert float(two["token_loss"].examples) == 7
+    assert two["picture_loss"] == two["token_loss"]
+    assert "text_loss" not in two
     # Six tokens stand in the first part and one in the second: a mean of means differs.
     key, loss = jax.random.key(0), jax.jit(lambda *given: task.loss(*given)[0])
     parts = [jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], batch) for i in (0, 1)]
