@@ -62,7 +62,7 @@ def in_every_process(holds: Bool[np.ndarray, "*n"]) -> Bool[np.ndarray, "*n"]:
     """
     if jax.process_count() == 1:
         return holds
-    return np.asarray(multihost_utils.process_allgather(holds)).all(axis=0)
+    return np.asarray(np.all(multihost_utils.process_allgather(holds), axis=0))
 
 
 def make_mesh(data: int = -1, model: int = 1) -> Mesh:
