@@ -1,6 +1,8 @@
 """Errors that a user can act on: one sentence that says what, where and what to do."""
 
 import errno
+import re
+from collections.abc import Sequence
 
 
 class MmjaxError(RuntimeError):
@@ -49,3 +51,23 @@ def is_full_disk(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+def unknown_field(error: Exception, arguments: Sequence[str]) -> str | None:
+    """What is wrong with a flag that changes a field which the recipe's file does not set.
+
+    Args:
+      error: as ml_collections raised it; the field's name stands in its text, quoted once or more.
+      arguments: the command line.
+
+    Returns:
+      One sentence; None where the error is another one.
+    """
+    name = re.search(r"\w+", str(error).replace("\\n", "\n"))
+    given = [argument.split("=")[0] for argument in arguments if argument.startswith("--config.")]
+    flag = next((one for one in given if name and name[0] in one.split(".")[1:]), None)
+    if not isinstance(error, KeyError | AttributeError) or flag is None or name is None:
+        return None
+    close = re.search(r'Did you mean "(\w+)"', str(error))
+    hint = f"did you mean {close[1]!r}?" if close else "write it into that file first"
+    return f"{flag}: the recipe's file sets no field {name[0]!r}; {hint}"

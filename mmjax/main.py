@@ -18,7 +18,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, unknown_field
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: a Python file with get_config(), e.g. configs/language_emoji.py:tiny."
@@ -51,7 +51,7 @@ def parse(argv: list[str]) -> list[str]:
         # Of a traceback inside the message the last line says what is wrong.
         reason = str(error).strip().splitlines()[-1].strip()
     except (KeyError, AttributeError, ImportError, OSError, TypeError, ValueError) as error:
-        reason = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+        reason = unknown_field(error, argv) or " ".join(str(error).split())
     print(f"error: cannot read the flags: {reason}", file=sys.stderr)
     sys.exit(1)
 

@@ -74,9 +74,16 @@ def test_values_that_cannot_be(flag, parts, toy, tmp_path):
     assert not list(tmp_path.glob("run/seed_0/*/adapter"))
 
 
-def test_an_unknown_key_is_a_sentence(toy, tmp_path):
-    done = toy.run(tmp_path / "run", "--config.adaptor.kind=linear")
-    refused(done, "'adaptor' Did you mean \"adapter\"")
+@pytest.mark.parametrize(
+    ("flag", "part"),
+    [
+        ("adaptor.kind=linear", "no field 'adaptor'; did you mean 'adapter'?"),
+        ("optim.learning=1", "no field 'learning'; write it into that file first"),
+    ],
+)
+def test_an_unknown_key_is_a_sentence(flag, part, toy, tmp_path):
+    done = toy.run(tmp_path / "run", f"--config.{flag}")
+    refused(done, f"--config.{flag.split('=')[0]}: the recipe's file sets {part}")
     assert not (tmp_path / "run").exists()
 
 
