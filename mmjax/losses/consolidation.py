@@ -42,20 +42,24 @@ def fisher_diagonal(
     """
 
     @jax.jit
-    def summed(params: PyTree, frozen: PyTree, batch: PyTree) -> tuple[PyTree, Float[Array, ""]]:
+    def add(sums: PyTree, params: PyTree, frozen: PyTree, batch: PyTree) -> PyTree:
         each, pull = jax.vjp(lambda p: losses(p, frozen, batch), params)
 
         # One example after the other: all at once would hold b copies of the parameters.
-        def add(total: PyTree, one_hot: Float[Array, " b"]) -> tuple[PyTree, None]:
+        def square(total: PyTree, one_hot: Float[Array, " b"]) -> tuple[PyTree, None]:
             (gradient,) = pull(one_hot)
             return jax.tree.map(lambda t, g: t + jnp.square(g), total, gradient), None
 
         zeros = jax.tree.map(jnp.zeros_like, params)
-        total, _ = jax.lax.scan(add, zeros, jnp.eye(len(each), dtype=each.dtype))
-        return total, jnp.float32(len(each))
+        total, _ = jax.lax.scan(square, zeros, jnp.eye(len(each), dtype=each.dtype))
+        return jax.tree.map(jnp.add, sums, (total, jnp.float32(len(each))))
 
-    sums = [summed(params, frozen, batch) for batch in batches]
-    fisher, examples = jax.tree.map(lambda *parts: sum(parts), *sums)
+    sums = (jax.tree.map(jnp.zeros_like, params), jnp.float32(0))
+    for batch in batches:
+        # One at a time: emulated devices wait for each other for ever when many reductions of all
+        # devices are in flight, for each holds a thread and threads are few.
+        sums = jax.block_until_ready(add(sums, params, frozen, batch))
+    fisher, examples = sums
     return jax.tree.map(lambda f: f / examples, fisher)
 
 
