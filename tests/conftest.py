@@ -45,6 +45,14 @@ def _eight_devices() -> None:
         pytest.exit(f"tests need {DEVICES} CPU devices, jax has {jax.device_count()}", returncode=3)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What several tests compile is compiled once; every worker has a folder of its own."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture
 def mesh() -> Callable[..., Mesh]:
     """Returns `mesh(data, model=1)`: a (data, model) mesh over the first data * model devices."""
