@@ -3,10 +3,11 @@
 All calls of Orbax are in this file.
 """
 
+import contextlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,7 +102,8 @@ class Checkpoints:
         for found in reversed(self._checkpointer.checkpoints):
             path = self.folder / str(found.step)
             try:
-                metadata = self._checkpointer.checkpointables_metadata(found.step)
+                with _quiet_about_iterators():
+                    metadata = self._checkpointer.checkpointables_metadata(found.step)
                 custom = cast(Mapping[str, Any], metadata.custom_metadata)
                 identity, progress = custom["identity"], custom["progress"]
                 wanted = custom["fingerprint"]
@@ -140,6 +142,21 @@ def _fingerprint(state: TrainState) -> str:
     if not all(x.is_fully_addressable or x.is_fully_replicated for x in jax.tree.leaves(parts)):
         return ""  # split over hosts: no process sees all of it
     return trees.fingerprint(parts)
+
+
+@contextlib.contextmanager
+def _quiet_about_iterators() -> Iterator[None]:
+    """Orbax warns, at every resume, that a data iterator has no metadata; nobody can act on it."""
+
+    def matters(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Failed to get metadata for checkpointable")
+
+    orbax = logging.getLogger("absl")
+    orbax.addFilter(matters)
+    try:
+        yield
+    finally:
+        orbax.removeFilter(matters)
 
 
 def _report_torn(path: Path, error: Exception) -> None:

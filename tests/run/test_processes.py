@@ -40,7 +40,7 @@ def launch(toy: Toy, workdir: Path, tmp_path: Path) -> str:
             start_new_session=True,
         )
         try:
-            code = child.wait(240)
+            code = child.wait(500)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             code = child.wait()
