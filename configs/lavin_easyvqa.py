@@ -71,6 +71,7 @@ def get_config(choice: str = "default") -> ConfigDict:
     config.optim = dict(
         name="adamw",
         lr=1e-3,
+        schedule="cosine",
         weight_decay=0.02,
         b1=0.9,
         b2=0.95,
