@@ -32,7 +32,7 @@ BENCHMARKS = {
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
-    names = "\n".join(f"  {name:16s}{what}" for name, what in BENCHMARKS.items())
+    names = "\n".join(f"  {name:18s}{what}" for name, what in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m mmjax.bench",
         description=f"{__doc__}\n\n{names}",
