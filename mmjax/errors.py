@@ -63,11 +63,13 @@ def unknown_field(error: Exception, arguments: Sequence[str]) -> str | None:
     Returns:
       One sentence; None where the error is another one.
     """
-    name = re.search(r"\w+", str(error).replace("\\n", "\n"))
-    given = [argument.split("=")[0] for argument in arguments if argument.startswith("--config.")]
-    flag = next((one for one in given if name and name[0] in one.split(".")[1:]), None)
-    if not isinstance(error, KeyError | AttributeError) or flag is None or name is None:
+    if not isinstance(error, KeyError | AttributeError):
         return None
-    close = re.search(r'Did you mean "(\w+)"', str(error))
-    hint = f"did you mean {close[1]!r}?" if close else "write it into that file first"
-    return f"{flag}: the recipe's file sets no field {name[0]!r}; {hint}"
+    text = str(error).replace("\\n", "\n")
+    name, close = re.search(r"\w+", text), re.search(r'Did you mean "(\w+)"', text)
+    for argument in arguments:
+        flag = argument.split("=")[0]
+        if name and flag.startswith("--config.") and name[0] in flag.split("."):
+            hint = f"did you mean {close[1]!r}?" if close else "write it into that file first"
+            return f"{flag}: the recipe's file sets no field {name[0]!r}; {hint}"
+    return None

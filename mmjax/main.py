@@ -51,7 +51,8 @@ def parse(argv: list[str]) -> list[str]:
         # Of a traceback inside the message the last line says what is wrong.
         reason = str(error).strip().splitlines()[-1].strip()
     except (KeyError, AttributeError, ImportError, OSError, TypeError, ValueError) as error:
-        reason = unknown_field(error, argv) or " ".join(str(error).split())
+        said = error.args[0] if isinstance(error, KeyError) else error
+        reason = unknown_field(error, argv) or " ".join(str(said).split())
     print(f"error: cannot read the flags: {reason}", file=sys.stderr)
     sys.exit(1)
 

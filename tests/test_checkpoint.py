@@ -59,9 +59,8 @@ def restore(folder, mesh, identity=IDENTITY, allow_other=False, seed=9):
 def test_state_iterator_and_progress_come_back_bit_equal_on_any_mesh(saved, mesh, devices, caplog):
     folder, state, following = saved
     found, batches = restore(folder, mesh(devices))
-    assert not [
-        r for r in caplog.records if r.levelno >= logging.WARNING
-    ]  # a sound one says nothing
+    # A sound checkpoint is taken without a word.
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert found is not None
     restored, progress = found
     assert int(restored.step) == 5
