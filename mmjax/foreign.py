@@ -1,0 +1,152 @@
+"""What comes from files that others made: every value has a type and a range, every failure a sentence.
+
+Readers of weights, configurations, tokenizers, cards and data sets read through this file, so that
+nothing of another's making is trusted by accident and no other library's traceback reaches a user.
+"""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmjax.errors import MmjaxError, WeightsError
+
+# No file that mmjax reads needs a longer text in one value, deeper JSON, or a larger JSON file.
+LONGEST_TEXT = 1 << 20
+LARGEST_JSON = 1 << 28
+# Sizes of models: no published encoder has more layers, wider layers or a longer table of anything.
+MOST_LAYERS = 1_000
+WIDEST = 1 << 18
+MOST_TOKENS = 1 << 22
+
+
+def integer(where: str, value: object, least: int, most: int) -> int:
+    """A whole number within bounds.
+
+    Args:
+      where: names the value in the message: the file, then the key.
+      value: what stands there; a bool or a float is no whole number.
+      least: smallest good value.
+      most: largest good value.
+
+    Returns:
+      The number.
+
+    Raises:
+      MmjaxError: it is of another type or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise MmjaxError(
+            f"{where} is {shown(value)}; expected a whole number from {least} to {most}"
+        )
+    return value
+
+
+def real(
+    where: str,
+    value: object,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: float | None = None,
+) -> float:
+    """A finite number within bounds.
+
+    Args:
+      where: names the value in the message: the file, then the key.
+      value: what stands there; an int is a number too, a bool or a text is none.
+      least: smallest good value.
+      most: largest good value.
+      above: every good value is larger than this one.
+
+    Returns:
+      The number.
+
+    Raises:
+      MmjaxError: it is of another type, not finite, or out of bounds.
+    """
+    good = not isinstance(value, bool) and isinstance(value, int | float)
+    with contextlib.suppress(OverflowError):  # an int of a thousand digits
+        if good and math.isfinite(found := float(value)):  # pyright: ignore[reportArgumentType]
+            if least <= found <= most and (above is None or found > above):
+                return found
+    bounds = [f"above {above:g}"] if above is not None else []
+    bounds += [f"at least {least:g}"] if least > -math.inf else []
+    bounds += [f"at most {most:g}"] if most < math.inf else []
+    expected = " ".join(["a finite number", ", ".join(bounds)]).strip()
+    raise MmjaxError(f"{where} is {shown(value)}; expected {expected}")
+
+
+def text(where: str, value: object, longest: int = LONGEST_TEXT) -> str:
+    """A text of bounded length.
+
+    Raises:
+      MmjaxError: it is of another type, too long, or cannot be written as UTF-8.
+    """
+    if not isinstance(value, str) or len(value) > longest:
+        raise MmjaxError(
+            f"{where} is {shown(value)}; expected a text of at most {longest} characters"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise MmjaxError(f"{where} holds half of a surrogate pair, which is no text") from error
+    return value
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its type where it is long."""
+    try:
+        said = repr(value)
+    except (ValueError, RecursionError):  # an int of 5,000 digits; a nest of lists
+        return f"a {type(value).__name__} too long to show"
+    if len(said) <= 80:
+        return said
+    return f"{said[:60]}... ({type(value).__name__})"
+
+
+@contextlib.contextmanager
+def reading(
+    path: os.PathLike[str] | str, what: str, kind: type[MmjaxError] = WeightsError
+) -> Iterator[None]:
+    """Turns whatever another library raises while it reads a file into one sentence with its name.
+
+    Args:
+      path: the file.
+      what: what it should be, with its article: "a safetensors file".
+      kind: the error to raise.
+
+    Raises:
+      MmjaxError: as `kind`, for every exception but mmjax's own and those that end a process.
+    """
+    try:
+        yield
+    except (MmjaxError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # pyo3's PanicException is no Exception
+        if isinstance(error, OSError) and error.strerror:
+            raise kind(f"{path} cannot be read ({error.strerror})") from error
+        lines = str(error).strip().splitlines()
+        reason = (lines[0][:160] if lines else "") or "no reason given"
+        raise kind(f"{path} is not readable as {what} ({type(error).__name__}: {reason})") from error
+
+
+def parse_json(path: Path, data: bytes | str) -> Any:
+    """Reads JSON whose nesting and numbers are bounded.
+
+    Args:
+      path: names the source in messages; what follows it there (a line, say) is the caller's.
+      data: UTF-8 bytes or text.
+
+    Raises:
+      MmjaxError: it is no JSON, or nested so deep or with numbers so long that no data set needs it.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise MmjaxError(f"{path} is nested too deep to be read as JSON") from error
+    except ValueError as error:
+        raise MmjaxError(f"{path} is not readable JSON ({error})") from error
