@@ -77,6 +77,12 @@ def main() -> None:
         import jax
 
         jax.config.update("jax_num_cpu_devices", DEVICES)
+    if options.peer == "torch":
+        print(
+            "note: torch runs in this process too, where its threads and XLA's disturb each other; "
+            "a ratio to it says little: do not quote it",
+            flush=True,
+        )
     reports: dict[str, Report] = {}
     for name in names:
         module = importlib.import_module(f"mmjax.bench.{name.replace('-', '_')}")
