@@ -31,7 +31,9 @@ def check(condition: bool, where: str, value: object, expected: str) -> None:
       expected: what should.
     """
     if not condition:
-        raise MmjaxError(f"config.{where} is {value!r}; expected {expected}")
+        from mmjax.foreign import shown  # it builds on this file
+
+        raise MmjaxError(f"config.{where} is {shown(value)}; expected {expected}")
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mmjax.bounds import Count, Natural, Part, Weight, Width, WidthOrNone, check_all
 from mmjax.errors import check
 
 PromptMethod = Literal[
@@ -50,16 +51,16 @@ class PromptSpec:
     template: str = "a photo of a {}."
     templates: tuple[str, ...] = ("a photo of a {}.",)
     context: str = ""
-    general: int = 4
+    general: WidthOrNone = 4
     domain: bool = True
-    instance: int = 2
-    anchor: float = 0.0
-    chunk: int = 0
-    attention: int = 64
-    alpha: float = 1.0
-    beta: float = 1.0
-    ratio: float = 0.2
-    bottleneck: int = 64
+    instance: WidthOrNone = 2
+    anchor: Weight = 0.0
+    chunk: Natural = 0
+    attention: Width = 64
+    alpha: Weight = 1.0
+    beta: Weight = 1.0
+    ratio: Part = 0.2
+    bottleneck: Width = 64
 
     @property
     def in_tower(self) -> bool:
@@ -83,16 +84,7 @@ class PromptSpec:
         for text in (self.template, *self.templates):
             check(text.count("{}") == 1, "prompts.template", text, "a text with {} in it once")
         check(bool(self.templates), "prompts.templates", self.templates, "at least one prompt")
-        for name in ("general", "instance", "chunk"):
-            value = getattr(self, name)
-            check(value >= 0, f"prompts.{name}", value, "at least 0")
-        for name in ("anchor", "alpha", "beta"):
-            value = getattr(self, name)
-            check(value >= 0, f"prompts.{name}", value, "at least 0")
-        for name in ("attention", "bottleneck"):
-            value = getattr(self, name)
-            check(value >= 1, f"prompts.{name}", value, "at least 1")
-        check(0 < self.ratio < 1, "prompts.ratio", self.ratio, "between 0 and 1")
+        check_all(self, "prompts")
         if self.method in ("coop", "kgcoop", "cocoop"):
             check(self.general > 0, "prompts.general", self.general, "at least 1 for this method")
         if self.method == "structured":
@@ -111,12 +103,11 @@ class FewShotSpec:
       styles: other picture styles that the test items are asked in too.
     """
 
-    shots: int = 16
-    min_families: int = 1
+    shots: Count = 16
+    min_families: Count = 1
     half: Literal["all", "base"] = "all"
     styles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks sizes."""
-        check(self.shots >= 1, "fewshot.shots", self.shots, "at least 1")
-        check(self.min_families >= 1, "fewshot.min_families", self.min_families, "at least 1")
+        check_all(self, "fewshot")

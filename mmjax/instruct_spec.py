@@ -1,8 +1,21 @@
 """Settings of the `instruct` task; `mmjax.spec.Stage` checks them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from mmjax.bounds import (
+    Bounds,
+    Count,
+    Few,
+    Natural,
+    Part,
+    Rate,
+    Scale,
+    Seed,
+    Temperature,
+    Width,
+    check_all,
+)
 from mmjax.errors import check
 
 DIALOGUES = ("llava", "alpaca")  # kinds of instruction files; see `mmjax.data.dialogues`
@@ -45,20 +58,20 @@ class QuestionsSpec:
     source: str = "easy_vqa"
     mix: tuple[str, ...] = ()
     images: str = ""
-    train_pictures: int = 0
-    val_pictures: int = 50
-    test_pictures: int = 0
-    per_picture: int = 4
+    train_pictures: Natural = 0
+    val_pictures: Count = 50
+    test_pictures: Natural = 0
+    per_picture: Few = 4
     captions: bool = False
     skip_empty: bool = False
     answering: Literal["greedy", "likelihood"] = "greedy"
-    max_new_tokens: int = 64
+    max_new_tokens: Width = 64
     unanswered: Literal["wrong", "random"] = "wrong"
-    unanswered_seed: int = 0
+    unanswered_seed: Seed = 0
     text: str = "python"
-    rehearsal: int = 0
-    rehearsal_share: float = 0.1
-    rehearsal_length: int = 31
+    rehearsal: Natural = 0
+    rehearsal_share: Part = 0.1
+    rehearsal_length: Annotated[int, Bounds(2, 1 << 16)] = 31
 
     @property
     def evaluation(self) -> Literal["vqa", "scienceqa", "held_out"]:
@@ -76,14 +89,7 @@ class QuestionsSpec:
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
-        for name in ("train_pictures", "test_pictures"):
-            check(getattr(self, name) >= 0, f"questions.{name}", getattr(self, name), "at least 0")
-        for name in ("val_pictures", "per_picture", "max_new_tokens"):
-            check(getattr(self, name) >= 1, f"questions.{name}", getattr(self, name), "at least 1")
-        check(self.rehearsal >= 0, "questions.rehearsal", self.rehearsal, "at least 0")
-        share, length = self.rehearsal_share, self.rehearsal_length
-        check(0 < share < 1, "questions.rehearsal_share", share, "above 0 and below 1")
-        check(length >= 2, "questions.rehearsal_length", length, "at least 2")
+        check_all(self, "questions")
         dialogues = self.evaluation == "held_out"
         good = not self.mix or dialogues
         good &= all(source.partition(":")[0] in DIALOGUES for source in self.mix)
@@ -120,23 +126,20 @@ class InstructSpec:
 
     adapter: Literal["routed", "single", "lora", "none"] = "routed"
     visual: bool = True
-    rank: int = 8
-    scale: float = 1.0
-    temperature: float = 10.0
-    dropout: float = 0.1
-    alpha: float = 16.0
+    rank: Width = 8
+    scale: Scale = 1.0
+    temperature: Temperature = 10.0
+    dropout: Rate = 0.1
+    alpha: Scale = 16.0
     targets: tuple[str, ...] = ("query", "key", "value", "out")
-    taps: int = 6
+    taps: Few = 6
     tap_layers: Literal["spread", "last"] = "spread"
     norm_taps: bool = False
-    hidden: int = 128
+    hidden: Width = 128
     clip_routing: Literal["per_image", "first_in_batch"] = "per_image"
     router_weight_dtype: Literal["float32", "float16"] = "float32"
     remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
-        for name in ("rank", "taps", "hidden"):
-            check(getattr(self, name) >= 1, f"instruct.{name}", getattr(self, name), "at least 1")
-        check(self.temperature > 0, "instruct.temperature", self.temperature, "above 0")
-        check(0 <= self.dropout < 1, "instruct.dropout", self.dropout, "in [0, 1)")
+        check_all(self, "instruct")

@@ -3,6 +3,17 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mmjax.bounds import (
+    Count,
+    Few,
+    Part,
+    Rate,
+    Temperature,
+    Weight,
+    Width,
+    WidthOrNone,
+)
+
 
 @dataclass(frozen=True)
 class HeadSpec:
@@ -16,11 +27,11 @@ class HeadSpec:
       members: independent copies; a pair's similarity is the mean of theirs.
     """
 
-    hidden: tuple[int, ...] = ()
-    out_dim: int = 256
-    dropout: float = 0.0
-    hidden_dropout: float = 0.0
-    members: int = 1
+    hidden: tuple[Width, ...] = ()
+    out_dim: Width = 256
+    dropout: Rate = 0.0
+    hidden_dropout: Rate = 0.0
+    members: Few = 1
 
 
 @dataclass(frozen=True)
@@ -44,15 +55,15 @@ class AdapterSpec:
     """
 
     kind: Literal["transformer", "linear", "mlp"] = "transformer"
-    width: int = 384
-    num_layers: int = 1
-    num_heads: int = 6
-    mlp_ratio: int = 4
-    dropout: float = 0.1
-    input_dropout: float = 0.0
+    width: Width = 384
+    num_layers: Few = 1
+    num_heads: Few = 6
+    mlp_ratio: Few = 4
+    dropout: Rate = 0.1
+    input_dropout: Rate = 0.0
     skip: bool = False
-    skip_hidden: int = 0
-    members: int = 1
+    skip_hidden: WidthOrNone = 0
+    members: Few = 1
     space: Literal["joint", "encoder"] = "joint"
 
 
@@ -71,9 +82,9 @@ class ResidualSpec:
 
     tune: Literal["adapter", "heads"] = "adapter"
     towers: tuple[str, ...] = ("image", "text")
-    bottleneck: int = 128
-    ratio: float = 0.2
-    dropout: float = 0.0
+    bottleneck: Width = 128
+    ratio: Part = 0.2
+    dropout: Rate = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,10 +100,10 @@ class WeightingSpec:
     """
 
     pairs: Literal["none", "focal", "loss_softmax"] = "none"
-    gamma: float = 1.0
-    temperature: float = 1.0
-    beta: float = 0.0
-    tau_plus: float = 0.0
+    gamma: Weight = 1.0
+    temperature: Temperature = 1.0
+    beta: Weight = 0.0
+    tau_plus: Rate = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,9 +120,9 @@ class ContinualSpec:
     """
 
     kind: Literal["none", "ewc", "distill"] = "none"
-    weight: float = 1.0
-    fisher_batches: int = 16
-    fisher_batch_size: int = 64
+    weight: Weight = 1.0
+    fisher_batches: Count = 16
+    fisher_batch_size: Count = 64
 
 
 @dataclass(frozen=True)
@@ -133,11 +144,11 @@ class ProjectionSpec:
 
     loss: Literal["pairwise_bce", "supcon", "infonce"] = "pairwise_bce"
     mode: Literal["per_modality", "single"] = "per_modality"
-    hidden: int = 0
-    out_dim: int = 128
+    hidden: WidthOrNone = 0
+    out_dim: Width = 128
     normalize: bool | None = None
-    temperature: float = 0.1
-    dropout: float = 0.0
+    temperature: Temperature = 0.1
+    dropout: Rate = 0.0
     standardize: bool = False
 
 
@@ -157,7 +168,7 @@ class LossSpec:
 
     kind: Literal["contrastive", "distill_mse", "distill_cosine", "two_stage"] = "contrastive"
     distill: Literal["mse", "cosine"] = "mse"
-    second_stage_from: float = 0.7
-    init_temperature: float = 0.07
+    second_stage_from: Part = 0.7
+    init_temperature: Temperature = 0.07
     learn_temperature: bool = True
-    label_smoothing: float = 0.0
+    label_smoothing: Rate = 0.0

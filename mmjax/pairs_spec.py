@@ -1,7 +1,9 @@
 """Settings of pictures with captions, and of parallel text; `mmjax.spec.Stage` checks them."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from mmjax.bounds import Bounds, Count, Natural, Part, Share
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,9 @@ class DomainSpec:
     """
 
     labels: tuple[str, ...] = ()
-    fraction: float = 1.0
-    test_fraction: float = 0.3
-    val_fraction: float = 0.15
+    fraction: Share = 1.0
+    test_fraction: Part = 0.3
+    val_fraction: Part = 0.15
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,16 @@ class PairsSpec:
     views: tuple[str, ...] = ("plain",)
     label: Literal["group", "subgroup"] = "group"
     exclude_labels: tuple[str, ...] = ()
-    test_fraction: float = 0.2
-    val_fraction: float = 0.1
+    test_fraction: Part = 0.2
+    val_fraction: Part = 0.1
     stratify: bool = False
     keep_families: bool = True
-    limit: int = 0
+    limit: Natural = 0
     sides: tuple[str, ...] = ("train", "val", "test")
     label: Literal["group", "subgroup"] = "group"
-    min_families: int = 0
-    folds: int = 0
-    train_fraction: float = 1.0
+    min_families: Natural = 0
+    folds: Annotated[int, Bounds(2, 1_000, besides=(0,))] = 0
+    train_fraction: Share = 1.0
     domain: DomainSpec = field(default_factory=DomainSpec)
 
 
@@ -85,7 +87,7 @@ class ParallelSpec:
     """
 
     sources: tuple[str, ...] = ("captions", "cedict")
-    limit: int = 0
-    repeat_captions: int = 1
-    captions_from: float = 1.0
-    val_pairs: int = 0
+    limit: Natural = 0
+    repeat_captions: Count = 1
+    captions_from: Share = 1.0
+    val_pairs: Natural = 0

@@ -5,6 +5,7 @@ the door; nothing behind it sees a ConfigDict.
 """
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -12,10 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeVar
 
+from mmjax import bounds
+from mmjax.bounds import Natural, Seed
 from mmjax.errors import MmjaxError, check
+from mmjax.foreign import shown, text
 from mmjax.spec import MeshSpec, Stage
 
 T = TypeVar("T")
+LONGEST = 10_000  # characters of a setting's text, entries of a list
+DEEPEST = 20  # mappings within mappings
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,21 @@ class BenchmarksSpec:
     templates: tuple[str, ...] = ("{}",)
     base_names: str = "label.txt"
     base_templates: tuple[str, ...] = ("{}",)
-    limit: int = 0
+    limit: Natural = 0
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """Which checkpoints a run goes on from; see `Recipe`."""
+
+    allow_other_encoder: bool = False
+
+
+@dataclass(frozen=True)
+class WriterSpec:
+    """Where metrics are written beside metrics.jsonl; see `Recipe`."""
+
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class Recipe:
 
     name: str
     stages: tuple[Stage, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[Seed, ...]
     languages: tuple[str, str]
     evals: tuple[str, ...]
     mesh: MeshSpec
@@ -91,7 +111,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     Raises:
       MmjaxError: an unknown name, a missing one, or a value of another type or outside its choices.
     """
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    check(isinstance(values, Mapping), where or cls.__name__, values, "a mapping")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     prefix = f"{where}." if where else ""
     for name in values:
@@ -109,12 +130,18 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Checks one value against its type annotation; lists become tuples, ints floats."""
+    """Checks one value against its type and bounds; lists become tuples, ints floats."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, where)
+    if origin is typing.Annotated:
+        found = _convert(args[0], value, where)
+        limits = bounds.of(hint)
+        if limits is not None:
+            limits.check(where, found)
+        return found
     if origin is Literal:
-        check(value in args, where, value, f"one of {list(args)}")
+        check(isinstance(value, str) and value in args, where, value, f"one of {list(args)}")
         return value
     if origin in (types.UnionType, typing.Union):
         if value is None:
@@ -122,11 +149,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return _convert(next(a for a in args if a is not type(None)), value, where)
     if origin is tuple:
         check(isinstance(value, (tuple, list)), where, value, "a list")
+        check(len(value) <= LONGEST, where, value, f"at most {LONGEST} entries")
         return tuple(_convert(args[0], v, where) for v in value)
     if origin is dict:
         check(isinstance(value, Mapping), where, value, "a mapping")
         return {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        check(abs(value) < 1 << 1000, where, value, "a number that fits into a float")
         value = float(value)
     check(
         isinstance(value, hint) and (hint is bool or not isinstance(value, bool)),
@@ -134,6 +163,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         value,
         f"a value of type {hint.__name__}",
     )
+    if hint is str:
+        text(f"config.{where}", value, LONGEST)
+        check("\0" not in value, where, value, "a text without NUL")
     return value
 
 
@@ -160,48 +192,75 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     """
     config = as_dict(config)
     where = {k: v for k, v in config.items() if k not in _TOP}
-    where["encoders"] = _with_towers(where.get("encoders", {}))
-    main = build(Stage, {"name": where.get("task", "main"), **where})
+    main = _stage({"name": where.get("task", "main"), **where})
     stages: list[Stage] = []
     base = config.get("base")
     if isinstance(base, Mapping):
-        nested = {k: v for k, v in base.items() if k not in _TOP}
-        nested["encoders"] = _with_towers(nested.get("encoders", {}))
-        stages.append(build(Stage, {**nested, "name": "base"}, "base"))
+        stages.append(_stage({k: v for k, v in base.items() if k not in _TOP}, "base"))
         base = None
+    elif base is not None:
+        check(isinstance(base, str | os.PathLike), "base", base, "a run folder or a recipe")
+        base = _convert(str, os.fspath(base), "base")
     if main.task in ("projection", "instruct"):
         check(base is None and not stages, "base", config.get("base"), "None for this task")
-    if main.task not in _ALONE and base is None and not stages:
+    if main.task not in _ALONE and not base and not stages:
         raise MmjaxError(
             f"config.base is empty; the {main.task} task needs a base recipe or run folder"
         )
-    for name, changes in (config.get("variants") or {}).items():
-        stages.append(build(Stage, {**_merged(where, changes), "name": name}, f"variants.{name}"))
+    variants = config.get("variants") or {}
+    check(isinstance(variants, Mapping), "variants", variants, "a mapping of names to changes")
+    for name, changes in variants.items():
+        place = f"variants.{name}"
+        check(isinstance(changes, Mapping), place, changes, "a mapping of changes")
+        stages.append(_stage({**_merged(where, changes), "name": name}, place))
     stages.append(main)
     names = [s.name for s in stages]
     check(len(set(names)) == len(names), "variants", names, "names that differ from each other")
-    seeds = tuple(config.get("seeds", (0,)))
-    check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
-    languages = tuple(config.get("languages", ("zh", "en")))
-    check(len(languages) == 2, "languages", languages, "(source, target), e.g. ('zh', 'en')")
     known, usual = _evaluators(main)
-    evals = tuple(config.get("evals", usual))
+    defaults = {"name": main.name, "seeds": (0,), "languages": ("zh", "en"), "evals": usual}
+    hints = typing.get_type_hints(Recipe, include_extras=True)
+    top = {k: _convert(hints[k], config.get(k, usual), k) for k, usual in defaults.items()}
+    seeds, languages, evals = top["seeds"], top["languages"], top["evals"]
+    check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
+    good = len(languages) == 2 and all(languages)
+    check(good, "languages", languages, "(source, target), e.g. ('zh', 'en')")
     for name in evals:
         check(name in known, "evals", name, f"one of {list(known)}")
     benchmarks = build(BenchmarksSpec, config.get("benchmarks", {}), "benchmarks")
     _check_benchmarks(benchmarks, evals, main)
+    saved = build(CheckpointSpec, config.get("checkpoint", {}), "checkpoint")
     return Recipe(
-        name=config.get("name", main.name),
+        name=top["name"],
         stages=tuple(stages),
         seeds=seeds,
         languages=(languages[0], languages[1]),
         evals=evals,
         mesh=build(MeshSpec, config.get("mesh", {}), "mesh"),
-        base=base,
-        allow_other_encoder=bool(config.get("checkpoint", {}).get("allow_other_encoder", False)),
-        tensorboard=bool(config.get("writer", {}).get("tensorboard", False)),
+        base=base or None,
+        allow_other_encoder=saved.allow_other_encoder,
+        tensorboard=build(WriterSpec, config.get("writer", {}), "writer").tensorboard,
         benchmarks=benchmarks,
     )
+
+
+def _stage(values: Mapping[str, Any], where: str = "") -> Stage:
+    """A stage from its settings; messages name them as they stand in the recipe."""
+    prefix = f"{where}." if where else ""
+    encoders = values.get("encoders", {})
+    check(isinstance(encoders, Mapping), f"{prefix}encoders", encoders, "a mapping of roles")
+    for role, settings in encoders.items():
+        place = f"{prefix}encoders.{role}"
+        check(isinstance(settings, Mapping), place, settings, "a mapping of settings")
+    towers = _with_towers(encoders)
+    name = {} if where != "base" else {"name": "base"}
+    try:
+        return build(Stage, {**values, "encoders": towers, **name}, where)
+    except MmjaxError as error:
+        # What the parts of a stage say of each other, they say without knowing where it stands.
+        message = str(error)
+        if not prefix or message.startswith(f"config.{prefix}") or not message.startswith("config"):
+            raise
+        raise MmjaxError(message.replace("config.", f"config.{prefix}", 1)) from error
 
 
 def _evaluators(main: Stage) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -226,7 +285,6 @@ def _check_benchmarks(spec: BenchmarksSpec, evals: tuple[str, ...], main: Stage)
         good = all(t.endswith(".txt") or t.count("{}") == 1 for t in templates)
         expected = "texts with one '{}' each, or .txt files of such texts"
         check(bool(templates) and good, f"benchmarks.{key}", templates, expected)
-    check(spec.limit >= 0, "benchmarks.limit", spec.limit, "at least 0")
 
 
 def benchmark_name(source: str) -> str:
@@ -242,10 +300,23 @@ def _with_towers(encoders: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def as_dict(config: Any) -> dict[str, Any]:
-    """A plain nested dict of a ConfigDict or mapping."""
+def as_dict(config: Any, deepest: int = DEEPEST) -> dict[str, Any]:
+    """A plain nested dict of a ConfigDict or mapping.
+
+    Raises:
+      MmjaxError: it is neither, a name is no text, or it holds itself or is nested without end.
+    """
+    if not hasattr(config, "items"):
+        raise MmjaxError(f"the recipe is {shown(config)}; expected a ConfigDict or a dict")
+    if not deepest:
+        raise MmjaxError(f"the recipe is nested deeper than {DEEPEST} levels")
     items: Any = config.items()  # ConfigDict is no Mapping, but has items
-    return {k: as_dict(v) if hasattr(v, "items") else v for k, v in items}
+    found: dict[str, Any] = {}
+    for name, value in items:
+        if not isinstance(name, str):
+            raise MmjaxError(f"the recipe has a setting called {shown(name)}; expected a text")
+        found[name] = as_dict(value, deepest - 1) if hasattr(value, "items") else value
+    return found
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def test_tiny_is_the_same_recipe_made_small(module):
         ),
         (("optim", "lrr"), 1.0, r"config.optim.lrr is 1.0; expected one of the keys \['b1'"),
         (("optim", "lr"), "fast", "config.optim.lr is 'fast'; expected a value of type float"),
-        (("optim", "lr"), -1.0, "expected a positive learning rate"),
+        (("optim", "lr"), -1.0, "config.optim.lr is -1.0; expected above 0"),
         (("train", "select"), "knn_acc", "expected another one for this task"),
         (("pairs", "train_fraction"), 0.5, "expected 1 for this task"),
         (("train", "steps"), 0, "config.train.steps is 0; expected at least 1"),
