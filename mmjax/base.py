@@ -7,7 +7,8 @@ from typing import Any
 from jax.sharding import Mesh
 
 from mmjax import sharding
-from mmjax.checkpoint import load_adapter_params
+from mmjax.card import BELOW
+from mmjax.checkpoint import CARD, load_adapter_params, read_card
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.recipe import build
@@ -19,6 +20,27 @@ from mmjax.trees import PyTree
 def stage_of(card: Mapping[str, Any]) -> Stage:
     """The stage that a card describes."""
     return build(Stage, card["stage"])
+
+
+def base_folder(card: Mapping[str, Any], folder: Path) -> Path | None:
+    """The folder of the adapter that the one with this card, in this folder, stands on.
+
+    Returns:
+      The folder; None where it stands on nothing.
+
+    Raises:
+      MmjaxError: there is no adapter, or one of a task that it cannot stand on.
+    """
+    if card["base"] is None:
+        return None
+    below, task = folder / card["base"]["path"], card["stage"]["task"]
+    found = read_card(below)["stage"]["task"]
+    if found not in BELOW[task]:
+        raise MmjaxError(
+            f"{folder / CARD}: 'base.path' leads to a {found!r} adapter; one of the task {task!r} "
+            f"stands on {' or '.join(BELOW[task])}"
+        )
+    return below
 
 
 def load_base(
@@ -53,12 +75,13 @@ def load_base_of(
     Returns:
       As `load_base`; (None, {}, None) where it stands on nothing.
     """
-    if card["base"] is None:
+    below = base_folder(card, folder)
+    if below is None:
         return None, {}, None
-    found = load_base(folder / card["base"]["path"], towers, mesh)
+    found = load_base(below, towers, mesh)
     if found[2]["trainable"]["fingerprint"] != card["base"]["fingerprint"]:
         raise MmjaxError(
-            f"the base at {folder / card['base']['path']} is not the one that {folder} was trained "
+            f"the base at {below} is not the one that {folder} was trained "
             "on; train the adapter again, or put its own base back"
         )
     return found

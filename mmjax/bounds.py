@@ -5,6 +5,7 @@ adapter's card becomes a spec. A numeric setting without bounds is refused by a 
 """
 
 import dataclasses
+import functools
 import math
 import typing
 from collections.abc import Iterator, Mapping
@@ -83,11 +84,17 @@ Scale: TypeAlias = Annotated[float, Bounds(0, 1e6, open_below=True)]
 Temperature: TypeAlias = Annotated[float, Bounds(1e-6, 1e6)]
 
 
+@functools.cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """The types of a spec's fields, with their bounds."""
+    return typing.get_type_hints(cls, include_extras=True)
+
+
 def of(hint: Any) -> Bounds | None:
     """The bounds that a type declares.
 
     Args:
-      hint: as `typing.get_type_hints(..., include_extras=True)` gives it.
+      hint: as `hints_of` gives it.
 
     Returns:
       The bounds, or None.
@@ -105,7 +112,7 @@ def check_all(spec: Any, where: str = "") -> None:
     Raises:
       MmjaxError: names the setting, the value and what was expected.
     """
-    hints = typing.get_type_hints(type(spec), include_extras=True)
+    hints = hints_of(type(spec))
     for field in dataclasses.fields(spec):
         name = f"{where}.{field.name}" if where else field.name
         for place, hint, value in _leaves(hints[field.name], getattr(spec, field.name), name):

@@ -6,6 +6,7 @@ All calls of Orbax are in this file.
 import contextlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,12 +21,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmjax import trees
+from mmjax.card import check_card
 from mmjax.errors import MmjaxError
+from mmjax.foreign import reading
 from mmjax.state import TrainState
 from mmjax.trees import PyTree
 from mmjax.writer import write_atomic
 
 CARD = "adapter_card.json"
+_LARGEST_CARD = 1 << 26  # bytes
 log = logging.getLogger("mmjax")
 
 
@@ -227,20 +231,21 @@ def read_card(folder: Path) -> dict[str, Any]:
     """Reads an adapter's card.
 
     Raises:
-      MmjaxError: there is none, or it is no card of this version.
+      MmjaxError: there is none, or one that lacks something or says what cannot be; see
+        `mmjax.card`.
     """
     path = folder / CARD
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MmjaxError(f"no adapter at {folder}: {CARD} is missing; train it first") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise MmjaxError(f"{path} is not readable as an adapter card: {error}") from error
-    if card.get("schema") != 1:
-        raise MmjaxError(
-            f"{path} has schema {card.get('schema')!r}; this version of mmjax reads schema 1"
-        )
-    return card
+    with reading(path, "an adapter card", MmjaxError):
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError as error:
+            raise MmjaxError(
+                f"no adapter at {folder}: {CARD} is missing; train it first"
+            ) from error
+        if size > _LARGEST_CARD:
+            raise MmjaxError(f"{path} has {size} bytes; no adapter card is that long")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    return check_card(path, content)
 
 
 def load_adapter_params(folder: Path) -> tuple[PyTree, dict[str, Any]]:
@@ -262,15 +267,30 @@ def load_adapter_params(folder: Path) -> tuple[PyTree, dict[str, Any]]:
             trainable = flax.traverse_util.unflatten_dict(load_file(path), sep="/")
         else:
             metadata = ocp.metadata(path.absolute())
+            _check_size(metadata.metadata, card, path)
             device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
             abstract = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), metadata.metadata
             )
             trainable = jax.tree.map(np.asarray, ocp.load(path.absolute(), abstract))
+    except MmjaxError:
+        raise
     except Exception as error:  # Orbax raises many kinds for torn files
         reason = str(error).strip().split("\n")[0][:200]
         raise MmjaxError(f"the adapter at {path} is damaged ({reason}); train it again") from error
     return _verified(trainable, card, path), card
+
+
+def _check_size(claimed: PyTree, card: Mapping[str, Any], path: Path) -> None:
+    """Holds the sizes of an adapter's arrays against its card and its files, before any is made."""
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(claimed))
+    held = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    # Trained parameters hardly compress.
+    if count != card["trainable"]["count"] or count * 4 > held * 64 + (1 << 20):
+        raise MmjaxError(
+            f"the adapter at {path} claims {count} parameters in {held} bytes, its card "
+            f"{card['trainable']['count']}; it is damaged, train it again"
+        )
 
 
 def _verified(trainable: PyTree, card: Mapping[str, Any], path: Path) -> PyTree:

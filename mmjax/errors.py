@@ -75,3 +75,37 @@ def unknown_field(error: Exception, arguments: Sequence[str]) -> str | None:
             hint = f"did you mean {close[1]!r}?" if close else "write it into that file first"
             return f"{flag}: the recipe's file sets no field {name[0]!r}; {hint}"
     return None
+
+
+def failed_recipe(error: Exception, arguments: Sequence[str]) -> str:
+    """What is wrong with a recipe's file that cannot be read, or a flag that changes no field of it.
+
+    Args:
+      error: what it raised.
+      arguments: the command line.
+
+    Returns:
+      One sentence with the file's name, or the flag's.
+    """
+    places = [i for i, argument in enumerate(arguments) if argument.lstrip("-") == "config"]
+    given = [arguments[i + 1] for i in places if i + 1 < len(arguments)]
+    given += [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
+    name = (given[-1] if given else "") or "the recipe"
+    if isinstance(error, AttributeError) and str(error).endswith("has no attribute 'keys'"):
+        kind = str(error).split("'")[1]
+        return f"{name} returns no recipe but a {kind}; get_config() returns a ConfigDict"
+    cause: BaseException | None = error
+    while cause is not None:  # ml_collections wraps what the file system said
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{name} cannot be read ({cause.strerror})"
+        cause = cause.__cause__ or cause.__context__
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error
+    # Of a traceback inside the message the last line says what is wrong.
+    lines = [line.strip() for line in str(said).splitlines() if line.strip()]
+    told = lines[-1][:300] if lines else "no reason given"
+    for flag in (argument.partition("=")[0] for argument in arguments):
+        if flag.startswith("--config.") and flag.removeprefix("--config.") in told:
+            return f"{flag}: {told}"
+    kind = type(error).__name__
+    named = re.match(r"\w+Error: ", told)
+    return f"{name} cannot be read ({told if named else f'{kind}: {told}'})"

@@ -18,7 +18,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mmjax.errors import MmjaxError, unknown_field
+from mmjax.errors import MmjaxError, failed_recipe, unknown_field
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Recipe: a Python file with get_config(), e.g. configs/language_emoji.py:tiny."
@@ -44,15 +44,14 @@ def parse(argv: list[str]) -> list[str]:
     """Reads the flags; an unknown key or a recipe that cannot be read becomes one sentence."""
     try:
         rest = flags.FLAGS(argv)
-        if CONFIG.value is not None:
+        if CONFIG.present:
             CONFIG.value.keys()  # a missing file is told only now
         return rest
     except flags.Error as error:
-        # Of a traceback inside the message the last line says what is wrong.
-        reason = str(error).strip().splitlines()[-1].strip()
-    except (KeyError, AttributeError, ImportError, OSError, TypeError, ValueError) as error:
-        said = error.args[0] if isinstance(error, KeyError) else error
-        reason = unknown_field(error, argv) or " ".join(str(said).split())
+        own = "whilst parsing config file" in str(error)  # absl passes the recipe's own errors on
+        reason = failed_recipe(error, argv) if own else " ".join(str(error).split())[:300]
+    except Exception as error:  # a recipe is a program: it can fail in any way
+        reason = unknown_field(error, argv) or failed_recipe(error, argv)
     print(f"error: cannot read the flags: {reason}", file=sys.stderr)
     sys.exit(1)
 

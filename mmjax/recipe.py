@@ -111,7 +111,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     Raises:
       MmjaxError: an unknown name, a missing one, or a value of another type or outside its choices.
     """
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = bounds.hints_of(cls)
     check(isinstance(values, Mapping), where or cls.__name__, values, "a mapping")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     prefix = f"{where}." if where else ""
@@ -164,8 +164,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         f"a value of type {hint.__name__}",
     )
     if hint is str:
-        text(f"config.{where}", value, LONGEST)
-        check("\0" not in value, where, value, "a text without NUL")
+        said = text(f"config.{where}", value, LONGEST)
+        check("\0" not in said, where, said, "a text without NUL")
     return value
 
 
@@ -218,7 +218,7 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(len(set(names)) == len(names), "variants", names, "names that differ from each other")
     known, usual = _evaluators(main)
     defaults = {"name": main.name, "seeds": (0,), "languages": ("zh", "en"), "evals": usual}
-    hints = typing.get_type_hints(Recipe, include_extras=True)
+    hints = bounds.hints_of(Recipe)
     top = {k: _convert(hints[k], config.get(k, usual), k) for k, usual in defaults.items()}
     seeds, languages, evals = top["seeds"], top["languages"], top["evals"]
     check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")

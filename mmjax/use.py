@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mmjax import fewshot, sharding
 from mmjax.answering import Answering
-from mmjax.base import check_encoder, load_base_of, stage_of
+from mmjax.base import base_folder, check_encoder, load_base_of, stage_of
 from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
 from mmjax.data.library import Library
 from mmjax.data.tables import FeatureTable, PatchTable, Table, table_of
@@ -264,7 +264,8 @@ def export(runs: Sequence[Run], folder: Path) -> list[Path]:
 def _export_whole(source: Path, target: Path) -> None:
     """Writes an adapter, and what it stands on in a folder `base` within."""
     params, card = load_adapter_params(source)
-    if card["base"] is not None:
-        _export_whole(source / card["base"]["path"], target / "base")
+    below = base_folder(card, source)
+    if below is not None:
+        _export_whole(below, target / "base")
         card = card | {"base": {**card["base"], "path": "base"}}
     export_adapter(target, params, card)

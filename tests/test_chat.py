@@ -51,9 +51,8 @@ def test_ctrl_c_at_the_prompt_ends(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_an_adapter_that_answers_nothing(say, tmp_path):
-    card = '{"schema": 1, "stage": {"name": "language", "task": "language"}}'
-    (tmp_path / "adapter_card.json").write_text(card)
+def test_an_adapter_that_answers_nothing(say, tmp_path, whole_card):
+    (tmp_path / "adapter_card.json").write_text(json.dumps(whole_card("language")))
     code, _, err = say("--adapter", str(tmp_path))
     assert code == 2
     assert "task 'language', which answers no questions" in err

@@ -136,12 +136,11 @@ def test_a_half_written_save_is_removed(saved, mesh):
 
 
 ADAPTER = {"adapter": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
-CARD = {"schema": 1, "step": 4}
 
 
 @pytest.mark.parametrize("exported", [False, True])
-def test_an_adapter_comes_back_with_its_card(tmp_path, exported):
-    checkpoint.save_adapter(tmp_path, ADAPTER, CARD)
+def test_an_adapter_comes_back_with_its_card(tmp_path, exported, whole_card):
+    checkpoint.save_adapter(tmp_path, ADAPTER, whole_card())
     params, card = checkpoint.load_adapter_params(tmp_path)
     if exported:
         checkpoint.export_adapter(tmp_path / "out", params, card)
@@ -150,20 +149,20 @@ def test_an_adapter_comes_back_with_its_card(tmp_path, exported):
     assert card["trainable"]["count"] == 6
 
 
-def test_a_better_adapter_replaces_the_old_one_whole(tmp_path):
-    checkpoint.save_adapter(tmp_path, ADAPTER, CARD)
+def test_a_better_adapter_replaces_the_old_one_whole(tmp_path, whole_card):
+    checkpoint.save_adapter(tmp_path, ADAPTER, whole_card())
     better = jax.tree.map(lambda x: x + 1, ADAPTER)
-    checkpoint.save_adapter(tmp_path, better, CARD | {"step": 8})
+    checkpoint.save_adapter(tmp_path, better, whole_card(step=8))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter_card.json", "params-000008"]
     params, card = checkpoint.load_adapter_params(tmp_path)
     assert card["step"] == 8
     assert params["adapter"]["kernel"][0, 0] == 1
 
 
-def test_adapters_that_are_missing_torn_or_swapped_are_refused(tmp_path):
+def test_adapters_that_are_missing_torn_or_swapped_are_refused(tmp_path, whole_card):
     with pytest.raises(MmjaxError, match=r"no adapter at .*adapter_card.json is missing"):
         checkpoint.load_adapter_params(tmp_path)
-    checkpoint.save_adapter(tmp_path, ADAPTER, CARD)
+    checkpoint.save_adapter(tmp_path, ADAPTER, whole_card())
     card = json.loads((tmp_path / "adapter_card.json").read_text())
     (tmp_path / "adapter_card.json").write_text(json.dumps(card | {"schema": 2}))
     with pytest.raises(MmjaxError, match="has schema 2"):
