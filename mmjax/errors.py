@@ -78,7 +78,7 @@ def unknown_field(error: Exception, arguments: Sequence[str]) -> str | None:
 
 
 def failed_recipe(error: Exception, arguments: Sequence[str]) -> str:
-    """What is wrong with a recipe's file that cannot be read, or a flag that changes no field of it.
+    """What is wrong with a recipe's file that cannot be read, or a flag that changes none of it.
 
     Args:
       error: what it raised.

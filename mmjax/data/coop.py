@@ -11,10 +11,12 @@ subfolder that every data set has of its own.
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from mmjax.data.records import Corpus, Item, read_json
+from mmjax.data.files import check_name, check_picture, is_file, read_json, read_rows, whole_text
+from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 
 LANGUAGE = "en"
 # Where pictures lie below the folder; the first one that holds a picture counts.
@@ -64,8 +66,7 @@ def load(folder: Path) -> Corpus:
         if key in seen:
             raise MmjaxError(f"{place}: {key} stands twice, first in {seen[key]}")
         seen[key] = place
-        if not picture.is_file():
-            raise MmjaxError(f"{place}: no picture at {picture}")
+        check_picture(place, picture)
         digest.update(f"{side}/{key}/{name}:{picture.stat().st_size};".encode())
         items.append(Item(key, key, name, {LANGUAGE: (name,)}, {"photo": picture}, side))
     if not items:
@@ -80,6 +81,8 @@ def _split_file(folder: Path, path: Path) -> Iterator[Row]:
         raise MmjaxError(f"{path} must hold an object with the lists 'train' and 'test'")
     root: Path | None = None
     for side in SIDES:
+        if not isinstance(content[side], list):
+            raise MmjaxError(f"{path}: {side!r} is {shown(content[side])}; expected a list of rows")
         for number, row in enumerate(content[side], 1):
             place = f"{path}, {side!r} row {number}"
             if (
@@ -89,11 +92,14 @@ def _split_file(folder: Path, path: Path) -> Iterator[Row]:
                 or not isinstance(row[2], str)
                 or not _name(row[2])
             ):
-                raise MmjaxError(f"{place}: found {row!r}; expected [path, label, class name]")
+                raise MmjaxError(f"{place}: found {shown(row)}; expected [path, label, class name]")
+            picture, name = PurePath(whole_text(place, row[0])), _name(whole_text(place, row[2]))
+            if picture.is_absolute() or ".." in picture.parts:
+                raise MmjaxError(f"{place}: {shown(row[0])} leads out of {folder}")
             if root is None:
-                found = (folder / p for p in PICTURES if (folder / p / row[0]).is_file())
+                found = (folder / p for p in PICTURES if is_file(folder / p / picture))
                 root = next(found, folder / PICTURES[0])
-            yield side, _name(row[2]), root / row[0], place
+            yield side, name, root / picture, place
 
 
 def _aircraft(folder: Path) -> Iterator[Row]:
@@ -114,14 +120,11 @@ def _imagenet(folder: Path) -> Iterator[Row]:
 
 def _pairs(path: Path) -> Iterator[tuple[str, str, str]]:
     """(where, first word, the rest) of every row."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MmjaxError(f"cannot read {path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        first, _, rest = line.strip().partition(" ")
+    for number, line in enumerate(read_rows(path), 1):
+        first, _, rest = line.partition(" ")
         if not _name(rest):
-            raise MmjaxError(f"{path}, row {number}: found {line!r}; expected two columns")
+            raise MmjaxError(f"{path}, row {number}: found {shown(line)}; expected two columns")
+        check_name(f"{path}, row {number}", first)
         yield f"{path}, row {number}", first, _name(rest)
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.conversations import INSTRUCTION, Conversation, Turn
+from mmjax.data.files import is_file, parse, read_bytes, shown_path
 from mmjax.errors import DataError
+from mmjax.foreign import shown
 from mmjax.instruct_spec import DIALOGUES
 
 _IMAGE = "<image>"
 _ROLES = ("human", "gpt")
+LARGEST = 1 << 31  # bytes of a file; LLaVA's mixture of 665,000 rows has half of that
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,10 @@ def load(sources: Sequence[str], images: str = "", skip_empty: bool = False) -> 
             if picture is not None:
                 path = Path(images) / picture
                 if path not in numbers:
-                    if not path.is_file():
+                    if not is_file(path):
                         raise DataError(
-                            f"{name}: its picture {path} is missing; config.questions.images is "
-                            "the folder of the pictures"
+                            f"{name}: its picture {shown_path(path)} is missing; "
+                            "config.questions.images is the folder of the pictures"
                         )
                     numbers[path] = len(numbers)
                     first.append(name)
@@ -96,19 +99,19 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
       DataError: the file cannot be read or holds anything else; a row with bytes that are no UTF-8,
         or with half a surrogate pair, by its number.
     """
-    try:
-        # Bytes of another encoding come through as lone surrogates: their row can be named.
-        rows = json.loads(path.read_bytes().decode("utf-8", "surrogateescape"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    # Bytes of another encoding come through as lone surrogates: their row can be named.
+    content = read_bytes(path, LARGEST).decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    rows = parse(f"cannot read {path}", content, "a JSON list of rows")
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path} holds no list of rows")
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise DataError(f"{path}, row {i}: expected an object, got {row!r}")
+            raise DataError(f"{path}, row {i}: expected an object, got {shown(row)}")
         try:
             json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
+        except (RecursionError, ValueError) as error:
+            if not isinstance(error, UnicodeEncodeError):
+                raise DataError(f"{path}, row {i}: nested too deep to be read") from error
             raise DataError(
                 f"{path}, row {i}: not UTF-8 text ({error.reason}); convert the file to UTF-8"
             ) from error
@@ -118,7 +121,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def _alpaca(row: dict[str, Any], name: str) -> tuple[tuple[Turn, ...], str | None]:
     texts = [row.get(key, "") for key in ("instruction", "input", "output")]
     if not all(isinstance(text, str) for text in texts) or "output" not in row:
-        raise DataError(f"{name}: expected texts 'instruction', 'input' and 'output', got {row!r}")
+        raise DataError(
+            f"{name}: expected texts 'instruction', 'input' and 'output', got {shown(row)}"
+        )
     if not texts[0].strip():
         raise DataError(f"{name}: an empty instruction")
     return (
@@ -138,7 +143,7 @@ def _llava(row: dict[str, Any], name: str) -> tuple[tuple[Turn, ...], str | None
         if role not in _ROLES or not isinstance(text, str):
             raise DataError(
                 f"{name}, turn {i}: expected {{'from': 'human' or 'gpt', 'value': text}}, "
-                f"got {turn!r}"
+                f"got {shown(turn)}"
             )
         if role != _ROLES[i % 2]:
             raise DataError(f"{name}, turn {i}: {role!r} is out of turn; human and gpt alternate")
@@ -153,4 +158,6 @@ def _llava(row: dict[str, Any], name: str) -> tuple[tuple[Turn, ...], str | None
         raise DataError(f"{name}: {len(pictures)} pictures but {tokens} {_IMAGE} tokens")
     if len(pictures) > 1:
         raise DataError(f"{name}: {len(pictures)} pictures; a conversation is about one at most")
-    return tuple(turns), str(pictures[0]) if pictures else None
+    if pictures and not isinstance(pictures[0], str):
+        raise DataError(f"{name}: 'image' is {shown(pictures[0])}; expected the name of a picture")
+    return tuple(turns), pictures[0] if pictures else None

@@ -8,10 +8,12 @@ from jaxtyping import Int
 
 from mmjax import assets
 from mmjax.data.conversations import QUESTION, Conversation, Turn
-from mmjax.data.records import read_json
+from mmjax.data.files import read_json, whole_text
 from mmjax.errors import DataError
+from mmjax.foreign import shown
 
 SOURCE = "easy_vqa"
+_MOST_NUMBERS = 10  # a picture: a folder from which most were taken keeps its numbers
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,13 @@ def load(source: str, side: str) -> Questions:
     for i, row in enumerate(rows):
         if not isinstance(row, list) or [type(x) for x in row] != [str, str, int]:
             raise DataError(
-                f"{path}, row {i}: expected [question, answer, picture number], got {row!r}"
+                f"{path}, row {i}: expected [question, answer, picture number], got {shown(row)}"
             )
         if not row[0].strip() or not row[1].strip():
-            raise DataError(f"{path}, row {i}: an empty question or answer: {row!r}")
-        found.append(Question(*row))
-    count = 1 + max(q.picture for q in found)
-    pictures = tuple(root / "images" / f"{number}.png" for number in range(count))
+            raise DataError(f"{path}, row {i}: an empty question or answer: {shown(row)}")
+        asked, answer = (whole_text(f"{path}, row {i}", part) for part in row[:2])
+        found.append(Question(asked, answer, row[2]))
+    # Numbers are held against the files before a list is as long as the largest of them.
     present = {p.name for p in (root / "images").glob("*.png")}
     for i, question in enumerate(found):
         if f"{question.picture}.png" not in present:
@@ -85,6 +87,13 @@ def load(source: str, side: str) -> Questions:
                 f"{path}, row {i}: asks about picture {question.picture}, but "
                 f"{root / 'images' / f'{question.picture}.png'} is missing"
             )
+        if not 0 <= question.picture < _MOST_NUMBERS * len(present):
+            raise DataError(
+                f"{path}, row {i}: asks about picture {question.picture}; {len(present)} pictures "
+                f"are numbered from 0, with few gaps"
+            )
+    count = 1 + max(q.picture for q in found)
+    pictures = tuple(root / "images" / f"{number}.png" for number in range(count))
     if len(present) != len({q.picture for q in found}):
         raise DataError(
             f"{root / 'images'} holds {len(present)} pictures, but {path} asks about "

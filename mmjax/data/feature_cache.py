@@ -86,7 +86,10 @@ def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> Featur
     folder = root / request.digest
     count = len(request.items)
     parts = [range(i, min(i + SHARD_ITEMS, count)) for i in range(0, count, SHARD_ITEMS)]
-    shards = [_read_shard(_shard_path(folder, i, request), len(p)) for i, p in enumerate(parts)]
+    shards = [
+        _read_shard(_shard_path(folder, i, request), len(p), request.dtype)
+        for i, p in enumerate(parts)
+    ]
     found = in_every_process(np.array([shard is not None for shard in shards]))
     missing = np.flatnonzero(~found).tolist()
     if missing:
@@ -145,20 +148,24 @@ def _write_shard(path: Path, rows: Sequence[np.ndarray]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _read_shard(path: Path, count: int) -> list[np.ndarray] | None:
+def _read_shard(path: Path, count: int, dtype: str) -> list[np.ndarray] | None:
     """The shard's rows, or None where there is no whole shard of that many rows."""
     if not path.is_file():
         return None
     try:
         reader = _array_record().ArrayRecordReader(str(path))
-        records = reader.read_all()
-        reader.close()
+        try:
+            records = reader.read_all()
+        finally:
+            reader.close()
         header = json.loads(records[0])
-        dtype, shapes = np.dtype(header["dtype"]), header["shapes"]
-        if len(shapes) != count or len(records) != count + 1:
-            return None
-        return [
+        shapes = header["shapes"]
+        rows = [
             np.frombuffer(r, dtype).reshape(s) for r, s in zip(records[1:], shapes, strict=True)
         ]
-    except (IndexError, KeyError, ValueError, RuntimeError):
-        return None  # torn by a full disk or a crash: computed again
+    except Exception:  # torn by a full disk or a crash, in whatever way: computed again
+        return None
+    whole = header["dtype"] == dtype and len(rows) == count
+    alike = len({(row.ndim, row.shape[-1:]) for row in rows}) == 1
+    finite = whole and alike and all(np.isfinite(row).all() for row in rows)
+    return rows if finite and 1 <= rows[0].ndim <= 2 else None

@@ -10,8 +10,10 @@ FOLDER/meta/test.txt      the same
 import hashlib
 from pathlib import Path
 
-from mmjax.data.records import Corpus, Item, read_rows
+from mmjax.data.files import check_picture, read_rows
+from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 
 LANGUAGE = "en"
 CAPTION = "a photo of {}, a type of food."  # CLIP's own template for this data set
@@ -48,15 +50,13 @@ def load(folder: Path) -> Corpus:
             place = f"{path}, row {row}"
             label, slash, name = line.partition("/")
             if not slash or not name:
-                raise MmjaxError(f"{place}: found {line!r}; expected CLASS/ID")
+                raise MmjaxError(f"{place}: found {shown(line)}; expected CLASS/ID")
             if label not in captions:
-                raise MmjaxError(f"{place}: {meta / 'classes.txt'} has no class {label!r}")
+                raise MmjaxError(f"{place}: {meta / 'classes.txt'} has no class {shown(label)}")
             if line in seen:
-                raise MmjaxError(f"{place}: {line} stands twice, first in {seen[line]}")
+                raise MmjaxError(f"{place}: {shown(line)} stands twice, first in {seen[line]}")
             seen[line] = place
-            image = folder / "images" / label / f"{name}.jpg"
-            if not image.is_file():
-                raise MmjaxError(f"{place}: no picture at {image}")
+            image = check_picture(place, folder / "images" / label / f"{name}.jpg")
             digest.update(f"{side}/{line}:{image.stat().st_size};".encode())
             items.append(
                 Item(line, line, label, {LANGUAGE: (captions[label],)}, {"photo": image}, side)

@@ -8,11 +8,14 @@ That is what the authors' `mmimdb.tar.gz` unpacks to (Arevalo et al., 2017, arXi
 """
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.records import Corpus, Item, read_object
+from mmjax.data.files import check_name, read_object, whole_text
+from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 from mmjax.progress import track
 
 LANGUAGE = "en"
@@ -37,7 +40,7 @@ def load(folder: Path) -> Corpus:
     split = read_object(path)
     ids = [name for side in SIDES for name in _names(split, side, path)]
     if len(set(ids)) != len(ids):
-        twice = sorted(name for name in set(ids) if ids.count(name) > 1)
+        twice = sorted(name for name, times in Counter(ids).items() if times > 1)
         raise MmjaxError(f"{path}: {twice[:3]} stand twice; expected every film once")
     items: list[Item] = []
     digest = hashlib.sha256()
@@ -65,12 +68,12 @@ def load(folder: Path) -> Corpus:
 def _texts(record: dict[str, Any], key: str, path: Path) -> list[str]:
     found = record.get(key)
     if not isinstance(found, list) or not all(isinstance(x, str) for x in found):
-        raise MmjaxError(f"{path}: {key!r} is {str(found)[:40]!r}; expected a list of texts")
-    return found
+        raise MmjaxError(f"{path}: {key!r} is {shown(found)}; expected a list of texts")
+    return [whole_text(f"{path}: {key!r}", entry) for entry in found]
 
 
 def _names(split: dict[str, Any], side: str, path: Path) -> list[str]:
     found = split.get(side)
     if not isinstance(found, list) or not all(isinstance(x, str) for x in found):
-        raise MmjaxError(f"{path}: {side!r} is {str(found)[:40]!r}; expected a list of film ids")
-    return found
+        raise MmjaxError(f"{path}: {side!r} is {shown(found)}; expected a list of film ids")
+    return [check_name(f"{path}, {side!r}", name) for name in found]

@@ -2,17 +2,18 @@
 
 import dataclasses
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
+from mmjax.data.files import check_picture, name_of, read_jsonl, text_of, whole_text
 from mmjax.encoders.image_preprocess import open_image
-from mmjax.errors import DataError, MmjaxError
+from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 from mmjax.pairs_spec import PairsSpec
 
 # Unicode CLDR's and emojibase's own names of the emoji groups.
@@ -216,65 +217,6 @@ def _split(keywords: str) -> tuple[str, ...]:
     return tuple(k for k in keywords.split("|") if k)
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file's content.
-
-    Raises:
-      DataError: it is missing, no UTF-8 or no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-      DataError: as `read_json`, or it holds something else.
-    """
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(found).__name__}")
-    return found
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields ("FILE, row N", object) of a JSON-lines file, rows counted from 1.
-
-    Raises:
-      MmjaxError: the file is missing, or a row is no JSON object.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MmjaxError(f"cannot read {path}: {error}") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        place = f"{path}, row {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MmjaxError(f"{place}: expected one JSON object a line ({error})") from error
-        if not isinstance(record, dict):
-            raise MmjaxError(f"{place}: expected a JSON object, found {type(record).__name__}")
-        yield place, record
-
-
-def text_of(place: str, record: Mapping[str, Any], key: str) -> str:
-    """A record's text under a key, stripped.
-
-    Raises:
-      MmjaxError: it has none, or an empty one; names the place.
-    """
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise MmjaxError(f"{place}: {key!r} is {value!r}; expected a text that is not empty")
-    return value.strip()
-
-
 def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
     """Rows {"image": file, LANG: text, ["keywords_LANG": [..]], ["label"], ["id"], ["family"]}.
 
@@ -282,31 +224,32 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
     """
     items, labels, seen, queries = [], {}, set(), []
     for place, record in read_jsonl(path):
-        image = path.parent / text_of(place, record, "image")
-        if not image.is_file():
-            raise MmjaxError(f"{place}: no picture at {image}")
+        image = check_picture(place, path.parent / text_of(place, record, "image"))
         several = any(isinstance(record.get(lang), list) for lang in languages)
         captions = {lang: _captions(place, record, lang, several) for lang in languages}
-        name = str(record.get("id", record["image"]))
+        name = name_of(place, record, "id", record["image"])
         if name in seen:
-            raise MmjaxError(f"{place}: the id {name!r} stands twice; give each row its own 'id'")
+            raise MmjaxError(
+                f"{place}: the id {shown(name)} stands twice; give each row its own 'id'"
+            )
         seen.add(name)
         label = record.get("label", "")
         if isinstance(label, Mapping):
             names = {lang: text_of(f"{place}, label", label, lang) for lang in languages}
             label = names[languages[-1]]
             labels[label] = names
-        elif label:
-            labels.setdefault(str(label), dict.fromkeys(languages, str(label)))
-        family = str(record.get("family", name))
-        items.append(
-            Item(name, family, str(label), captions, {"photo": image}, keywords=not several)
-        )
+        else:
+            label = name_of(place, record, "label", "") if label is not None else ""
+            if label:
+                labels.setdefault(label, dict.fromkeys(languages, label))
+        family = name_of(place, record, "family", name)
+        items.append(Item(name, family, label, captions, {"photo": image}, keywords=not several))
         asked = {lang: texts if several else texts[:1] for lang, texts in captions.items()}
         queries += [Query(lang, t, (name,)) for lang, texts in asked.items() for t in texts]
     if not items:
         raise MmjaxError(f"{path} has no rows; expected one JSON object a line")
-    digest = hashlib.sha256(path.read_bytes())
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
     for item in items:
         image = item.images["photo"]
         assert isinstance(image, Path)
@@ -323,6 +266,7 @@ def _captions(
     keywords = record.get(f"keywords_{language}", [])
     if not isinstance(keywords, list) or not all(isinstance(k, str) for k in keywords):
         raise MmjaxError(f"{place}: 'keywords_{language}' must be a list of texts")
+    keywords = [whole_text(f"{place}: 'keywords_{language}'", keyword) for keyword in keywords]
     if several and keywords:
         raise MmjaxError(
             f"{place}: 'keywords_{language}' beside a list of captions; put them into the list"
@@ -376,27 +320,3 @@ def _cedict_pairs(limit: int) -> list[Pair]:
         Pair(record["zh"], (", ".join(_split(record["glosses_en"])[:GLOSSES]),))
         for record in records[: limit or None]
     ]
-
-
-def read_rows(path: Path) -> list[str]:
-    """The lines of a list, such as the names of classes.
-
-    Args:
-      path: UTF-8 text, perhaps with a byte order mark.
-
-    Returns:
-      The lines without white space around them.
-
-    Raises:
-      MmjaxError: a file that cannot be read, has no lines, or an empty one.
-    """
-    try:
-        rows = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MmjaxError(f"cannot read {path}: {error}") from error
-    for number, row in enumerate(rows, 1):
-        if not row.strip():
-            raise MmjaxError(f"{path}, row {number}: is empty")
-    if not rows:
-        raise MmjaxError(f"{path} has no rows")
-    return [row.strip() for row in rows]

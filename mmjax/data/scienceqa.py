@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.conversations import Conversation, Turn
-from mmjax.data.records import read_object
+from mmjax.data.files import check_name, is_file, read_object, shown_path, whole_text
 from mmjax.errors import DataError
+from mmjax.foreign import shown
 
 SOURCE = "scienceqa"
 LETTERS = "ABCDEFGHIJ"
 SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
+_GRADES = tuple(map(str, range(1, 13)))
 _TEXTS = ("question", "hint", "lecture", "solution", "subject", "grade")
 
 
@@ -129,46 +131,62 @@ def load(source: str, side: str, captions: bool = False) -> Problems:
     names: list[str] = []
     pictures: list[Path] = []
     picture_names: list[str] = []
-    for pid in map(str, listed):
-        name = f"{path}, problem {pid}"
+    seen: set[str] = set()
+    for entry in listed:
+        if isinstance(entry, bool) or not isinstance(entry, str | int):
+            raise DataError(
+                f"{folder / 'pid_splits.json'}: {side!r} lists {shown(entry)}; expected the key of "
+                "a problem"
+            )
+        pid = check_name(f"{folder / 'pid_splits.json'}, {side!r}", str(entry))
+        name = f"{path}, problem {shown(pid)[1:-1]}"
+        if pid in seen:
+            raise DataError(f"{name}: pid_splits.json lists it twice as {side}")
+        seen.add(pid)
         if pid not in rows:
             raise DataError(f"{name}: pid_splits.json lists it as {side}, but it is not there")
         row = rows[pid]
         picture = None
         if isinstance(row, dict) and row.get("image"):
-            picture, file = len(pictures), folder / "images" / side / pid / str(row["image"])
-            if not file.is_file():
-                raise DataError(f"{name}: its picture {file} is missing")
+            if not isinstance(row["image"], str):
+                raise DataError(f"{name}: 'image' is {shown(row['image'])}; expected a file's name")
+            own = check_name(f"{name}, 'image'", row["image"])
+            picture, file = len(pictures), folder / "images" / side / pid / own
+            if not is_file(file):
+                raise DataError(f"{name}: its picture {shown_path(file)} is missing")
             pictures.append(file)
             picture_names.append(name)
         caption = spoken.get(pid, "") if picture is not None else ""
-        problems.append(_problem(pid, row, picture, str(caption), name))
+        problems.append(
+            _problem(pid, row, picture, whole_text(f"{name}: its caption", caption), name)
+        )
         names.append(name)
     return Problems(tuple(problems), tuple(names), tuple(pictures), tuple(picture_names))
 
 
 def _problem(pid: str, row: Any, picture: int | None, caption: str, name: str) -> Problem:
     if not isinstance(row, dict):
-        raise DataError(f"{name}: expected an object, got {row!r}")
+        raise DataError(f"{name}: expected an object, got {shown(row)}")
     texts = {key: row.get(key) or "" for key in _TEXTS}
     for key, value in texts.items():
-        if not isinstance(value, str):
-            raise DataError(f"{name}: {key!r} is {value!r}; expected a text")
+        whole_text(f"{name}: {key!r}", value)
     choices, answer = row.get("choices"), row.get("answer")
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
-        raise DataError(f"{name}: 'choices' is {choices!r}; expected 2 to {len(LETTERS)} texts")
+        raise DataError(
+            f"{name}: 'choices' is {shown(choices)}; expected 2 to {len(LETTERS)} texts"
+        )
     if type(answer) is not int or not 0 <= answer < len(choices):
-        raise DataError(f"{name}: 'answer' is {answer!r}, with {len(choices)} choices")
+        raise DataError(f"{name}: 'answer' is {shown(answer)}, with {len(choices)} choices")
     if not texts["question"].strip():
         raise DataError(f"{name}: an empty question")
     subject, grade = texts.pop("subject"), texts.pop("grade").removeprefix("grade")
     if subject not in SUBJECTS:
-        raise DataError(f"{name}: 'subject' is {subject!r}; expected one of {list(SUBJECTS)}")
-    if not grade.isdecimal() or not 1 <= int(grade) <= 12:
-        raise DataError(f"{name}: 'grade' is {row.get('grade')!r}; expected grade1 to grade12")
+        raise DataError(f"{name}: 'subject' is {shown(subject)}; expected one of {list(SUBJECTS)}")
+    if grade not in _GRADES:
+        raise DataError(f"{name}: 'grade' is {shown(row.get('grade'))}; expected grade1 to grade12")
     return Problem(
         pid,
-        choices=tuple(map(str, choices)),
+        choices=tuple(whole_text(f"{name}: 'choices'", choice) for choice in choices),
         answer=answer,
         subject=subject,
         grade=int(grade),

@@ -73,7 +73,7 @@ class Source:
         except Exception as error:  # whatever the damage leads to in other languages' code
             raise DataError(
                 f"records {indices[0]} to {indices[-1]} of {self.name} in {self.folder} cannot be "
-                f"read ({error}); delete that folder, it is made again on the next run"
+                f"read ({_reason(error)}); delete that folder, it is made again on the next run"
             ) from error
 
 
@@ -223,9 +223,11 @@ def _find(name: str, folder: Path) -> Source | None:
     """The finished data set in a folder, if there is one."""
     try:
         card = json.loads((folder / _CARD).read_text("utf-8"))
-        return Source(name, folder, card["fingerprint"], card["length"])
-    except (OSError, ValueError, KeyError, TypeError):
+        fingerprint, length = card["fingerprint"], card["length"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    whole = isinstance(fingerprint, str) and type(length) is int and length > 0
+    return Source(name, folder, fingerprint, length) if whole else None
 
 
 def _open(folder: Path) -> Any:
@@ -238,9 +240,15 @@ def _open(folder: Path) -> Any:
             return builder.as_data_source(_SPLIT).data_source
         except Exception as error:
             raise DataError(
-                f"the data set in {folder} cannot be opened ({error}); delete {folder.parent}, it "
-                "is made again on the next run"
+                f"the data set in {folder} cannot be opened ({_reason(error)}); delete "
+                f"{folder.parent}, it is made again on the next run"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what another library says."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmjax.data import files
 from mmjax.encoders.language_model import LanguageModel
 from mmjax.errors import MmjaxError
 from mmjax.generation.score import score
@@ -28,10 +29,10 @@ def read_text(source: str) -> str:
     """
     if source != PYTHON:
         try:
-            return Path(source).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return files.read_text(Path(source))
+        except MmjaxError as error:
             raise MmjaxError(
-                f"questions.text: {source} cannot be read as UTF-8 text: {error}"
+                f"config.questions.text: {source} cannot be read as UTF-8 text: {error}"
             ) from error
     try:
         from pydoc_data.topics import topics

@@ -54,7 +54,7 @@ def test_another_plot_is_another_corpus(films, tmp_path):
     [
         ("split.json", "{", "cannot read .*split.json"),
         ("split.json", "[]", "split.json: expected a JSON object, found list"),
-        ("split.json", json.dumps({"train": ["0016780"]}), "split.json: 'dev' is 'None'; expected"),
+        ("split.json", json.dumps({"train": ["0016780"]}), "split.json: 'dev' is None; expected"),
         (
             "split.json",
             json.dumps(SPLIT | {"dev": ["0016780"]}),
@@ -65,7 +65,7 @@ def test_another_plot_is_another_corpus(films, tmp_path):
             json.dumps({"train": ["0058331"], "dev": [], "test": []}),
             "names no film that is one of",
         ),
-        ("dataset/0023012.json", "{}", "0023012.json: 'genres' is 'None'; expected a list"),
+        ("dataset/0023012.json", "{}", "0023012.json: 'genres' is None; expected a list"),
         (
             "dataset/0023012.json",
             json.dumps({"genres": ["Comedy"], "plot": [" "]}),

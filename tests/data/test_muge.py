@@ -175,5 +175,5 @@ def test_a_test_set_without_answers_is_no_test_set(coco, tmp_path):
     write_queries(tmp_path / "test_texts.jsonl", ["红"], [[]])
     assert [item.side for item in coco().items] == ["train", "train", "test"]
     (tmp_path / "test_texts.jsonl").write_text("[]\n")
-    with pytest.raises(MmjaxError, match=r"test_texts.jsonl, row 1: expected one JSON object"):
+    with pytest.raises(MmjaxError, match=r"test_texts.jsonl, row 1: expected a JSON object"):
         coco()

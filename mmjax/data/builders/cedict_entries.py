@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmjax.data.files import read_text
 from mmjax.errors import DataError
 
 # Raise it whenever other entries come out: data sets that were made before are then made again.
@@ -108,7 +109,7 @@ def read_hsk(hsk2: Path, hsk3: Path) -> dict[str, int]:
     levels: dict[str, int] = {}
     for path, steps in ((hsk2, (1, 2, 3, 4, 5, 6)), (hsk3, (3, 6, 9, 9))):
         part = -1
-        for line in path.read_text("utf-8-sig").splitlines():
+        for line in read_text(path).splitlines():
             if line.startswith("//"):
                 part += 1
             elif line.strip() and part < len(steps):
@@ -118,7 +119,7 @@ def read_hsk(hsk2: Path, hsk3: Path) -> dict[str, int]:
 
 def _parse(path: Path) -> Iterator[tuple[str, str, list[str]]]:
     """Yields (simplified, pinyin, glosses) of every entry."""
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line or line.startswith("#"):
             continue
         match = _ENTRY.match(line)

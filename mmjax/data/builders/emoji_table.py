@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmjax.data.files import read_text
 from mmjax.errors import DataError
+from mmjax.foreign import shown
 
 TABLE = Path(__file__).with_name("emoji.tsv")
 
@@ -99,7 +101,7 @@ def read_table(path: Path = TABLE) -> list[Emoji]:
       DataError: a column or a field lacks, or an emoji stands twice; says the line.
     """
     rows: dict[str, Emoji] = {}
-    lines = path.read_text("utf-8").split("\n")
+    lines = read_text(path).split("\n")
     numbered = [(n, s.split("\t")) for n, s in enumerate(lines, 1) if s and not s.startswith("#")]
     if not numbered or numbered[0][1] != _COLUMNS:
         raise DataError(f"{path}: the first row must name the columns {', '.join(_COLUMNS)}")
@@ -107,7 +109,7 @@ def read_table(path: Path = TABLE) -> list[Emoji]:
         if len(fields) != len(_COLUMNS) or not all(fields[:7]):
             raise DataError(
                 f"{path}, line {number}: expected {len(_COLUMNS)} fields, the first 7 not empty, "
-                f"found {fields}"
+                f"found {shown(fields)}"
             )
         code, emoji, group, subgroup, version, name_en, name_zh, words_en, words_zh, _ = fields
         if code in rows:

@@ -1,0 +1,221 @@
+"""Files of data sets, read with bounds: a fault is one sentence with the file and the row."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmjax import foreign
+from mmjax.errors import DataError, MmjaxError
+from mmjax.foreign import shown
+
+LONGEST_LINE = 1 << 22  # bytes; captions and ids take a thousandth of it
+LARGEST = 1 << 28  # bytes of a JSON file that is read at once
+
+
+def parse(place: str, content: str, expected: str) -> Any:
+    """JSON whose nesting and numbers are bounded.
+
+    Args:
+      place: names the file, and the row, in messages.
+      content: the JSON.
+      expected: what should stand there.
+
+    Returns:
+      What it says.
+
+    Raises:
+      DataError: it is no JSON, or none that a data set needs.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise DataError(f"{place}: JSON nested too deep to be read") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: expected {expected} ({error})") from error
+    except ValueError as error:  # Python converts no whole number of more than 4,300 digits
+        raise DataError(f"{place}: holds a number of thousands of digits") from error
+
+
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """A file of bounded size.
+
+    Raises:
+      DataError: it is missing, no file, or larger than any of its kind.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise DataError(f"cannot read {shown_path(path)}: {error_of(error)}") from error
+    if len(content) > largest:
+        raise DataError(f"{path} has more than {largest >> 20} MiB; no such file is that large")
+    return content
+
+
+def error_of(error: Exception) -> str:
+    """What an error of the file system says, without the name that the message has already."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def shown_path(path: Path) -> str:
+    """A path as a message shows it, cut where it is long."""
+    said = str(path)
+    return said if len(said) <= 300 and said.isprintable() else shown(said)
+
+
+def read_text(path: Path) -> str:
+    """A text file, without its byte order mark.
+
+    Raises:
+      DataError: it is missing, too large, or no UTF-8.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {path}: it is not UTF-8 ({error})") from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+      DataError: as `read_text`, or it is no JSON.
+    """
+    return parse(f"cannot read {path}", read_text(path), "JSON")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+      DataError: as `read_json`, or it holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields ("FILE, row N", object) of a JSON-lines file, rows counted from 1.
+
+    Rows end at line feeds alone: other separators, such as U+2028, may stand in a JSON text.
+
+    Raises:
+      DataError: the file is missing, or a row is too long, no UTF-8 or no JSON object.
+    """
+    for number, line in _lines(path):
+        place = f"{path}, row {number}"
+        if not line.strip():
+            continue
+        record = parse(place, line, "one JSON object a line")
+        if not isinstance(record, dict):
+            raise DataError(f"{place}: expected a JSON object, found {type(record).__name__}")
+        yield place, record
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines by number, without a byte order mark, none of them longer than memory bears."""
+    number = 0
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(line) > LONGEST_LINE:
+                    raise DataError(
+                        f"{path}, row {number}: is longer than {LONGEST_LINE >> 20} MiB; expected "
+                        "one row a line"
+                    )
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read {path}: row {number} is not UTF-8 ({error})") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {shown_path(path)}: {error_of(error)}") from error
+
+
+def read_rows(path: Path) -> list[str]:
+    """The lines of a list, such as the names of classes.
+
+    Args:
+      path: UTF-8 text, perhaps with a byte order mark.
+
+    Returns:
+      The lines without white space around them.
+
+    Raises:
+      DataError: a file that cannot be read, has no lines, or an empty one.
+    """
+    rows = [(number, line.strip()) for number, line in _lines(path)]
+    for number, row in rows:
+        if not row:
+            raise DataError(f"{path}, row {number}: is empty")
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    return [row for _, row in rows]
+
+
+def text_of(place: str, record: Mapping[str, Any], key: str) -> str:
+    """A record's text under a key, stripped.
+
+    Raises:
+      DataError: it has none, or one that is empty or no whole Unicode; names the place.
+    """
+    value = record.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{place}: {key!r} is {shown(value)}; expected a text that is not empty")
+    return whole_text(f"{place}: {key!r}", value).strip()
+
+
+def whole_text(where: str, value: object) -> str:
+    """A text of bounded length that can be written as UTF-8.
+
+    Raises:
+      DataError: it is none; names where it stands.
+    """
+    try:
+        return foreign.text(where, value)
+    except MmjaxError as error:
+        raise DataError(str(error)) from error
+
+
+def name_of(place: str, record: Mapping[str, Any], key: str, usual: str) -> str:
+    """A record's name under a key: a text, or a whole number; what is usual where it has none.
+
+    Raises:
+      DataError: something else; names the place.
+    """
+    value = record.get(key, usual)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{place}: {key!r} is {shown(value)}; expected a text or a whole number")
+    return whole_text(f"{place}: {key!r}", str(value))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file, whatever the name: too long a one is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def check_picture(place: str, path: Path) -> Path:
+    """A picture's path, if there is a file.
+
+    Raises:
+      DataError: there is none; names the place.
+    """
+    if not is_file(path):
+        raise DataError(f"{place}: no picture at {shown_path(path)}")
+    return path
+
+
+def check_name(place: str, name: str) -> str:
+    """A name that becomes a part of a path, if it cannot lead elsewhere.
+
+    Raises:
+      DataError: it holds a separator or goes up; names the place.
+    """
+    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
+        raise DataError(f"{place}: {shown(name)} cannot be the name of a file")
+    return name
