@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from mmjax import sharding
 from mmjax.adapters.mma import IMAGE, TEXT
+from mmjax.arguments import pictures, several, texts
 from mmjax.base import check_encoder, stage_of
 from mmjax.checkpoint import load_adapter_params
 from mmjax.data.conversations import INSTRUCTION, QUESTION, Conversation, Layout, Turn, encode
@@ -168,10 +169,15 @@ class Answering:
         history: Sequence[Sequence[Exchange]] | None,
     ) -> tuple[list[np.ndarray], PyTree]:
         """The questions as embeddings [l, d], and the language model's adapters for them."""
-        if isinstance(questions, str):
-            raise MmjaxError("expected a list of questions, got a single one; put it into a list")
+        texts(questions, "questions")
+        if images is not None:
+            pictures(images)
         if images is not None and len(images) != len(questions):
             raise MmjaxError(f"{len(images)} pictures for {len(questions)} questions; one for each")
+        for i, exchanges in enumerate(several([] if history is None else history, "histories")):
+            for exchange in several(exchanges, f"exchanges in history {i}"):
+                if len(texts(exchange, f"exchange in history {i}")) != 2:
+                    raise MmjaxError(f"history {i} holds no pair of a question and its answer")
         if history is not None and len(history) != len(questions):
             raise MmjaxError(
                 f"{len(history)} histories for {len(questions)} questions; one for each"

@@ -98,10 +98,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--question is empty")
     if options.max_new_tokens < 1:
         parser.error(f"--max-new-tokens {options.max_new_tokens} must be at least 1")
-    if options.temperature < 0 or not 0 < options.top_p <= 1:
+    good = options.temperature == 0 or 1e-6 <= options.temperature <= 1e6
+    if not good or not 0 < options.top_p <= 1:
         parser.error("--temperature must be at least 0 and --top-p in (0, 1]")
     if options.top_p < 1 and not options.temperature:
         parser.error("--top-p needs a --temperature above 0")
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"--seed {options.seed} must be at least 0 and below 2**32")
     if options.history is not None and options.history < 0:
         parser.error(f"--history {options.history} must be at least 0")
     if options.adapter and (options.dtype or options.quantize):

@@ -3,7 +3,7 @@
 Needs the extra `sklearn`. JAX is imported on the first fit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from mmjax.method_spec import ProjectionSpec
     from mmjax.tasks.projection_fit import Modalities
 
+# What a number may be, and how a sentence says it. Beyond these, float32 makes 0 or infinity of it.
+_RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "temperature": (lambda x: 1e-6 <= x <= 1e6, "a number above 0"),
+    "learning_rate": (lambda x: 1e-30 <= x <= 1e30, "a number above 0"),
+    "weight_decay": (lambda x: 0 <= x <= 1e6, "at least 0"),
+    "dropout": (lambda x: 0 <= x < 1, "a rate in [0, 1)"),
+    "validation_fraction": (lambda x: 0 < x < 1, "one in (0, 1)"),
+}
+_LARGEST = 10**9
 _Parts = list[Float[np.ndarray, "n _"]]
 _Present = list[Bool[np.ndarray, " n"]]
 
@@ -217,24 +226,31 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             "mode": ("per_modality", "single"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {allowed}")
         least = {"out_dim": 1, "epochs": 1, "batch_size": 2, "patience": 1}
         for name, bound in (least | ({} if self.hidden is None else {"hidden": 1})).items():
             value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or value < bound:
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole or value < bound:
                 raise ValueError(f"{name} is {value!r}; expected an integer of at least {bound}")
-        for name in ("temperature", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a number above 0")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay is {self.weight_decay!r}; expected at least 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout!r}; expected a rate in [0, 1)")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction is {self.validation_fraction!r}; expected one in (0, 1)"
-            )
+            if value > _LARGEST:
+                raise ValueError(f"{name} is {value!r}; expected an integer of at most {_LARGEST}")
+        for name, (good, expected) in _RANGES.items():
+            value = getattr(self, name)
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+            if not number or not good(float(value)):
+                raise ValueError(f"{name} is {value!r}; expected {expected}")
+        if self.normalize not in (None, True, False):
+            raise ValueError(f"normalize is {self.normalize!r}; expected True, False or None")
+        if self.widths is not None:
+            several = isinstance(self.widths, (list, tuple, np.ndarray)) and len(self.widths)
+            if not several or not all(
+                isinstance(width, (int, np.integer)) and width >= 1 for width in self.widths
+            ):
+                raise ValueError(
+                    f"widths is {self.widths!r}; expected integers of at least 1, one a modality"
+                )
 
     def _spec(self) -> "ProjectionSpec":
         from mmjax.method_spec import ProjectionSpec

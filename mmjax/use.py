@@ -1,18 +1,22 @@
 """Using what was trained: load an adapter, embed, search, export."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from mmjax import fewshot, sharding
+from mmjax import arguments, fewshot, sharding
 from mmjax.answering import Answering
+from mmjax.arguments import several, whole
 from mmjax.base import base_folder, check_encoder, load_base_of, stage_of
 from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
+from mmjax.data.files import is_file, shown_path
 from mmjax.data.library import Library
 from mmjax.data.tables import FeatureTable, PatchTable, Table, table_of
 from mmjax.data.transforms import view
@@ -20,6 +24,7 @@ from mmjax.encoders.image_preprocess import ImageLike, open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import View
 from mmjax.evals.functions import Published
+from mmjax.foreign import shown
 from mmjax.tasks import Tower, make_task
 from mmjax.train import Run
 
@@ -38,8 +43,10 @@ def find_adapter(path: Path, seed: int | None = None) -> Path:
       MmjaxError: there is none.
     """
     for folder in (path, path / "adapter"):
-        if (folder / CARD).is_file():
+        if is_file(folder / CARD):
             return folder
+    if seed is not None:
+        whole("seed", seed, 0, 2**31 - 1)
     seeds = [path / f"seed_{seed}"] if seed is not None else sorted(path.glob("seed_*"))
     found = [card.parent for s in seeds for card in s.glob(f"*/{CARD}")]
     found += [card.parent for s in seeds for card in s.glob(f"*/adapter/{CARD}")]
@@ -47,7 +54,9 @@ def find_adapter(path: Path, seed: int | None = None) -> Path:
     # Beside the main stage a run folder holds its base and baselines, under names of their own.
     main = {f: c for f, c in cards.items() if c["stage"]["name"] == c["stage"]["task"]}
     if not main:
-        raise MmjaxError(f"no adapter at {path}: found no {CARD} there; train one first")
+        raise MmjaxError(
+            f"no adapter at {shown_path(path)}: found no {CARD} there; train one first"
+        )
     select = {f: c["validation"].get(c["stage"]["train"]["select"], 0.0) for f, c in main.items()}
     return max(select, key=lambda f: select[f])
 
@@ -102,9 +111,7 @@ class Adapted:
         )
 
     def _features(self, role: str, items: Sequence[Any]) -> FeatureTable:
-        if isinstance(items, (str, bytes)):
-            raise MmjaxError(f"expected a list of items, got the single item {items[:40]!r}")
-        if not len(items):
+        if not len(several(items, "items")):
             raise MmjaxError("expected at least one item to embed")
         spec = self._specs[role]
         return table_of(list(self._library.encoder(spec).outputs(items, spec.output)))
@@ -119,8 +126,8 @@ class Adapted:
         if "embed_joined" not in self._functions:
             raise MmjaxError(f"this adapter has no embed_joined; it has {sorted(self._functions)}")
         given: dict[str, Sequence[Any]] = {
-            "image": [open_image(image, i) for i, image in enumerate(images)],
-            "text": texts,
+            "image": [open_image(image, i) for i, image in enumerate(arguments.pictures(images))],
+            "text": arguments.texts(texts),
         }
         if len({len(given[role]) for role in self._specs}) != 1:
             raise MmjaxError(
@@ -133,18 +140,16 @@ class Adapted:
 
     def embed_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """Texts of the adapted language -> f32 unit vectors of the joint space."""
-        return self._embed(self._text_role, "embed_texts", texts)
+        return self._embed(self._text_role, "embed_texts", arguments.texts(texts, "items"))
 
     def embed_base_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """Texts of the base's own language -> f32 unit vectors of the joint space."""
         name = "embed_base_texts" if "embed_base_texts" in self._functions else "embed_texts"
-        return self._embed("text", name, texts)
+        return self._embed("text", name, arguments.texts(texts, "items"))
 
     def embed_images(self, images: Sequence[ImageLike]) -> Float[np.ndarray, "n d"]:
         """Pictures (paths, bytes, PIL, uint8 arrays) -> f32 unit vectors of the joint space."""
-        if isinstance(images, (str, bytes, Path)):
-            raise MmjaxError("expected a list of pictures, got a single one")
-        pictures = [open_image(image, i) for i, image in enumerate(images)]
+        pictures = [open_image(image, i) for i, image in enumerate(arguments.pictures(images))]
         return self._embed(
             "image", "embed_images", [view(n, p) for p in pictures for n in self._views]
         )
@@ -167,7 +172,8 @@ class Adapted:
                 f"a {self._stage.task!r} adapter knows no classes; classify needs one that the "
                 "prompts task trained"
             )
-        pictures = [open_image(image, i) for i, image in enumerate(images)]
+        whole("k", k, 1)
+        pictures = [open_image(image, i) for i, image in enumerate(arguments.pictures(images))]
         table: Table = table_of(list(self.embed_images(pictures)))
         if self._stage.prompts.reads_patches:
             encoder = self._library.encoder(self._specs["image"])
@@ -197,10 +203,25 @@ class Adapted:
 
         Returns:
           For every text (index of the picture, cosine), best first.
+
+        Raises:
+          MmjaxError: one text or picture instead of a list, or a gallery of another width.
         """
-        embedded = isinstance(images, np.ndarray) and images.ndim == 2
-        gallery = np.asarray(images) if embedded else self.embed_images(list(images))
-        scores = self.embed_texts(texts) @ gallery.T
+        whole("k", k, 1)
+        arguments.texts(texts, "items")
+        if isinstance(images, np.ndarray | jax.Array) and images.ndim == 2:
+            asked, gallery = self.embed_texts(texts), np.asarray(images)
+            if gallery.shape[1] != asked.shape[1] or gallery.dtype.kind not in "fV":
+                raise MmjaxError(
+                    f"the gallery is {gallery.dtype} {list(gallery.shape)}; expected pictures, or "
+                    f"what embed_images returned for them: floats [n, {asked.shape[1]}]"
+                )
+            if not np.isfinite(gallery.astype(np.float32)).all():
+                raise MmjaxError("the gallery holds NaN or infinity; embed its pictures again")
+        else:
+            gallery = self.embed_images(list(arguments.pictures(images)))
+            asked = self.embed_texts(texts)
+        scores = asked @ gallery.T
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return [
             [(int(i), float(row[i])) for i in top] for row, top in zip(scores, best, strict=True)
@@ -229,6 +250,8 @@ def load_adapter(
     Raises:
       MmjaxError: no adapter there, a damaged one, or other encoders than it was trained on.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise MmjaxError(f"load_adapter takes a path, got {shown(path)}")
     folder = find_adapter(Path(path), seed)
     if read_card(folder)["stage"]["task"] == "instruct":
         return Answering.load(folder, allow_other_encoder, mesh)

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 
 from mmjax import trees
 from mmjax.adapters.places import ATTENTION, LayerAdapter
+from mmjax.arguments import check_adapters
 from mmjax.encoders.language_model import LanguageModel
 from mmjax.encoders.layers import PyTree
 from mmjax.encoders.llama import Llama
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 
 
 def merge(model: LanguageModel, adapters: PyTree) -> LanguageModel:
@@ -30,10 +32,12 @@ def merge(model: LanguageModel, adapters: PyTree) -> LanguageModel:
     Raises:
       MmjaxError: there is no adapter, the kernels are int8, or the router still decides.
     """
+    if not isinstance(model, LanguageModel) or not isinstance(model.module, Llama):
+        raise MmjaxError(f"merge takes a plain language model, got {shown(model)[:80]}")
     module = model.module
-    assert isinstance(module, Llama)
     if module.hook is None:
         raise MmjaxError(f"{model.name!r} has no adapter to merge; give it one with `with_hook`")
+    check_adapters(model.name, module.hook, adapters)
     if model.quantize is not None:
         raise MmjaxError(
             f"{model.name!r} is loaded with quantize={model.quantize!r}: an adapter cannot be "

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from mmjax import arguments
 from mmjax.encoders import batching
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.pooling import Pooling
@@ -186,7 +187,9 @@ class Encoder:
           MmjaxError: the encoder reads pictures, or an item is not a str.
         """
         self._require("text", "embed_texts")
-        return self._embed(texts, batch_size, "embedding texts" if progress else None, prompt)
+        return self._embed(
+            arguments.texts(texts), batch_size, "embedding texts" if progress else None, prompt
+        )
 
     def embed_images(
         self,
@@ -211,7 +214,9 @@ class Encoder:
           MmjaxError: the encoder reads texts, or names the picture that cannot be read.
         """
         self._require("image", "embed_images")
-        return self._embed(images, batch_size, "embedding pictures" if progress else None, None)
+        return self._embed(
+            arguments.pictures(images), batch_size, "embedding pictures" if progress else None, None
+        )
 
     def _embed(
         self,
@@ -220,8 +225,6 @@ class Encoder:
         progress: str | None,
         prompt: str | None,
     ) -> Float[np.ndarray, "n d"]:
-        if isinstance(items, str | bytes):
-            raise MmjaxError("expected a list of items, got a single one; put it into a list")
         rows = list(self.outputs(items, "pooled", batch_size, progress, prompt))
         return np.stack(rows) if rows else np.zeros((0, self.embed_dim), np.float32)
 

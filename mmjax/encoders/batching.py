@@ -13,6 +13,7 @@ from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from mmjax import arguments
 from mmjax.encoders.pooling import Pooling
 from mmjax.encoders.text_preprocess import bucket, pad_ids
 from mmjax.errors import MmjaxError
@@ -80,15 +81,16 @@ def outputs(
     Raises:
       MmjaxError: an unknown `want`, or a batch size below 1.
     """
-    if want not in WANTS:
+    if not isinstance(want, str) or want not in WANTS:
         known = ", ".join(WANTS)
         raise MmjaxError(f"unknown encoder output {want!r}; known: {known}")
     others = {"text": ("cls_mean", "cls_mean_deep", "class_tokens"), "image": ("tokens_deep",)}
     if want in others[encoder.modality]:
         reads = f"reads {encoder.modality}s"
         raise MmjaxError(f"encoder {encoder.name!r} {reads}: it has no {want!r} output")
-    if batch_size is not None and batch_size < 1:
-        raise MmjaxError(f"batch_size {batch_size} must be at least 1")
+    arguments.several(items, "items")
+    if batch_size is not None:
+        arguments.whole("batch_size", batch_size, 1)
     if encoder.modality == "text":
         results = _texts(encoder, items, want, batch_size or _TEXTS, prompt)
     else:

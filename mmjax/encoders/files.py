@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -55,10 +56,15 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         return assets.path(text.removeprefix("asset:"))
     if text.startswith("hf:"):
         return _snapshot(text.removeprefix("hf:"))
-    place = Path(text).expanduser()
-    if not place.exists():
+    place = Path(text)
+    try:
+        place = place.expanduser()
+        there = place.exists()
+    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown user, NUL
+        there = False
+    if not text or not there:
         raise MmjaxError(
-            f"encoder {text!r} is not a folder; give a folder with config.json and "
+            f"encoder {shown(text)} is not a folder; give a folder with config.json and "
             'model.safetensors, a .gguf file, "asset:NAME" (python -m mmjax.assets list) or '
             '"hf:ORG/NAME"'
         )

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from tokenizers import Tokenizer
 
+from mmjax import arguments, foreign
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.files import read_optional_json
 from mmjax.encoders.layers import Hook
@@ -68,6 +69,7 @@ class LanguageModel(Encoder):
         Returns:
           Float32 [b, l, vocab_size].
         """
+        arguments.check_adapters(self.name, getattr(self.module, "hook", None), adapters)
         embeddings = inputs.get("embeddings")
         if embeddings is None:
             embeddings = embed(self.module, params, jnp.asarray(inputs["input_ids"]))
@@ -86,6 +88,10 @@ class LanguageModel(Encoder):
         Returns:
           A model with the same parameters.
         """
+        if hook is not None and (isinstance(hook, type) or not callable(hook)):
+            raise MmjaxError(
+                f"with_hook takes an adapter such as Lora(rank=8), got {foreign.shown(hook)}"
+            )
         assert isinstance(self.module, Llama | Llava)
         module = dataclasses.replace(self.module, hook=hook, remat=remat, parent=None)
         return dataclasses.replace(self, module=module)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mmjax import sharding
+from mmjax.arguments import whole
 from mmjax.encoders import bert_heads, catalog, convert, layouts
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.catalog import Family
@@ -22,8 +23,10 @@ from mmjax.encoders.pooling import Pooling, load_dense, load_pooling
 from mmjax.encoders.text_preprocess import load_text_preprocess
 from mmjax.encoders.vision import VisionConfig
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 from mmjax.sharding import Rules
 
+MOST_PIXELS = 2048  # a side of a picture: a transformer's memory grows with its fourth power
 _HEADS = ("pooler", "classifier")  # poolings that have weights
 
 
@@ -76,8 +79,16 @@ def load_encoder(
       MmjaxError: nothing at the source, a kind of model that is not supported, or weights that are
         damaged or do not fit (all of them are listed).
     """
-    if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
-        raise MmjaxError(f"dtype {jnp.dtype(dtype).name} is not supported; float32 or bfloat16")
+    if not isinstance(source, str | os.PathLike):
+        raise MmjaxError(f"load_encoder takes a name or a path, got {shown(source)}")
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = shown(dtype)
+    if name not in ("float32", "bfloat16"):
+        raise MmjaxError(f"dtype {name} is not supported; float32 or bfloat16")
+    if image_size is not None:
+        whole("image_size", image_size, 1, MOST_PIXELS)
     if quantize not in (None, "int8"):
         raise MmjaxError(f"quantize {quantize!r} is not supported; 'int8' or None")
     place, text = resolve(source), os.fspath(source)

@@ -12,16 +12,29 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmjax.arguments import several, texts, token_ids, whole
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
-from mmjax.generation.prompts import BUCKETS, Prepared, Prompt, prepare, replicate
+from mmjax.foreign import shown
+from mmjax.generation.prompts import (
+    BUCKETS,
+    Prepared,
+    Prompt,
+    check_model,
+    prepare,
+    replicate,
+    vocab_size,
+)
 from mmjax.generation.reader import Generation, Reader
 from mmjax.generation.sampling import Sampling, choose
 
 PyTree = Any
+
+
+_SHIFTS = {"correct": 0, "legacy": -1}  # of new tokens' rotary positions
 
 
 class State(NamedTuple):
@@ -81,23 +94,34 @@ def generate(
       MmjaxError: an empty prompt, one that leaves no room for the new tokens, sampling without a
         key, or pictures that do not go with the prompts.
     """
-    if not len(prompts):
+    check_model(model, adapters, "generate")
+    if not len(several(prompts, "prompts")):
         return []
-    if max_new_tokens < 1:
-        raise MmjaxError(f"max_new_tokens {max_new_tokens} must be at least 1")
-    if look_every < 1:
-        raise MmjaxError(f"look_every {look_every} must be at least 1")
+    whole("max_new_tokens", max_new_tokens, 1)
+    whole("look_every", look_every, 1)
+    if decode_positions not in _SHIFTS:
+        raise MmjaxError(
+            f"decode_positions {shown(decode_positions)} must be one of {list(_SHIFTS)}"
+        )
     if sampling is not None:
+        if not isinstance(sampling, Sampling):
+            raise MmjaxError(f"sampling is {shown(sampling)}; expected a Sampling, or None")
         sampling.check()
         if key is None:
             raise MmjaxError("sampling draws random tokens: pass key=jax.random.key(...) too")
-    ends = model.chat.eos_token_ids if stop_token_ids is None else tuple(stop_token_ids)
+    if key is not None and not isinstance(key, jax.Array):
+        raise MmjaxError(f"key is {shown(key)}; expected jax.random.key(...)")
+    if not all(texts(stop, "stop texts")):
+        raise MmjaxError("a stop text is empty; it would end every row at once")
+    ends = model.chat.eos_token_ids
+    if stop_token_ids is not None:
+        ends = tuple(token_ids(stop_token_ids, vocab_size(model), "stop_token_ids"))
     prepared, rows = prepare(model, prompts, max_new_tokens, images)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(0) if key is None else key, jnp.arange(prepared.mask.shape[0])
     )
-    shift = {"correct": 0, "legacy": -1}[decode_positions]
-    options = Options(model.module, model.mesh, bucket(max_new_tokens, BUCKETS), ends, shift)
+    new_tokens = bucket(max_new_tokens, BUCKETS)
+    options = Options(model.module, model.mesh, new_tokens, ends, _SHIFTS[decode_positions])
     state = prefill(model.params, adapters, prepared, sampling, keys, options)
     readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
     ended = np.arange(prepared.mask.shape[0]) >= rows

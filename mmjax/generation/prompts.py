@@ -1,7 +1,7 @@
 """Prompts of any kind and length as one padded batch of embeddings."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,15 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from mmjax import arguments
+from mmjax.arguments import check_adapters, several, token_ids
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, Message, embed, mix
 from mmjax.encoders.llava import WORD
 from mmjax.encoders.llava_images import Mixed
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 
 # A text, messages for the chat template, token ids, or embeddings [l, d] of words and pictures.
 Prompt: TypeAlias = str | Sequence[Message] | Sequence[int] | np.ndarray
@@ -50,6 +53,7 @@ def prepare(
       MmjaxError: a prompt that is empty or too long, or whose pictures are not as many as its
         image tokens.
     """
+    prompts = [_checked(model, i, prompt) for i, prompt in enumerate(several(prompts, "prompts"))]
     given = [isinstance(prompt, np.ndarray) for prompt in prompts]
     if any(given) and not all(given):
         raise MmjaxError("give all prompts as embeddings, or none of them")
@@ -91,6 +95,49 @@ def prepare(
     return Prepared(placed[0], placed[1]), len(prompts)
 
 
+def check_model(model: object, adapters: object, function: str) -> None:
+    """Refuses what says nothing, and an adapter without its parameters.
+
+    Raises:
+      MmjaxError: no language model, or a hook without parameters (or the reverse).
+    """
+    if not isinstance(model, LanguageModel):
+        raise MmjaxError(
+            f"{function} takes a language model from load_encoder, got {shown(model)[:80]}"
+        )
+    check_adapters(model.name, getattr(model.module, "hook", None), adapters)
+
+
+def _checked(model: LanguageModel, number: int, prompt: Any) -> Prompt:
+    """A prompt of one of the four kinds; ids become ints."""
+    what = f"prompt {number}"
+    if isinstance(prompt, np.ndarray | jax.Array) and prompt.ndim == 2:
+        width = model.config.hidden_size
+        numbers = jnp.issubdtype(prompt.dtype, jnp.floating)
+        if prompt.shape[1] != width or not numbers:
+            raise MmjaxError(
+                f"{what} is {prompt.dtype} {list(prompt.shape)}; embeddings are floats "
+                f"[l, {width}] for this model"
+            )
+        return np.asarray(prompt)
+    if isinstance(prompt, str):
+        return prompt
+    entries = several(prompt, f"messages or token ids as {what}")
+    if len(entries) and isinstance(entries[0], Mapping):
+        for entry in entries:
+            if not isinstance(entry, Mapping) or not isinstance(entry.get("role"), str):
+                raise MmjaxError(
+                    f"{what}: expected messages {{'role': ..., 'content': ...}}, got {shown(entry)}"
+                )
+        return entries
+    return token_ids(entries, vocab_size(model), what)
+
+
+def vocab_size(model: LanguageModel) -> int:
+    """How many tokens a model knows."""
+    return getattr(model.config, "text", model.config).vocab_size
+
+
 def _rows(count: int, data: int) -> int:
     """A power of two that holds them, rounded up to what the mesh's axis divides."""
     return -(-(1 << (count - 1).bit_length()) // data) * data
@@ -107,6 +154,9 @@ def _mixed(
     images: Sequence[Sequence[ImageLike]] | None,
 ) -> Mixed | None:
     """Prompts with their pictures; None where there are none."""
+    if images is not None:
+        for entry in several(images, "lists of pictures"):
+            arguments.pictures(entry)
     if images is not None and len(images) != len(prompts):
         raise MmjaxError(f"{len(prompts)} prompts but {len(images)} lists of pictures")
     pictures = [_in_messages(p) for p in prompts] if images is None else [list(p) for p in images]

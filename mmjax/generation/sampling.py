@@ -4,9 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from mmjax.arguments import whole
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 
 
 class Sampling(NamedTuple):
@@ -31,14 +34,18 @@ class Sampling(NamedTuple):
         Raises:
           MmjaxError: says which and what it may be.
         """
-        if not self.temperature > 0:
+        if not _is_number(self.temperature) or not 1e-6 <= self.temperature <= 1e6:
             raise MmjaxError(
-                f"temperature {self.temperature} must be above 0; sampling=None is greedy"
+                f"temperature {shown(self.temperature)} must be above 0 and finite; sampling=None "
+                "is greedy"
             )
-        if self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise MmjaxError(
-                f"top_k {self.top_k} must be at least 0, and top_p {self.top_p} in (0, 1]"
-            )
+        whole("top_k", self.top_k, 0)
+        if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
+            raise MmjaxError(f"top_p {shown(self.top_p)} must be in (0, 1]")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def restrict(logits: Float[Array, "b v"], sampling: Sampling) -> Float[Array, "b v"]:

@@ -11,11 +11,20 @@ from flax import linen as nn
 from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, Float, Int
 
+from mmjax.arguments import several, token_ids
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
-from mmjax.generation.prompts import Prepared, Prompt, prepare, replicate, split_rows
+from mmjax.generation.prompts import (
+    Prepared,
+    Prompt,
+    check_model,
+    prepare,
+    replicate,
+    split_rows,
+    vocab_size,
+)
 from mmjax.generation.sampling import log_prob
 
 PyTree = Any
@@ -60,16 +69,24 @@ def score(
       MmjaxError: lists of different lengths, an empty answer, too many tokens, or pictures that do
         not go with the prompts.
     """
+    check_model(model, adapters, "score")
+    several(prompts, "prompts")
+    for i, answers in enumerate(several(continuations, "lists of answers")):
+        several(answers, f"answers to prompt {i}")
     if len(prompts) != len(continuations):
         raise MmjaxError(f"{len(prompts)} prompts but {len(continuations)} lists of continuations")
     if not any(len(answers) for answers in continuations):
         return [[] for _ in continuations]
     tokenizer = model.preprocess.tokenizer
     ids = [
-        [tokenizer.encode(a, add_special_tokens=False).ids if isinstance(a, str) else list(a)
-         for a in answers]
-        for answers in continuations
-    ]  # fmt: skip
+        [
+            tokenizer.encode(answer, add_special_tokens=False).ids
+            if isinstance(answer, str)
+            else token_ids(answer, vocab_size(model), f"an answer to prompt {i}")
+            for answer in answers
+        ]
+        for i, answers in enumerate(continuations)
+    ]
     lengths = [len(answer) for answers in ids for answer in answers]
     if not min(lengths):
         raise MmjaxError("an answer has no token; give it at least one word")

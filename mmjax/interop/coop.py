@@ -12,7 +12,7 @@ from mmjax.errors import MmjaxError
 NAMES = ("prompt_learner.ctx", "ctx")
 
 
-def load_context(path: Path) -> Float[np.ndarray, "*c m d"]:
+def load_context(path: Path | str) -> Float[np.ndarray, "*c m d"]:
     """Reads the learnt context of a checkpoint, without executing its pickle.
 
     Args:
@@ -28,6 +28,7 @@ def load_context(path: Path) -> Float[np.ndarray, "*c m d"]:
     Source:
       CoOp's trainers/coop.py: `ctx` is [n_ctx, ctx_dim] or [n_cls, n_ctx, ctx_dim].
     """
+    path = Path(path)
     if not path.is_file():
         raise MmjaxError(f"no CoOp checkpoint at {path}; expected prompt_learner/model.pth.tar-N")
     is_safe = path.suffix == ".safetensors"

@@ -32,7 +32,7 @@ _EXPERTS = ("conv_B", "conv_D")  # in the router's order
 
 
 def load(
-    path: Path,
+    path: Path | str,
     language: LanguageModel,
     vision: Encoder,
     *,
@@ -99,7 +99,7 @@ def load(
     )
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path | str) -> dict[str, np.ndarray]:
     """The tensors of a checkpoint, without executing its pickle.
 
     Args:
@@ -112,6 +112,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     Raises:
       MmjaxError: there is none, or it is damaged or holds no tensor.
     """
+    path = Path(path)
     if not path.is_file():
         raise MmjaxError(f"no LaVIN checkpoint at {path}; expected its .pth or .safetensors")
     is_safe = path.suffix == ".safetensors"
@@ -119,7 +120,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return {name: file.read(name) for name in file.keys()}  # noqa: SIM118  # a method of ours
 
 
-def save(path: Path, trainable: PyTree) -> None:
+def save(path: Path | str, trainable: PyTree) -> None:
     """Writes a trained `Multimodal` under the original's names.
 
     `torch.save({"model": safetensors.torch.load_file(path)}, "adapter.pth")` makes of it what the
@@ -132,6 +133,7 @@ def save(path: Path, trainable: PyTree) -> None:
     Raises:
       MmjaxError: it cannot be written.
     """
+    path = Path(path)
     tensors = {name: np.array(x, order="C") for name, x in to_original(trainable).items()}
     temporary = path.with_name(f".{path.name}.tmp")
     try:

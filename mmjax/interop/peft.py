@@ -39,7 +39,7 @@ def _tensor_name(layer: int, place: str, part: str) -> str:
     return f"base_model.model.model.layers.{layer}.{block}.{_THEIRS[place]}.lora_{part}.weight"
 
 
-def export_lora(folder: Path, lora: Lora, adapters: PyTree, base: str) -> None:
+def export_lora(folder: Path | str, lora: Lora, adapters: PyTree, base: str) -> None:
     """Writes adapter_config.json and adapter_model.safetensors, which `PeftModel` loads.
 
     Args:
@@ -51,8 +51,12 @@ def export_lora(folder: Path, lora: Lora, adapters: PyTree, base: str) -> None:
     Raises:
       MmjaxError: the disk is full.
     """
-    tensors = {}
+    folder, tensors = Path(folder), {}
     for place in lora.targets:
+        if place not in adapters:
+            raise MmjaxError(
+                f"the adapter's parameters lack {place!r}, one of its targets {lora.targets}"
+            )
         for part, name in (("A", "down"), ("B", "up")):
             kernel = np.asarray(adapters[place][name]["kernel"])
             for i, layer in enumerate(kernel):
@@ -79,7 +83,7 @@ def export_lora(folder: Path, lora: Lora, adapters: PyTree, base: str) -> None:
     write_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
-def import_lora(folder: Path, layers: PyTree) -> tuple[Lora, PyTree]:
+def import_lora(folder: Path | str, layers: PyTree) -> tuple[Lora, PyTree]:
     """Reads what `PeftModel.save_pretrained` wrote for a LLaMA.
 
     Args:
@@ -93,6 +97,7 @@ def import_lora(folder: Path, layers: PyTree) -> tuple[Lora, PyTree]:
       MmjaxError: a file is missing or damaged, another method than plain LoRA, or tensors that are
         missing, left over, or of another size than this model needs.
     """
+    folder = Path(folder)
     lora = _read_config(folder / CONFIG)
     if not (folder / WEIGHTS).is_file():
         raise MmjaxError(f"{folder / WEIGHTS} is missing; save the adapter as safetensors")
