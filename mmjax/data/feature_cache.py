@@ -17,8 +17,9 @@ import numpy as np
 
 from mmjax.data.tables import FeatureTable, table_of
 from mmjax.encoders import Encoder
-from mmjax.encoders.batching import Items
+from mmjax.encoders.batching import Chosen, Items
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 from mmjax.progress import track
 from mmjax.sharding import in_every_process
 
@@ -55,20 +56,6 @@ class Request:
         return digest.hexdigest()[:32]
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """Some of the items, still read when their turn comes: decoded pictures fill a memory."""
-
-    items: Items
-    chosen: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, i: int, /) -> Any:
-        return self.items[self.chosen[i]]
-
-
 def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> FeatureTable:
     """Reads features from the cache, computing what is missing.
 
@@ -81,7 +68,7 @@ def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> Featur
       The features, one row an item, bit-equal however often they are read.
 
     Raises:
-      MmjaxError: the disk is full or the folder cannot be written.
+      MmjaxError: features that are not finite, a full disk, or a folder that cannot be written.
     """
     folder = root / request.digest
     count = len(request.items)
@@ -103,6 +90,7 @@ def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> Featur
             folder.mkdir(parents=True, exist_ok=True)
             for i in missing:
                 rows = [np.asarray(next(results), request.dtype) for _ in parts[i]]
+                _check_finite(request, parts[i], rows)
                 _write_shard(_shard_path(folder, i, request), rows)
                 shards[i] = rows
         except OSError as error:
@@ -118,7 +106,18 @@ def _compute(
 ) -> Iterator[np.ndarray]:
     """Shard by shard: a batch's company shows in the last bits, so no batch spans two shards."""
     for part in parts:
-        yield from encoder.outputs(_Chosen(request.items, part), request.output)
+        yield from encoder.outputs(Chosen(request.items, part), request.output)
+
+
+def _check_finite(request: Request, part: Sequence[int], rows: Sequence[np.ndarray]) -> None:
+    """Refuses what no training could read, before it is kept for every later run."""
+    bad = [i for i, row in zip(part, rows, strict=True) if not np.isfinite(row).all()]
+    if bad:
+        names = ", ".join(f"{i} ({shown(request.item_keys[i])})" for i in bad[:3])
+        raise MmjaxError(
+            f"{request.name} features are not finite in {len(bad)} of {len(rows)} rows, such as "
+            f"{names}; none of these rows is kept: look at them, and at the encoder's weights"
+        )
 
 
 def _shard_path(folder: Path, index: int, request: Request) -> Path:

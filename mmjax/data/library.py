@@ -116,7 +116,10 @@ class Library:
             )
             changed = encoder.preprocess
             if spec.max_length is not None:
-                changed = dataclasses.replace(changed, max_length=spec.max_length)
+                try:
+                    changed = dataclasses.replace(changed, max_length=spec.max_length)
+                except MmjaxError as error:
+                    raise MmjaxError(f"config.encoders: {spec.source}: {error}") from error
             if spec.pictures == "imagenet_square":
                 changed = changed.imagenet_square()
             if changed is not encoder.preprocess:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmjax.encoders.batching import Items
+from mmjax.encoders.batching import Chosen, Items
 
 Rows = Int[np.ndarray, " b"]
 
@@ -85,7 +85,7 @@ class RawTable:
 
     def gather(self, rows: Rows) -> dict[str, np.ndarray]:
         """Preprocesses the asked rows."""
-        return self.preprocess([self.items[int(i)] for i in rows])
+        return self.preprocess(Chosen(self.items, rows.tolist()))
 
 
 @dataclass(frozen=True)

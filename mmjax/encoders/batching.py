@@ -1,5 +1,6 @@
 """Feeds many items through an encoder: fixed shapes, little padding, results in order."""
 
+import dataclasses
 import functools
 import logging
 import typing
@@ -38,6 +39,25 @@ class Items(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int, /) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen(Sequence[Any]):
+    """Some of the items, still read when their turn comes: decoded pictures fill a memory.
+
+    Attributes:
+      items: all of them.
+      chosen: which, in order.
+    """
+
+    items: Items
+    chosen: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, i: Any, /) -> Any:
+        return self.items[self.chosen[i]]
 
 
 @functools.partial(jax.jit, static_argnames=("module", "pooling", "want", "replicated"))
@@ -186,7 +206,7 @@ def _pictures(encoder: "Encoder", items: Items, want: str, batch_size: int) -> I
     rows = _rows(encoder, min(n, batch_size), batch_size) if n else 0
 
     def prepare(start: int) -> tuple[int, np.ndarray]:
-        chosen = [items[i] for i in range(start, min(start + rows, n))]
+        chosen = Chosen(items, range(start, min(start + rows, n)))
         pixels = preprocess(chosen, start)
         padding = np.zeros((rows - len(chosen), *pixels.shape[1:]), pixels.dtype)
         return len(chosen), np.concatenate([pixels, padding]) if len(padding) else pixels

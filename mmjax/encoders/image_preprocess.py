@@ -3,22 +3,21 @@
 import dataclasses
 import functools
 import hashlib
-import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mmjax.encoders.files import read_json
+from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.errors import MmjaxError
 
-# A path, encoded bytes (PNG, JPEG, ...), an open picture, or uint8 [h, w, 3 | 4] or [h, w].
-ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
+# Raised whenever `open_image` makes other pixels of a file: features of the old ones are stale.
+READING = 2
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -32,7 +31,6 @@ class ImagePreprocess:
     std: tuple[float, float, float]
     resample: int = 3  # PIL's number of the filter; 3 is bicubic
     rescale: float = 1 / 255
-    background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels
     squash: bool = False  # resize to a square, whatever the proportions (ViT, Chinese-CLIP)
 
     def imagenet_square(self) -> "ImagePreprocess":
@@ -48,8 +46,8 @@ class ImagePreprocess:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Sha256 over all constants."""
-        constants = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Sha256 over all constants, and over how pictures are read."""
+        constants = json.dumps(dataclasses.asdict(self) | {"reading": READING}, sort_keys=True)
         return hashlib.sha256(constants.encode()).hexdigest()
 
     def __call__(
@@ -65,16 +63,17 @@ class ImagePreprocess:
           Float32 [n, crop, crop, 3].
 
         Raises:
-          MmjaxError: names the picture that cannot be read, or that has no pixels.
+          MmjaxError: names the picture that cannot be read, has no pixels, or is too long and thin.
         """
         out = np.empty((len(images), self.crop, self.crop, 3), np.float32)
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         for i, image in enumerate(images):
-            picture = self._crop(open_image(image, first_index + i, self.background))
+            index = first_index + i
+            picture = self._crop(open_image(image, index), f"picture {index}")
             out[i] = (np.asarray(picture, np.float32) * np.float32(self.rescale) - mean) / std
         return out
 
-    def _crop(self, image: Image.Image) -> Image.Image:
+    def _crop(self, image: Image.Image, where: str) -> Image.Image:
         width, height = image.size
         short, long = min(width, height), max(width, height)
         # Truncated, not rounded, as in transformers.
@@ -82,74 +81,12 @@ class ImagePreprocess:
         if self.squash:
             other = self.shortest_edge
         size = (self.shortest_edge, other) if width <= height else (other, self.shortest_edge)
+        # Pillow changes the width first, and the height of that.
+        check_room(size[0], max(size[1], height), where, "resized")
         if size != image.size:
             image = image.resize(size, Image.Resampling(self.resample))
         left, top = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
         return image.crop((left, top, left + self.crop, top + self.crop))
-
-
-def open_image(
-    image: ImageLike, index: int = 0, background: tuple[int, int, int] = (255, 255, 255)
-) -> Image.Image:
-    """Opens anything that is a picture as RGB.
-
-    Args:
-      image: a path, encoded bytes, an open picture, or a uint8 array [h, w, 3 | 4] or [h, w].
-      index: its number, for error messages.
-      background: colour behind transparent pixels.
-
-    Returns:
-      An RGB picture.
-
-    Raises:
-      MmjaxError: names the picture that cannot be read, or that has no pixels.
-    """
-    where = f"picture {index}"
-    try:
-        if isinstance(image, str | os.PathLike):
-            where = f"picture {index} ({os.fspath(image)})"
-            with Image.open(image) as file:
-                picture = ImageOps.exif_transpose(file)
-                picture.load()
-        elif isinstance(image, bytes):
-            if not image:
-                raise MmjaxError(f"{where} is empty: 0 bytes")
-            with Image.open(io.BytesIO(image)) as file:
-                picture = ImageOps.exif_transpose(file)
-                picture.load()
-        elif isinstance(image, Image.Image):
-            picture = image
-        elif isinstance(image, np.ndarray):
-            channels = image.shape[2] if image.ndim == 3 else 1
-            if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4):
-                raise MmjaxError(
-                    f"{where} is an array of {image.dtype} {list(image.shape)}; expected uint8 "
-                    "[height, width, 3]"
-                )
-            if image.size == 0:
-                raise MmjaxError(f"{where} has no pixels: shape {list(image.shape)}")
-            picture = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
-        else:
-            raise MmjaxError(
-                f"{where} is a {type(image).__name__}; expected a path, encoded bytes, a PIL image "
-                "or a uint8 array"
-            )
-        if min(picture.size) < 1:
-            raise MmjaxError(f"{where} has no pixels: {picture.width} x {picture.height}")
-        return _to_rgb(picture, background)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MmjaxError(f"{where} cannot be read: {reason}") from error
-
-
-def _to_rgb(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        canvas = Image.new("RGBA", picture.size, (*background, 255))
-        return Image.alpha_composite(canvas, picture).convert("RGB")
-    return picture.convert("RGB")
 
 
 def load_image_preprocess(

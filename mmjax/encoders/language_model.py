@@ -24,7 +24,7 @@ from mmjax.encoders.llava import Llava
 from mmjax.encoders.llava_images import LlavaImages
 from mmjax.encoders.readers.gguf_llama import GgufLlama
 from mmjax.encoders.readers.meta_llama import MetaLlama
-from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
+from mmjax.encoders.text_preprocess import TextPreprocess, check_ids, load_text_preprocess
 from mmjax.errors import MmjaxError
 
 PyTree = Any
@@ -123,7 +123,8 @@ class LanguageModel(Encoder):
           The ids, neither cut nor padded.
 
         Raises:
-          MmjaxError: no token at all, or messages that cannot be rendered.
+          MmjaxError: no token at all, one that the model has not got, or messages that cannot be
+            rendered.
         """
         tokenizer = self.preprocess.tokenizer
         if isinstance(prompt, str):
@@ -135,6 +136,14 @@ class LanguageModel(Encoder):
             ids = [i for i in prompt if isinstance(i, int)]
         if not ids:
             raise MmjaxError("a prompt has no token; give it at least one word")
+        words = getattr(
+            self.config, "text", self.config
+        ).vocab_size  # a LLaVA's own config has none
+        if not 0 <= min(ids) <= max(ids) < words:
+            raise MmjaxError(
+                f"a prompt holds token ids from {min(ids)} to {max(ids)}; this model has those "
+                f"from 0 to {words - 1}"
+            )
         return ids
 
 
@@ -222,10 +231,10 @@ def load_text(
     if isinstance(opened, GgufLlama):
         ends = _ids(opened.special_ids().get("eos_token_id"))
         chat = Chat(opened.chat_template, opened.special_tokens(), ends)
-        return _preprocess(opened.tokenizer(), config), chat
+        return _preprocess(path, opened.tokenizer(), config), chat
     if isinstance(opened, MetaLlama) and not (path / "tokenizer.json").is_file():
         tokenizer, special, ends = opened.tokenizer()
-        return _preprocess(tokenizer, config), Chat(None, special, ends)
+        return _preprocess(path, tokenizer, config), Chat(None, special, ends)
     preprocess = load_text_preprocess(
         path, config.max_length, config.vocab_size, config.pad_token_id
     )
@@ -250,9 +259,16 @@ def load_text(
     return preprocess, Chat(template if isinstance(template, str) else None, special, _ids(ends))
 
 
-def _preprocess(tokenizer: Tokenizer, config: LlamaConfig) -> TextPreprocess:
+def _preprocess(path: Path, tokenizer: Tokenizer, config: LlamaConfig) -> TextPreprocess:
+    check_ids(path, tokenizer, config.vocab_size, config.pad_token_id)
     sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
-    return TextPreprocess(tokenizer, sha256, config.max_length, config.pad_token_id)
+    return TextPreprocess(
+        tokenizer,
+        sha256,
+        config.max_length,
+        config.pad_token_id,
+        position_limit=config.max_length,
+    )
 
 
 def _ids(ends: int | list[int] | None) -> tuple[int, ...]:

@@ -11,13 +11,9 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from mmjax.encoders.files import read_optional_json
-from mmjax.encoders.image_preprocess import (
-    ImageLike,
-    ImagePreprocess,
-    load_image_preprocess,
-    open_image,
-)
+from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
 from mmjax.encoders.llava import NEWLINE, WORD, LlavaConfig
+from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.errors import MmjaxError
 
 
@@ -63,9 +59,10 @@ class LlavaImages:
         Source:
           LlavaImageProcessorPil and LlavaNextImageProcessorPil in transformers.
         """
-        picture = open_image(image, index, self.preprocess.background)
+        picture = open_image(image, index)
         if not self.config.pinpoints:
-            return self.preprocess([self._square(picture) if self.pad else picture], index)
+            square = self._square(picture, f"picture {index}") if self.pad else picture
+            return self.preprocess([square], index)
         side = self.preprocess.crop
         resample = Image.Resampling(self.preprocess.resample)
         height, width = best_size(picture.height, picture.width, self.config.pinpoints)
@@ -84,8 +81,9 @@ class LlavaImages:
         ]
         return self.preprocess([picture.resize((side, side), resample), *squares], index)
 
-    def _square(self, picture: Image.Image) -> Image.Image:
+    def _square(self, picture: Image.Image, where: str) -> Image.Image:
         side = max(picture.size)
+        check_room(side, side, where, "padded")
         colour = tuple(int(x * 255) for x in self.preprocess.mean)
         canvas = Image.new("RGB", (side, side), colour)
         canvas.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
@@ -143,7 +141,7 @@ class LlavaImages:
                 )
             parts, start = [], 0
             for at, image in zip(found, pictures, strict=True):
-                opened = open_image(image, index, self.preprocess.background)
+                opened = open_image(image, index)
                 tiles.append(self.tiles(opened, index))
                 places = self.places(opened.height, opened.width)
                 shift = count * self.config.tokens_per_tile

@@ -14,6 +14,7 @@ from tokenizers import Encoding, Tokenizer
 
 from mmjax.encoders.files import read_optional_json
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown
 
 # Lengths that batches are padded to. Fine where short texts live, so that little work is wasted;
 # each length that occurs costs one compilation.
@@ -48,11 +49,26 @@ class TextPreprocess:
     lower_case: bool = False
     prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     default_prompt: str | None = None
+    position_limit: int | None = None  # the most tokens that the model has positions for
+
+    def __post_init__(self) -> None:
+        """Refuses a length at which the model would read positions that it has not got.
+
+        Raises:
+          MmjaxError: `max_length` is out of range.
+        """
+        most = self.max_length if self.position_limit is None else self.position_limit
+        if not 1 <= self.max_length <= most:
+            raise MmjaxError(
+                f"max_length {self.max_length} is out of range: this encoder has positions for "
+                f"1 to {most} tokens"
+            )
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Sha256 over the tokenizer's file and all constants."""
-        fields = {field.name for field in dataclasses.fields(self)} - {"tokenizer", "prompts"}
+        fields = {field.name for field in dataclasses.fields(self)}
+        fields -= {"tokenizer", "prompts", "position_limit"}
         constants: dict[str, Any] = {name: getattr(self, name) for name in fields}
         constants["prompts"] = dict(self.prompts)
         return hashlib.sha256(json.dumps(constants, sort_keys=True).encode()).hexdigest()
@@ -189,11 +205,7 @@ def load_text_preprocess(
     # Some files have padding to a fixed 128 switched on, which costs ten times the work.
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    if tokenizer.get_vocab_size() > vocab_size:
-        raise MmjaxError(
-            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens but the model only "
-            f"{vocab_size}; they do not belong together"
-        )
+    check_ids(folder, tokenizer, vocab_size, pad_token_id)
     sentence = read_optional_json(folder / "sentence_bert_config.json")
     prompts = read_optional_json(folder / "config_sentence_transformers.json")
     own = read_optional_json(folder / "tokenizer_config.json").get("model_max_length")
@@ -206,7 +218,41 @@ def load_text_preprocess(
         lower_case=bool(sentence.get("do_lower_case", False)),
         prompts=prompts.get("prompts") or {},
         default_prompt=prompts.get("default_prompt_name"),
+        position_limit=position_limit,
     )
+
+
+def check_ids(where: Path | str, tokenizer: Tokenizer, vocab_size: int, pad_token_id: int) -> None:
+    """Refuses a tokenizer that gives ids beyond the model's table of words.
+
+    Looked up there, such an id is no error but NaN, or another word.
+
+    Args:
+      where: the file or folder, for the message.
+      tokenizer: without padding and truncation.
+      vocab_size: rows of the table.
+      pad_token_id: what fills a batch.
+
+    Raises:
+      MmjaxError: names the token.
+    """
+    if tokenizer.get_vocab_size() > vocab_size:
+        raise MmjaxError(
+            f"{where}: the tokenizer has {tokenizer.get_vocab_size()} tokens but the model only "
+            f"{vocab_size}; they do not belong together"
+        )
+    framed = tokenizer.encode("")  # a file says the ids of what stands around a text apart
+    ids = {**tokenizer.get_vocab(), **dict(zip(framed.tokens, framed.ids, strict=True))}
+    token = max(ids, key=lambda token: ids[token], default="")
+    if ids and ids[token] >= vocab_size:
+        raise MmjaxError(
+            f"{where}: the tokenizer's token {shown(token)} has the id {ids[token]}, but the model "
+            f"has {vocab_size} words; they do not belong together"
+        )
+    if not 0 <= pad_token_id < vocab_size:
+        raise MmjaxError(
+            f"{where}: pad_token_id is {pad_token_id}, but the model has {vocab_size} words"
+        )
 
 
 def _convert_tokenizer(folder: Path) -> Tokenizer:

@@ -23,8 +23,10 @@ from mmjax.encoders.layers import (
     stack,
 )
 from mmjax.errors import MmjaxError
+from mmjax.foreign import integer
 
 PyTree = Any
+MOST_PATCHES = 100  # a side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +103,11 @@ class VisionConfig:
           The config.
 
         Raises:
-          MmjaxError: the side is not a positive multiple of the patch size.
+          MmjaxError: the side is not a positive multiple of the patch size, or far too long.
         """
-        if image_size < self.patch_size or image_size % self.patch_size:
+        # Every patch attends to every other: more of them is a slip of the pen.
+        integer("image_size", image_size, self.patch_size, self.patch_size * MOST_PATCHES)
+        if image_size % self.patch_size:
             nearest = max(1, round(image_size / self.patch_size)) * self.patch_size
             raise MmjaxError(
                 f"image_size {image_size} is not a multiple of the patch size {self.patch_size}; "
