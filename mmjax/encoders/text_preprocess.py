@@ -14,7 +14,7 @@ from tokenizers import Encoding, Tokenizer
 
 from mmjax.encoders.files import read_optional_json
 from mmjax.errors import MmjaxError
-from mmjax.foreign import shown
+from mmjax.foreign import parse_json, shown
 
 # Lengths that batches are padded to. Fine where short texts live, so that little work is wasted;
 # each length that occurs costs one compilation.
@@ -198,7 +198,9 @@ def load_text_preprocess(
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the tokenizers package raises bare Exception
             raise MmjaxError(f"{path} is not a readable tokenizer ({error})") from error
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = path.read_bytes()
+        _check_added(path, parse_json(path, content), tokenizer)
+        sha256 = hashlib.sha256(content).hexdigest()
     else:
         tokenizer = _convert_tokenizer(folder)
         sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
@@ -241,18 +243,35 @@ def check_ids(where: Path | str, tokenizer: Tokenizer, vocab_size: int, pad_toke
             f"{where}: the tokenizer has {tokenizer.get_vocab_size()} tokens but the model only "
             f"{vocab_size}; they do not belong together"
         )
-    framed = tokenizer.encode("")  # a file says the ids of what stands around a text apart
-    ids = {**tokenizer.get_vocab(), **dict(zip(framed.tokens, framed.ids, strict=True))}
-    token = max(ids, key=lambda token: ids[token], default="")
-    if ids and ids[token] >= vocab_size:
-        raise MmjaxError(
-            f"{where}: the tokenizer's token {shown(token)} has the id {ids[token]}, but the model "
-            f"has {vocab_size} words; they do not belong together"
-        )
+    vocabulary, framed = tokenizer.get_vocab(), tokenizer.encode("")
+    # A file says the ids of what stands around a text apart from its vocabulary.
+    for ids in (vocabulary, dict(zip(framed.tokens, framed.ids, strict=True))):
+        if max(ids.values(), default=0) >= vocab_size:
+            token = max(ids, key=lambda token: ids[token])
+            raise MmjaxError(
+                f"{where}: the tokenizer's token {shown(token)} has the id {ids[token]}, but the "
+                f"model has {vocab_size} words; they do not belong together"
+            )
     if not 0 <= pad_token_id < vocab_size:
         raise MmjaxError(
             f"{where}: pad_token_id is {pad_token_id}, but the model has {vocab_size} words"
         )
+
+
+def _check_added(path: Path, content: Any, tokenizer: Tokenizer) -> None:
+    """Refuses added tokens whose ids do not follow the vocabulary: they would get other ids.
+
+    Raises:
+      MmjaxError: names the token.
+    """
+    for token in content.get("added_tokens") or ():
+        found = tokenizer.token_to_id(token["content"])
+        if found != token["id"]:
+            raise MmjaxError(
+                f"{path}: the added token {shown(token['content'])} has the id "
+                f"{shown(token['id'])}, but its place in the vocabulary is {found}; number added "
+                "tokens from the vocabulary's end on"
+            )
 
 
 def _convert_tokenizer(folder: Path) -> Tokenizer:

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mmjax.data import feature_cache
 from mmjax.data.feature_cache import Request
-from mmjax.encoders import load_encoder
+from mmjax.encoders import Encoder, load_encoder
 from mmjax.errors import MmjaxError
 
 TEXTS = [" ".join(f"w{4 + (i + j) % 40}" for j in range(1 + i % 5)) for i in range(10)]
@@ -161,3 +161,39 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_shards_only(encoder, tmp_p
     monkeypatch.undo()
     assert len(shards(tmp_path)) == 1
     assert list(tmp_path.glob("*/*.tmp")) == []
+
+
+@pytest.fixture
+def saying(monkeypatch):
+    """Returns `saying(rows)`: encoders say these rows from now on."""
+
+    def change(rows):
+        said = lambda self, items, want: (rows[i] for i in items.chosen)  # noqa: E731
+        monkeypatch.setattr(Encoder, "outputs", said)
+
+    return change
+
+
+ROWS = [np.full(3, i, np.float32) for i in range(10)]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named_and_never_kept(bad, encoder, saying, tmp_path):
+    """Ids or positions beyond a model's tables give NaN, and no error."""
+    saying([*ROWS[:5], np.float32([0, bad, 0]), *ROWS[6:]])
+    with pytest.raises(MmjaxError, match=r"test features are not finite in 1 of 4 rows.*5 \('w9"):
+        feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+    assert len(shards(tmp_path)) == 1  # the rows before it are
+    saying(ROWS)
+    table = feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+    assert_array_equal(table.values, np.stack(ROWS))
+
+
+def test_what_an_earlier_version_kept_is_computed_again(encoder, saying, tmp_path, monkeypatch):
+    saying([row * np.nan for row in ROWS])
+    with monkeypatch.context() as patched:
+        patched.setattr(feature_cache, "_check_finite", lambda *_: None)
+        feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+    saying(ROWS)
+    table = feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+    assert_array_equal(table.values, np.stack(ROWS))

@@ -1,12 +1,14 @@
 """`Encoder.outputs`: order, shapes, padding, few compilations."""
 
 import logging
+import weakref
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 
 from mmjax.encoders import batching, load_encoder
 from mmjax.errors import MmjaxError
@@ -104,6 +106,30 @@ def test_a_bad_picture_is_named_by_its_number(dinov2):
     images = [np.zeros((9, 9, 3), np.uint8)] * 7 + [b"x"]
     with pytest.raises(MmjaxError, match="picture 7 cannot be read"):
         dinov2.embed_images(images, batch_size=2)
+
+
+class Opened:
+    """Pictures that are decoded when asked for, and how many of them live at once."""
+
+    def __init__(self) -> None:
+        self.given: list[weakref.ref[Image.Image]] = []
+        self.most = 0
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, i: int, /) -> Image.Image:
+        picture = Image.new("RGB", (40, 30), (i, i, i))
+        self.given.append(weakref.ref(picture))
+        self.most = max(self.most, sum(one() is not None for one in self.given))
+        return picture
+
+
+def test_pictures_are_not_kept_longer_than_needed(dinov2):
+    """A batch of sixteen large photographs is several gigabytes."""
+    items = Opened()
+    assert len(list(dinov2.outputs(items, "pooled", batch_size=12))) == 12
+    assert items.most <= 2
 
 
 def test_misuse_is_explained(bert, dinov2):

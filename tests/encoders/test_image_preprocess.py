@@ -52,15 +52,6 @@ def test_every_kind_of_input_gives_the_same_pixels(tmp_path):
         assert_array_equal(other, pixels[0])
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparent_pixels_become_white(mode):
-    image = Image.new("RGBA", (4, 4), (255, 0, 0, 0)).convert(mode)
-    if mode == "P":
-        image = Image.new("P", (4, 4), 0)
-        image.info["transparency"] = 0
-    assert open_image(png(image)).getpixel((1, 1)) == (255, 255, 255)
-
-
 def test_gray_and_wide_gray_pictures():
     assert open_image(np.full((3, 5), 7, np.uint8)).getpixel((4, 2)) == (7, 7, 7)
     assert open_image(np.full((3, 5, 1), 7, np.uint8)).getpixel((4, 2)) == (7, 7, 7)

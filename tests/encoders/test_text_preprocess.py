@@ -1,5 +1,6 @@
 """Texts to ids: frame, prompt, cut, pad."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -91,3 +92,55 @@ def test_a_tokenizer_that_is_damaged_or_of_another_model(folder, write_tokenizer
     write_tokenizer(path / "tokenizer.json", vocab_size=60)
     with pytest.raises(MmjaxError, match="60 tokens but the model only 50"):
         load_encoder(path)
+
+
+def changed(path, change):
+    """Rewrites the tokenizer's file."""
+    file = path / "tokenizer.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def added(content, number):
+    del content["model"]["vocab"]["w49"]  # for as many tokens as before
+    token = {"id": number, "content": "<new>", "special": False, "normalized": False}
+    content["added_tokens"].append(
+        {**token, **dict.fromkeys(("single_word", "lstrip", "rstrip"), False)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda c: added(c, 10**6), "the added token '<new>' has the id 1000000, but its place"),
+        (lambda c: added(c, 7), "the added token '<new>' has the id 7, but its place"),
+        (
+            lambda c: c["model"]["vocab"].update(w7=50),
+            "token 'w7' has the id 50, but the model has 50",
+        ),
+        (
+            lambda c: c["post_processor"]["special_tokens"]["[SEP]"].update(ids=[77]),
+            r"token '\[SEP\]' has the id 77",
+        ),
+    ],
+    ids=["added", "taken", "vocabulary", "frame"],
+)
+def test_ids_beyond_the_models_words_are_refused(change, match, folder):
+    path = folder("bert_tiny")
+    changed(path, change)
+    with pytest.raises(MmjaxError, match=rf"{path}.*{match}"):
+        load_encoder(path)
+
+
+def test_padding_that_is_no_word_is_refused(folder):
+    with pytest.raises(MmjaxError, match="pad_token_id is 50, but the model has 50 words"):
+        load_encoder(folder("bert_tiny", config={"pad_token_id": 50}))
+
+
+def test_more_tokens_than_positions_are_refused(preprocess):
+    """A text as long as that would be NaN from its first to its last number."""
+    assert dataclasses.replace(preprocess, max_length=16).max_length == 16
+    for length in (17, 512, 0):
+        with pytest.raises(MmjaxError, match=f"max_length {length} is out of range: .* 1 to 16"):
+            dataclasses.replace(preprocess, max_length=length)
