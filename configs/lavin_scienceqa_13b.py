@@ -5,7 +5,7 @@
       --config.questions.source=scienceqa:/data/scienceqa
 
 Not measured: bring the data and the weights (see there). `:tiny` trains two steps on whatever
-folders are given. The paper also has a row of 40 epochs: `--config.train.steps=15920`.
+folders are given. The paper also has a row of 40 epochs: `--config.train.steps=15960`.
 """
 
 from typing import Any

@@ -21,11 +21,12 @@ class Figures:
     counts: dict[str, list[int]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
-    def trained(self, run: Run) -> None:
-        """Adds the time that a run took to train."""
+    def trained(self, run: Run) -> int:
+        """Adds the time that a run took to train; returns its steps."""
         done = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
         name = f"training {run.stage.name}, all seeds"
         self.timings[name] = self.timings.get(name, 0.0) + done["seconds"]
+        return done["steps"]
 
     def add(self, values: Mapping[str, Mapping[str, float]]) -> None:
         """Adds one seed's figures, system -> metric -> value."""

@@ -131,7 +131,9 @@ def reading(
             raise kind(f"{path} cannot be read ({error.strerror})") from error
         lines = str(error).strip().splitlines()
         reason = (lines[0][:160] if lines else "") or "no reason given"
-        raise kind(f"{path} is not readable as {what} ({type(error).__name__}: {reason})") from error
+        raise kind(
+            f"{path} is not readable as {what} ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def parse_json(path: Path, data: bytes | str) -> Any:

@@ -58,7 +58,7 @@ def measure_answers(
     text = read_text(recipe.main.questions.text) if "text" in recipe.evals else None
     frozen: dict[str, float] = {}  # the same for every seed
     for run in runs:
-        figures.trained(run)
+        steps = figures.trained(run)
         main = run.stage.name == recipe.main.name
         assembly, trainable = load_trained(run, library)
         data, task = assembly.data, assembly.task
@@ -82,6 +82,9 @@ def measure_answers(
                 values["blank"] = data.test["blank"].run([], functions)
             values |= {name: dict(metrics) for name, metrics in data.references.items()}
             figures.count({side: len(items) for side, items in data.items.items()})
+            visits = data.train.visits(steps, run.stage.train.batch_size, run.data_seed)
+            seen = int((visits > 0).sum())
+            figures.count({"rows": len(visits), "rows_seen": seen, "visits": int(visits.sum())})
             if run.stage.questions.rehearsal:
                 figures.count({REHEARSED: run.stage.questions.rehearsal})
             if data.left_out:
@@ -125,7 +128,8 @@ def answer_tables(
     Args:
       systems: system -> metric -> one value a seed.
       labels: system -> how a table calls it.
-      counts: pictures and questions, and texts rehearsed, one number a seed.
+      counts: pictures and questions, rows to learn from, how many of them were, how often all of
+        them together, and texts rehearsed; one number a seed.
       routing: of every seed the first expert's weight by layer and modality.
 
     Returns:
@@ -149,6 +153,10 @@ def answer_tables(
         caption = f"{asked} held-out conversations; every token of their answers weighs the same."
         if "left_out" in counts:
             caption += f" {counts['left_out'][0]} rows with an empty answer were left out."
+    if "rows" in counts:
+        epochs = sum(counts["visits"]) / sum(counts["rows"])
+        seen = f"{numbers(counts['rows_seen'])} of {numbers(counts['rows'])}"
+        caption += f" Trained on {seen} rows, {epochs:.3g} epochs."
     used = [m for m in metrics if any(m in values for values in systems.values())]
 
     def rows(used: Sequence[str]) -> tuple[tuple[str, tuple[tuple[float, ...], ...]], ...]:

@@ -65,6 +65,11 @@ class Run:
         return self.folder / "adapter"
 
     @property
+    def data_seed(self) -> int:
+        """Draws the order of the data."""
+        return seed_for(self.seed, self.stage.name, "data")
+
+    @property
     def is_done(self) -> bool:
         """Whether the run has ended and its adapter is there."""
         return (self.folder / DONE).is_file() and (self.adapter / "adapter_card.json").is_file()
@@ -159,7 +164,7 @@ def train(run: Run, library: Library) -> None:
         frozen["prior"] = prior_of(run, task, trainable, frozen, data.prior, mesh)
     tx, schedule = optim.make_optimizer(stage.optim, trainable, spec.steps)
     state = sharding.place(create(trainable, tx, jax.random.fold_in(key, 1)), mesh)
-    batches = data.batches(spec.steps, spec.batch_size, seed_for(run.seed, stage.name, "data"))
+    batches = data.batches(spec.steps, spec.batch_size, run.data_seed)
     train_step = make_train_step(task, tx, spec.accumulate, mesh.shape["data"])
     published = data.publish(task, mesh)
     evaluators = validators(stage, data.val)

@@ -1,7 +1,9 @@
 """Conversations about pictures as token arrays, in buckets of length, batch by batch."""
 
+import bisect
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -203,8 +205,8 @@ def collate(
 class Conversations:
     """Encoded conversations that batches are drawn from.
 
-    A batch is of one bucket of length and of one modality, so that text alone never pays for a
-    picture; `per_picture` rows in a row share a picture, which is encoded once for all of them.
+    A batch is of one modality, so that text alone never pays for a picture, and of rows of about
+    one length; `per_picture` rows in a row share a picture, which is encoded once for all of them.
 
     Attributes:
       rows: encoded conversations.
@@ -226,39 +228,44 @@ class Conversations:
 
     @functools.cached_property
     def buckets(self) -> Mapping[tuple[int, int, bool], Int[np.ndarray, " k"]]:
-        """(columns, answer tokens, with a picture) -> conversations."""
+        """(columns, answer tokens, with a picture) -> conversations, neighbours side by side."""
         found: dict[tuple[int, int, bool], list[int]] = {}
-        for i, row in enumerate(self.rows):
-            shape = bucket(len(row.ids), _LENGTHS), bucket(len(row.answers), _ANSWERS)
-            found.setdefault((*shape, bool(self.pictures[i] >= 0)), []).append(i)
-        return {shape: np.asarray(found[shape]) for shape in sorted(found)}
+        for i, size in enumerate(self._sizes):
+            found.setdefault((*size, bool(self.pictures[i] >= 0)), []).append(i)
+        return {shape: np.asarray(found[shape]) for shape in sorted(found, key=_walk)}
 
     def plan(self, batch_size: int, rng: np.random.Generator | None) -> list[list[list[int]]]:
-        """One epoch: batches of groups of conversations.
+        """One epoch, in which every conversation stands once.
+
+        Conversations are walked through bucket by bucket, so a batch is of one bucket but where
+        the walk goes on to the next: there the larger shape holds the rows of both. No epoch has
+        more shapes than it has batches, and all of them together no more than there are pairs of a
+        number of columns and one of answer tokens.
 
         Args:
           batch_size: rows a batch, a multiple of `per_picture`.
-          rng: shuffles; None keeps the order, and the last, incomplete batches too.
+          rng: shuffles; None keeps the order.
 
         Returns:
-          Batches of groups, a group at most `per_picture` conversations about one picture.
+          Batches of groups, a group at most `per_picture` conversations about one picture. For
+          pictures and for text alone all batches but one have `batch_size / per_picture` groups;
+          which one has fewer, the epoch draws, so that no row weighs more in the end.
         """
         each, batches = self.per_picture, []
-        for (_, _, picture), members in self.buckets.items():
-            order = members if rng is None else rng.permutation(members)
+        for picture in (False, True):
             heaps: dict[int, list[int]] = {}
-            for i in order:
-                heaps.setdefault(int(self.pictures[i]) if picture else WORD, []).append(int(i))
+            for shape, members in self.buckets.items():
+                if shape[2] == picture:
+                    for i in members if rng is None else rng.permutation(members):
+                        heaps.setdefault(int(self.pictures[i]), []).append(int(i))
             groups = [
                 heap[at : at + each] for heap in heaps.values() for at in range(0, len(heap), each)
             ]
             if rng is not None:
                 groups = [groups[i] for i in rng.permutation(len(groups))]
-                # Whole groups first: batches are full but for a few at the end.
-                groups.sort(key=len, reverse=True)
-            size = batch_size // each
-            chunks = [groups[at : at + size] for at in range(0, len(groups), size)]
-            batches += [chunk for chunk in chunks if rng is None or len(chunk) == size]
+            # Whole groups first: batches are full but for a few at a bucket's end.
+            groups.sort(key=lambda g: (_walk((*self._shape(g), picture)), -len(g)))
+            batches += _cut(groups, batch_size // each, rng)
         return batches if rng is None else [batches[i] for i in rng.permutation(len(batches))]
 
     def batch(self, groups: Sequence[Sequence[int]], batch_size: int) -> dict[str, Any]:
@@ -268,7 +275,7 @@ class Conversations:
         share = size // jax.process_count()
         mine = padded[jax.process_index() * share : (jax.process_index() + 1) * share]
         one = groups[0][0]
-        shape = self._shape_of(one)
+        shape = self._shape([i for group in groups for i in group])
         flat = [
             self.rows[group[i]] if i < len(group) else None for group in mine for i in range(each)
         ]
@@ -278,28 +285,75 @@ class Conversations:
             found["image"] = self.table.gather(np.asarray(which, np.int64))
         return found
 
-    def _shape_of(self, i: int) -> tuple[int, int]:
-        row = self.rows[i]
-        return bucket(len(row.ids), _LENGTHS), bucket(len(row.answers), _ANSWERS)
+    @functools.cached_property
+    def _sizes(self) -> list[tuple[int, int]]:
+        """Of each conversation, columns and answer tokens of its bucket."""
+        return [
+            (bucket(len(row.ids), _LENGTHS), bucket(len(row.answers), _ANSWERS))
+            for row in self.rows
+        ]
+
+    def _shape(self, rows: Sequence[int]) -> tuple[int, int]:
+        """Columns and answer tokens that hold some conversations."""
+        return max(self._sizes[i][0] for i in rows), max(self._sizes[i][1] for i in rows)
+
+    def visits(self, steps: int, batch_size: int, seed: int) -> Int[np.ndarray, " n"]:
+        """How often each conversation is learned in so many steps of `batches`.
+
+        Args:
+          steps: batches that are drawn.
+          batch_size: rows a batch.
+          seed: as for `batches`.
+
+        Returns:
+          int64 [n].
+        """
+        epochs, rest = divmod(steps, self.steps_per_epoch(batch_size))
+        found = np.full(len(self), epochs)
+        for groups in self._epoch(batch_size, seed, epochs)[:rest]:
+            found[[i for group in groups for i in group]] += 1
+        return found
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Batches of `batch_size` rows in which every conversation stands once."""
+        each, size = self.per_picture, batch_size // self.per_picture
+        numbers, rows = np.unique(self.pictures, return_counts=True)
+        groups = -(-rows // each)
+        shown = numbers >= 0
+        return sum(-(-int(groups[of].sum()) // size) for of in (shown, ~shown))
+
+    def _epoch(self, batch_size: int, seed: int, epoch: int) -> list[list[list[int]]]:
+        return self.plan(batch_size, np.random.default_rng((seed, epoch)))
 
     def batches(self, steps: int, batch_size: int, seed: int) -> grain.DatasetIterator:
-        """A checkpointable iterator of batches for training, every epoch in another order.
-
-        Raises:
-          MmjaxError: fewer conversations than one batch in every bucket.
-        """
-        plan = functools.lru_cache(maxsize=2)(
-            lambda epoch: self.plan(batch_size, np.random.default_rng((seed, epoch)))
-        )
-        per_epoch = len(plan(0))
-        if not per_epoch:
-            raise MmjaxError(
-                f"the batch size {batch_size} is larger than what any bucket of length holds; set "
-                "a smaller --config.train.batch_size"
-            )
+        """A checkpointable iterator of batches for training, every epoch in another order."""
+        plan = functools.lru_cache(maxsize=2)(functools.partial(self._epoch, batch_size, seed))
+        per_epoch = self.steps_per_epoch(batch_size)
 
         def make(step: int) -> dict[str, Any]:
             return self.batch(plan(step // per_epoch)[step % per_epoch], batch_size)
 
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
         return iter(grain.MapDataset.range(steps).map(make).to_iter_dataset(options))
+
+
+@functools.cache
+def _walk(shape: tuple[int, int, bool]) -> tuple[bool, int, int]:
+    """Sorts buckets so that neighbours are alike in columns and in answer tokens.
+
+    Answers grow with one length and shrink with the next, as rows of a field are ploughed.
+    """
+    columns, answers, picture = shape
+    forth = bisect.bisect_left(_LENGTHS, columns) % 2 == 0
+    return picture, columns, answers if forth else -answers
+
+
+def _cut(
+    groups: Sequence[list[int]], size: int, rng: np.random.Generator | None
+) -> list[list[list[int]]]:
+    """Batches of `size` groups in order, but one that has what is left over: the last, or drawn."""
+    count = -(-len(groups) // size)
+    lacking = count * size - len(groups)
+    short = count - 1 if rng is None or not count else int(rng.integers(count))
+    ends = [size * (k + 1) - lacking * (k >= short) for k in range(count)]
+    return [list(groups[at:end]) for at, end in itertools.pairwise([0, *ends])]

@@ -197,7 +197,7 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
             digest.update(repr(one).encode())
     records = Records("+".join((spec.source, *spec.mix)), digest.hexdigest())
     left_out = train.skipped if isinstance(train, Dialogues) else 0
-    learned = rehearse(learned, spec, stage.train.batch_size, seed, language)
+    learned = rehearse(learned, spec, seed, language)
     return InstructData(learned, val, systems, items, references, records, language, left_out)
 
 

@@ -95,14 +95,14 @@ def _keep(path: Path, found: Int[np.ndarray, "n l"]) -> None:
 
 
 def rehearse(
-    learned: Conversations, spec: QuestionsSpec, batch_size: int, seed: int, language: LanguageModel
+    learned: Conversations, spec: QuestionsSpec, seed: int, language: LanguageModel
 ) -> Conversations:
     """Conversations with texts of the model's own among them, as text alone.
 
     Args:
       learned: what is learned.
-      spec: how many texts, how long, and which share they take.
-      batch_size: the rows of a batch: so many texts there are at least.
+      spec: how many texts, how long, and which share they take; every text stands there at least
+        once.
       seed: draws them.
       language: the frozen language model.
 
@@ -127,8 +127,7 @@ def rehearse(
         for text in texts
     ]
     share = spec.rehearsal_share
-    wanted = round(len(learned) * share / (1 - share))
-    count = max(wanted, len(rows), batch_size)  # or no batch would hold any
+    count = max(round(len(learned) * share / (1 - share)), len(rows))
     return replace(
         learned,
         rows=[*learned.rows, *(rows[i % len(rows)] for i in range(count))],

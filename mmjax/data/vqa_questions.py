@@ -112,8 +112,7 @@ class InstructData:
 
     def example(self, batch_size: int, seed: int) -> dict[str, Any]:
         """This process's share of a batch of shapes for initial values."""
-        plan = self.train.plan(batch_size, np.random.default_rng(seed))
-        groups = plan[0] if plan else self.train.plan(batch_size, None)[0]
+        groups = self.train.plan(batch_size, np.random.default_rng(seed))[0]
         return self.train.batch(groups, batch_size)
 
     def batches(self, steps: int, batch_size: int, seed: int) -> grain.DatasetIterator:
@@ -226,7 +225,7 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
     learned = conversations(taught, "training")
     digest = hashlib.sha256(repr((train.questions, test.questions)).encode()).hexdigest()
     return InstructData(
-        rehearse(learned, spec, stage.train.batch_size, seed, language),
+        rehearse(learned, spec, seed, language),
         QuestionSet(conversations(held_out, "validation"), held_out.questions),
         {
             "blank": QuestionSet(conversations(final, "test", blank=True), final.questions),

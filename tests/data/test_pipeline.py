@@ -27,6 +27,14 @@ def test_an_epoch_shows_every_example_once_and_the_next_in_another_order():
     assert len({tuple(epoch) for epoch in epochs}) == 5
 
 
+def test_other_examples_are_left_out_of_the_next_epoch():
+    batches = [ids(b) for b in train_batches([phase()], 40, 4, seed=0)]
+    left_out = [set(range(10)) - {*batches[i], *batches[i + 1]} for i in range(0, 40, 2)]
+    assert all(len(rows) == 2 for rows in left_out)  # there is no smaller batch
+    assert len({tuple(sorted(rows)) for rows in left_out}) > 10
+    assert {row for batch in batches[:12] for row in batch} == set(range(10))
+
+
 def test_no_example_stands_twice_in_a_batch_at_the_end_of_an_epoch():
     for batch in train_batches([phase()], 50, 4, seed=0):
         assert len(set(ids(batch))) == 4

@@ -106,7 +106,10 @@ def test_every_system_is_measured(finished):
     results = Results.load(finished / "results.json")
     beside = ["majority", "question", "probe_linear", "probe_mlp", "frozen", "blank"]
     assert list(results.systems) == [*beside, "lora", "rehearsed", "adapted"]
-    assert results.counts == {"train": [12], "val": [2], "test": [4], "questions": [12]}
+    counts = {"train": [12], "val": [2], "test": [4], "questions": [12]}
+    # 40 steps of 16 rows, all of them about pictures; 36 rows and 12 that fill pictures up.
+    assert results.counts == {**counts, "rows": [36], "rows_seen": [36], "visits": [480]}
+    assert "Trained on 36 of 36 rows, 13.3 epochs." in results.tables[0].caption
     accuracy, text = {"vqa_acc", "vqa_yes_no", "vqa_other"}, {"text_perplexity"}
     trained = {"lora", "rehearsed", "adapted"}
     for name, metrics in results.systems.items():

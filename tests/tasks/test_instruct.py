@@ -80,6 +80,33 @@ def test_micro_batches_weigh_tokens_and_not_themselves(towers):
     assert abs(np.mean(means) - float(one["loss"].total)) > 1e-3
 
 
+@pytest.mark.slow
+def test_rows_that_fill_a_batch_up_change_nothing(towers):
+    language, vision = towers
+    task = InstructTask.of(PARTS, language.module, vision.module)
+    frozen = {"language": language.params, "image": vision.params}
+    whole = batch_of(pictures=True)
+    real = jax.tree.map(lambda x: x[: len(x) // 2], whole)  # a picture and its two rows
+    filled = {"text": jax.tree.map(np.copy, whole["text"]), "image": dict(whole["image"])}
+    for name, leaf in filled["text"].items():
+        leaf[2:] = WORD if name == "image_slot" else 0
+    trainable = jax.jit(task.init)(jax.random.key(0), frozen, real)
+    found = []
+    for batch, accumulate in ((real, 1), (filled, 1), (filled, 2)):  # in two, one is of nothing
+        tx = optax.sgd(1.0)
+        state = create(jax.tree.map(jnp.copy, trainable), tx, jax.random.key(1))
+        placed = jax.tree.map(jnp.asarray, batch)
+        state, metrics = make_train_step(task, tx, accumulate)(state, frozen, placed)
+        found.append((state.trainable, metrics))
+    (wanted, alone), *others = found
+    assert float(alone["token_loss"].examples) == 6
+    for got, metrics in others:
+        for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(got), strict=True):
+            assert_allclose(a, b, atol=1e-6)
+        for name, value in alone.items():
+            assert_allclose(metrics[name], value, rtol=1e-5)
+
+
 @pytest.mark.parametrize("pictures", [True, False])
 def test_exact_says_what_greedy_decoding_would(towers, pictures):
     """What `generate` says, word by word and without the modality token, is exact; else nothing."""
