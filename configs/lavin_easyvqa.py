@@ -73,6 +73,7 @@ def get_config(choice: str = "default") -> ConfigDict:
         lr=1e-3,
         schedule="cosine",
         weight_decay=0.02,
+        decay="kernels",  # not of the modality embedding: as the figures in README were measured
         b1=0.9,
         b2=0.95,
         warmup_steps={"tiny": 1, "default": 20, "full": 200}[size],

@@ -16,7 +16,7 @@ learning rate 9e-3 x 32 / 256 = 1.125e-3, two epochs of warm-up, weight decay 0.
 512 tokens, the last step evaluated. It differs where the original does what it should not: pictures
 route on themselves, answers are greedy, one that names no option is wrong
 (`--config.questions.unanswered=random` draws one), micro-batches weigh tokens; and in little:
-the modality embedding is not decayed, and batches are of one modality and of about one length.
+batches are of one modality and of about one length.
 
 `:tiny` trains two steps on whatever folders are given.
 """
@@ -72,6 +72,7 @@ def get_config(choice: str = "default") -> ConfigDict:
         name="adamw",
         lr=1.125e-3,
         weight_decay=0.02,
+        decay="matrices",  # of the modality embedding too, as the original does
         b1=0.9,
         b2=0.95,
         schedule="cosine",

@@ -14,6 +14,9 @@ from mmjax.bounds import (
     WidthOrNone,
 )
 
+# CLIP's range of a learnt 1 / exp(logit_scale); no loss uses a lower temperature, learnt or not.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 1.0
+
 
 @dataclass(frozen=True)
 class HeadSpec:
@@ -137,7 +140,7 @@ class ProjectionSpec:
       out_dim: width of each projector's output.
       normalize: whether outputs are unit vectors; None: as usual for the loss (`pairwise_bce` no,
         the others yes).
-      temperature: divides the logits.
+      temperature: divides the logits; at least 0.01.
       dropout: on the input features.
       standardize: learn a shift and scale of the features first (not in the paper).
     """
@@ -161,8 +164,9 @@ class LossSpec:
         `two_stage` (distillation, then contrastive with images frozen).
       distill: which distillation `two_stage` begins with.
       second_stage_from: share of the steps after which `two_stage` turns to the contrastive loss.
-      init_temperature: 1 / exp(logit_scale) at the start of a contrastive loss.
-      learn_temperature: whether logit_scale is trained.
+      init_temperature: 1 / exp(logit_scale) at the start of a contrastive loss; at least 0.01, and
+        at most 1 where it is learnt.
+      learn_temperature: whether logit_scale is trained; it is kept between those two, as CLIP's.
       label_smoothing: of the contrastive targets.
     """
 

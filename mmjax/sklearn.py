@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # What a number may be, and how a sentence says it. Beyond these, float32 makes 0 or infinity of it.
 _RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
-    "temperature": (lambda x: 1e-6 <= x <= 1e6, "a number above 0"),
+    "temperature": (lambda x: 0.01 <= x <= 1e6, "at least 0.01"),  # below, the losses cut it off
     "learning_rate": (lambda x: 1e-30 <= x <= 1e30, "a number above 0"),
     "weight_decay": (lambda x: 0 <= x <= 1e6, "at least 0"),
     "dropout": (lambda x: 0 <= x < 1, "a rate in [0, 1)"),
@@ -52,7 +52,7 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
       out_dim: width of each projector's output.
       hidden: width of the hidden layer; None takes the paper's min(d / 2, 16).
       normalize: whether outputs are unit vectors; None: not for "pairwise_bce", for the others yes.
-      temperature: divides the logits.
+      temperature: divides the logits; at least 0.01.
       widths: how wide each modality is in one array [n, sum(widths)].
       standardize: learn a shift and scale of the features first.
       dropout: on the input features while training.

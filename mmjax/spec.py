@@ -1,5 +1,6 @@
 """One training run as frozen dataclasses: names, choices, defaults, and sizes that fit together."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -17,6 +18,8 @@ from mmjax.errors import check
 from mmjax.fewshot_spec import FewShotSpec, PromptSpec
 from mmjax.instruct_spec import InstructSpec, QuestionsSpec
 from mmjax.method_spec import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
     AdapterSpec,
     ContinualSpec,
     HeadSpec,
@@ -59,11 +62,28 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class OptimSpec:
-    """The optimizer: see `mmjax.optim`."""
+    """The optimizer: see `mmjax.optim`.
+
+    Attributes:
+      name: `adamw` or `sgd`.
+      lr: peak of the schedule.
+      weight_decay: times the learning rate; decoupled in `adamw`, part of the gradient in `sgd`.
+        A run's `params.txt` says which parameters it pulls towards 0.
+      decay: what is decayed: `matrices` (every parameter with two axes or more that is no bias,
+        scale or shift: kernels, prompts' vectors, residuals, prototypes, embeddings) or `kernels`
+        (those of dense layers alone).
+      b1: of Adam; the momentum of `sgd`.
+      b2: of Adam.
+      schedule: of the learning rate after the warm-up.
+      warmup_steps: linear, from 0.
+      final_fraction: of `lr`, at which the schedule ends.
+      clip_norm: of the whole gradient; 0 for none.
+    """
 
     name: Literal["adamw", "sgd"] = "adamw"
     lr: Annotated[float, Bounds(1e-30, 1e38)] = 1e-3  # what float32 holds
     weight_decay: Weight = 0.0
+    decay: Literal["matrices", "kernels"] = "matrices"
     b1: Rate = 0.9
     b2: Rate = 0.999
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -202,6 +222,13 @@ class Stage:
         for name in ("out_dim", "members"):
             image, text = getattr(self.image_head, name), getattr(self.text_head, name)
             check(image == text, f"text_head.{name}", text, f"{image}: both heads share one space")
+        highest = MAX_TEMPERATURE if loss.learn_temperature else math.inf
+        check(
+            MIN_TEMPERATURE <= loss.init_temperature <= highest,
+            "loss.init_temperature",
+            loss.init_temperature,
+            f"at least {MIN_TEMPERATURE}, and at most {MAX_TEMPERATURE:g} where it is learnt",
+        )
         if self.task != "language":
             check(loss.kind == "contrastive", "loss.kind", loss.kind, "'contrastive' for this task")
         self._check_pairs()
@@ -268,6 +295,8 @@ class Stage:
 
     def _check_projection(self) -> None:
         p, pairs, t = self.projection, self.pairs, self.train
+        good = p.temperature >= MIN_TEMPERATURE
+        check(good, "projection.temperature", p.temperature, f"at least {MIN_TEMPERATURE}")
         if self.task != "projection":
             share = pairs.train_fraction
             check(share == 1, "pairs.train_fraction", share, "1 for this task")

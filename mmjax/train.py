@@ -172,7 +172,8 @@ def train(run: Run, library: Library) -> None:
 
     # ---- Where it goes on: own checkpoint, else from scratch
     run.folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(run.folder / "params.txt", trees.overview(trainable) + "\n")
+    notes = optim.treatment(stage.optim, trainable)
+    write_atomic(run.folder / "params.txt", trees.overview(trainable, notes) + "\n")
     checkpoints = Checkpoints(run.folder / "checkpoints", spec.keep, card)
     restored = checkpoints.restore(state, batches, run.recipe.allow_other_encoder)
     progress = {"best": None, "best_step": 0, "stale": 0, "stopped": False, "seconds": 0.0}

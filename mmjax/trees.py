@@ -72,11 +72,23 @@ def nbytes(tree: PyTree) -> int:
     )
 
 
-def overview(tree: PyTree) -> str:
-    """One line a leaf: path, shape, dtype, number of scalars; then the total."""
+def overview(tree: PyTree, notes: PyTree | None = None) -> str:
+    """One line a leaf: path, shape, dtype, number of scalars; then the total.
+
+    Args:
+      tree: any pytree of arrays.
+      notes: a tree of the same structure with a text for each leaf, which ends its line.
+
+    Returns:
+      The lines.
+    """
+    said = [""] * len(jax.tree.leaves(tree)) if notes is None else jax.tree.leaves(notes)
     rows = [(path, leaf.shape, leaf.dtype, count(leaf)) for path, leaf in named_leaves(tree)]
     width = max((len(row[0]) for row in rows), default=0)
-    lines = [f"{p:<{width}}  {s!s:<20} {d!s:<10} {n:>12,}" for p, s, d, n in rows]
+    lines = [
+        f"{p:<{width}}  {s!s:<20} {d!s:<10} {n:>12,}  {note}".rstrip()
+        for (p, s, d, n), note in zip(rows, said, strict=True)
+    ]
     return "\n".join([*lines, f"{'total':<{width}}  {'':<20} {'':<10} {count(tree):>12,}"])
 
 

@@ -90,6 +90,10 @@ def test_domain_recipes_of_other_data_stand_on_a_finished_run(module):
         ({"weighting": {"gamma": -1.0}}, "config.weighting.gamma is -1.0; expected at least 0"),
         ({"weighting": {"pairs": "hard"}}, r"expected one of \['none', 'focal', 'loss_softmax'\]"),
         ({"weighting": {"tau_plus": 1.0}}, r"config.weighting.tau_plus is 1.0; expected in \[0, 1"),
+        ({"loss": {"init_temperature": 0.009}}, "config.loss.init_temperature is 0.009; expected"),
+        ({"loss": {"learn_temperature": True, "init_temperature": 1.5}}, "at most 1 where it is l"),
+        ({"optim": {"weight_decay": float("nan")}}, "config.optim.weight_decay is nan"),
+        ({"optim": {"decay": "all"}}, r"config.optim.decay is 'all'; expected one of \['matrices'"),
         ({"continual": {"kind": "lwf"}}, r"expected one of \['none', 'ewc', 'distill'\]"),
         ({"pairs": {"domain": {"fraction": 0.0}}}, "config.pairs.domain.fraction is 0.0"),
         ({"loss": {"kind": "distill_mse"}}, "'contrastive' for this task"),
@@ -126,6 +130,7 @@ def test_every_projection_recipe_is_the_paper_beside_another_loss(module, choice
         ({"projection": {"loss": "triplet"}}, r"one of \['pairwise_bce', 'supcon', 'infonce'\]"),
         ({"projection": {"out_dim": 0}}, "config.projection.out_dim is 0; expected at least 1"),
         ({"projection": {"temperature": 0.0}}, "config.projection.temperature is 0.0"),
+        ({"projection": {"temperature": 0.002}}, "temperature is 0.002; expected at least 0.01"),
         (
             {"projection": {"loss": "infonce", "mode": "single"}},
             "two encoders and mode 'per_modality'",
@@ -245,6 +250,20 @@ def test_prompts_on_clip_need_no_base():
     assert recipe.base is None
     assert recipe.main.pairs.source == "coop:some/dtd"
     assert {s.task for s in recipe.stages} == {"prompts"}
+
+
+def test_methods_on_clip_are_trained_alike_and_set_as_their_papers_have_them():
+    stages = {s.name: s for s in resolve(as_dict(prompts_coop.get_config())).stages}
+    trained = {s.train for name, s in stages.items() if name != "tip_adapter"}
+    assert len(trained) == 1  # as many steps, of as many pictures
+    assert {s.prompts.ending for s in stages.values()} == {"."}
+    for name in ("tip_adapter", "tip_adapter_f"):
+        assert (stages[name].prompts.alpha, stages[name].prompts.beta) == (1.0, 5.5)
+    coop = stages["coop"].prompts
+    assert (coop.general, coop.context, coop.anchor) == (16, "", 0.0)
+    # The measured figures of emoji are of prompts without a full stop.
+    emoji = resolve(as_dict(prompts_emoji.get_config()))
+    assert {s.prompts.ending for s in emoji.stages if s.task == "prompts"} == {""}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mmjax.losses.pairs import MAX_LOGIT_SCALE, PairLoss
+from mmjax.losses.pairs import PairLoss
+from mmjax.losses.temperature import clamped
 from mmjax.losses.weighting import Focal, HardNegatives, PairWeighting
 
 Matrix = Float[Array, "n m"]
@@ -107,7 +108,7 @@ def pairwise_bce(
 
 
 def _scale(logit_scale: Float[Array, ""] | float) -> Float[Array, ""]:
-    return jnp.exp(jnp.minimum(logit_scale, MAX_LOGIT_SCALE))
+    return jnp.exp(clamped(jnp.asarray(logit_scale)))
 
 
 def _dots(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Matrix:

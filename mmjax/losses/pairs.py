@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import MmjaxError
 from mmjax.losses.blockwise import AXIS
+from mmjax.losses.temperature import MAX_LOGIT_SCALE as MAX_LOGIT_SCALE
+from mmjax.losses.temperature import clamped
 from mmjax.losses.weighting import PairWeighting, pair_weights
-
-MAX_LOGIT_SCALE = 4.605170185988092  # ln 100: CLIP's own clamp
 
 
 class PairLoss(NamedTuple):
@@ -83,7 +83,8 @@ def prepare(
     Args:
       image: one vector an example; finite in padded rows too.
       text: the same.
-      logit_scale: logarithm of the inverse temperature; clamped at ln 100.
+      logit_scale: logarithm of the inverse temperature, finite; clamped at ln 100 with a gradient
+        that leads back (`mmjax.losses.temperature.clamped`).
       bias: of every logit.
       weights: [b]; None for all 1.
       positives: ids [b]; None for the pair itself.
@@ -95,8 +96,8 @@ def prepare(
 
     Raises:
       MmjaxError: vectors of the two towers, or anything of a pair, that differ in number; a mesh
-        that does not divide the batch; outside `jax.jit` also features that are not finite and
-        weights that are negative or not finite.
+        that does not divide the batch; outside `jax.jit` also a scale or features that are not
+        finite, and weights that are negative or not finite.
     """
     size = len(image)
     if image.shape != text.shape:
@@ -112,6 +113,9 @@ def prepare(
             f"{size} pairs do not divide over the {mesh.shape[AXIS]} shards of the mesh's "
             f"{AXIS!r} axis; pad them to a multiple and mask the padding"
         )
+    given = jnp.asarray(logit_scale)
+    if _visible(given) and not np.isfinite(np.asarray(given)):
+        raise MmjaxError(f"contrastive loss: logit_scale is {given}; expected a finite number")
     valid = jnp.ones(size, bool) if mask is None else mask.astype(bool)
     if positives is None and _visible(text) and _visible(valid):
         warn_duplicates([row.tobytes() for row in np.asarray(text)[np.asarray(valid)]], "texts")
@@ -122,7 +126,7 @@ def prepare(
     _refuse(valid & ~usable, "weights are negative or not finite numbers")
     weights = jnp.where(valid & usable, weights.astype(jnp.float32), 0.0)
     sound = finite.all()
-    scale = jnp.exp(jnp.minimum(_shield(jnp.float32(logit_scale), sound), MAX_LOGIT_SCALE))
+    scale = jnp.exp(clamped(_shield(jnp.float32(logit_scale), sound)))
     return Pairs(
         image=_shield(image, sound),
         text=_shield(text, sound),

@@ -16,6 +16,7 @@ from mmjax.adapters.language import masked_mean
 from mmjax.adapters.projection import ProjectionHead, unit
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import PairLoss
+from mmjax.losses.temperature import temperature
 from mmjax.method_spec import HeadSpec, LossSpec
 from mmjax.metrics import Metrics, mean_of
 from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
@@ -131,7 +132,7 @@ class ContrastiveTask:
         metrics = {
             "contrastive": mean_of(pairs.loss),
             "probability": mean_of(pairs.probability),
-            "temperature": mean_of(jnp.exp(-logit_scale)[None]),
+            "temperature": mean_of(temperature(logit_scale)[None]),
         }
         return loss, metrics
 

@@ -13,6 +13,7 @@ from mmjax.adapters.residual import ResidualAdapter
 from mmjax.losses import consolidation, distill
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import PairLoss
+from mmjax.losses.temperature import LOGIT_SCALE_RANGE, temperature
 from mmjax.losses.weighting import Focal, HardNegatives, LossSoftmax
 from mmjax.method_spec import ContinualSpec, LossSpec, ResidualSpec, WeightingSpec
 from mmjax.metrics import Mean, Metrics, mean_of
@@ -70,7 +71,10 @@ class DomainTask:
             embedded = self._base_embed(role, frozen, batch[role])
             trainable[tower] = self._adapter().init(sub, embedded)["params"]
         if self.loss_spec.learn_temperature:
-            trainable["logit_scale"] = jnp.copy(self.base.logit_scale(frozen["base"]))
+            # A checkpoint's own may lie a rounding above the range that training keeps.
+            trainable["logit_scale"] = jnp.clip(
+                self.base.logit_scale(frozen["base"]), *LOGIT_SCALE_RANGE
+            )
         return trainable
 
     def logit_scale(self, trainable: PyTree, frozen: PyTree) -> Float[Array, ""]:
@@ -144,6 +148,7 @@ class DomainTask:
             "contrastive": mean_of(pairs.loss, pairs.valid),
             "probability": mean_of(pairs.probability, pairs.valid),
             "largest_weight": mean_of(pairs.weight.max()[None]),
+            "temperature": mean_of(temperature(self.logit_scale(trainable, frozen))[None]),
         }
         if self.continual.kind != "none":
             held = self._forgotten(trainable, frozen, batch)

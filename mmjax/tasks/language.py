@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.language import LanguageAdapter, PooledAdapter
 from mmjax.losses import distill
+from mmjax.losses.temperature import temperature
 from mmjax.method_spec import AdapterSpec, LossSpec
 from mmjax.metrics import Metrics, mean_of
 from mmjax.tasks.base import Batch, EmbedFn, Inputs, TextSpace, Tower
@@ -140,7 +141,11 @@ class LanguageTask:
             logit_scale, captions = self.logit_scale(trainable), batch["foreign"]["row"]
             smoothing = self.loss_spec.label_smoothing
             loss, found = member_info_nce(*pairs, logit_scale, captions, smoothing, self.mesh)
-            metrics = {"contrastive": found.loss, "probability": found.probability}
+            metrics = {
+                "contrastive": found.loss,
+                "probability": found.probability,
+                "temperature": temperature(logit_scale)[None],
+            }
             return loss, {name: mean_of(each) for name, each in metrics.items()}
         teacher = jax.lax.stop_gradient(self._teacher(frozen, batch["text"]))
         kind = self.loss_spec.kind.removeprefix("distill_")

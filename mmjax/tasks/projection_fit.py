@@ -11,10 +11,12 @@ import numpy as np
 import optax
 from jaxtyping import Bool, Float, Int
 
+from mmjax import optim
 from mmjax.method_spec import ProjectionSpec
+from mmjax.spec import OptimSpec
 from mmjax.tasks.base import Tower
 from mmjax.tasks.projection import LABEL, ProjectionTask
-from mmjax.trees import PyTree, path_of
+from mmjax.trees import PyTree
 
 ROWS = 1024  # projected at a time, padded: one compilation whatever the number of rows
 STEPS = 16  # optimizer steps of one call, for the same reason
@@ -97,10 +99,7 @@ def program(spec: ProjectionSpec, widths: tuple[int, ...]) -> Program:
     quiet = ProjectionTask(towers, dataclasses.replace(spec, dropout=0.0))
 
     def optimizer(params: PyTree, rates: Any) -> optax.GradientTransformation:
-        matrices = jax.tree_util.tree_map_with_path(
-            lambda path, _: path_of(path).endswith("kernel"), params
-        )
-        return optax.adamw(rates[0], weight_decay=rates[1], mask=matrices)
+        return optax.adamw(rates[0], weight_decay=rates[1], mask=optim.decayed(OptimSpec(), params))
 
     def start(key: Any, examples: Any, train_key: Any) -> _State:
         params = task.init(key, {}, examples)

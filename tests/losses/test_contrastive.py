@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose
 
+from mmjax.errors import MmjaxError
 from mmjax.losses import contrastive, dense
 from mmjax.losses.pairs import MAX_LOGIT_SCALE
 from mmjax.losses.weighting import Focal, HardNegatives, LossSoftmax
@@ -196,10 +197,27 @@ def test_nearly_solved_pairs_keep_their_digits(make_pairs):
     assert_allclose(found[1].weight, wanted[1].weight, rtol=1e-4)
 
 
-def test_the_temperature_is_clamped(make_pairs):
+@pytest.mark.parametrize("module", [contrastive, dense], ids=["clever", "slow"])
+@pytest.mark.parametrize("loss", ALL_LOSSES)
+def test_a_temperature_at_the_clamp_finds_its_way_back(module, loss, make_pairs):
+    # A minimum inside the loss has half a gradient at the limit and none above: a trap.
     image, text = make_pairs(N)
-    hot, hotter = (contrastive.info_nce(image, text, s)[0] for s in (MAX_LOGIT_SCALE, 9.0))
-    assert hot == hotter
+    step = jax.jit(
+        jax.value_and_grad(lambda s, text: getattr(module, loss)(image, text, *scalars(loss, s))[0])
+    )
+    below, limit = jnp.float32(MAX_LOGIT_SCALE - 1e-3), jnp.float32(MAX_LOGIT_SCALE)
+    _, falling = step(below, text)
+    value, at_limit = step(limit, text)
+    assert falling > 1  # these pairs want a far higher temperature
+    assert_allclose(at_limit, falling, rtol=0.01)
+    for above in (limit + 1e-4, jnp.float32(9.0)):
+        assert step(above, text) == (value, at_limit)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_scale_that_is_no_number_is_refused(bad, make_pairs):
+    with pytest.raises(MmjaxError, match=r"logit_scale is .*; expected a finite number"):
+        contrastive.info_nce(*make_pairs(N), bad)
 
 
 def test_equal_captions_are_no_false_negatives(make_pairs):

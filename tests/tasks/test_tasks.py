@@ -14,6 +14,7 @@ from mmjax import trees
 from mmjax.adapters.language import LanguageAdapter, masked_mean
 from mmjax.adapters.projection import ProjectionHead
 from mmjax.losses.consolidation import Prior
+from mmjax.losses.temperature import MAX_LOGIT_SCALE
 from mmjax.method_spec import (
     AdapterSpec,
     ContinualSpec,
@@ -23,7 +24,9 @@ from mmjax.method_spec import (
     ResidualSpec,
     WeightingSpec,
 )
+from mmjax.optim import make_optimizer
 from mmjax.sharding import place, place_batch
+from mmjax.spec import OptimSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks import Tower
@@ -165,6 +168,23 @@ def test_published_functions_give_finite_unit_vectors(setup):
         found = function(trainable, frozen, inputs(role))
         assert found.shape == (B, HEAD.members * HEAD.out_dim)
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "setup",
+    ["contrastive", "language contrastive", "two_stage, second", "domain", "domain, heads"],
+    indirect=True,
+)
+def test_a_learnt_temperature_is_kept_in_range_and_reported_as_used(setup):
+    task, trainable, frozen, batch = setup
+    heads = trainable.get("heads", trainable)
+    heads["logit_scale"] = jnp.float32(9.0)
+    tx, _ = make_optimizer(OptimSpec(), trainable, 10)
+    state = create(jax.tree.map(jnp.copy, trainable), tx, jax.random.key(1))
+    state, found = make_train_step(task, tx)(state, frozen, batch)
+    assert found["temperature"].total / found["temperature"].count == pytest.approx(0.01)
+    moved: Any = state.trainable
+    assert moved.get("heads", moved)["logit_scale"] == np.float32(MAX_LOGIT_SCALE)
 
 
 @pytest.mark.parametrize(
