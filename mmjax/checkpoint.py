@@ -8,25 +8,24 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import flax.traverse_util
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from mmjax import trees
+from mmjax import sharding, trees
 from mmjax.card import check_card
 from mmjax.errors import MmjaxError
 from mmjax.foreign import reading
 from mmjax.state import TrainState
 from mmjax.trees import PyTree
-from mmjax.writer import write_atomic
+from mmjax.writer import digest_of, write_atomic
 
 CARD = "adapter_card.json"
 _LARGEST_CARD = 1 << 26  # bytes
@@ -77,14 +76,19 @@ class Checkpoints:
                 custom_metadata={
                     "identity": self._identity,
                     "progress": dict(progress),
-                    "fingerprint": _fingerprint(state),
+                    "facts": digest_of([self._identity, dict(progress)]),
+                    "fingerprint": _fingerprint(state, iterator),
                 },
             )
         except OSError as error:
             raise _disk_error(self.folder, error) from error
 
     def restore(
-        self, state: TrainState, iterator: Any, allow_other: bool = False
+        self,
+        state: TrainState,
+        iterator: Any,
+        allow_other: bool = False,
+        misfit: Callable[[int, Mapping[str, Any]], str | None] = lambda step, progress: None,
     ) -> tuple[TrainState, dict[str, Any]] | None:
         """Loads the newest whole checkpoint, if there is one; sets the iterator to its position.
 
@@ -92,25 +96,33 @@ class Checkpoints:
           state: a state of the right structure, shapes and shardings.
           iterator: a fresh data iterator, moved to the saved position.
           allow_other: accept a checkpoint of other encoders.
+          misfit: (step, progress) -> why the run cannot go on from there, None where it can; the
+            checkpoint before it is tried then.
 
         Returns:
           (state, progress), or None where there is no whole checkpoint.
 
         Raises:
-          MmjaxError: the checkpoint belongs to other encoders or other sizes.
+          MmjaxError: the checkpoint belongs to other encoders or other sizes; whole ones are there,
+            and none of them goes with what else the run left.
         """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
         )
         start = iterator.get_state()
+        reason = None
         for found in reversed(self._checkpointer.checkpoints):
             path = self.folder / str(found.step)
             try:
                 with _quiet_about_iterators():
                     metadata = self._checkpointer.checkpointables_metadata(found.step)
                 custom = cast(Mapping[str, Any], metadata.custom_metadata)
-                identity, progress = custom["identity"], custom["progress"]
+                identity, progress = custom["identity"], dict(custom["progress"])
                 wanted = custom["fingerprint"]
+                # Earlier versions had no digest of these, and fingerprinted less of the state.
+                facts = custom.get("facts")
+                if facts not in (None, digest_of([identity, progress])):
+                    raise ValueError("its facts are not those that were saved")
             except Exception as error:  # Orbax raises many kinds for torn files
                 _report_torn(path, error)
                 continue
@@ -120,12 +132,20 @@ class Checkpoints:
                     found.step, {"state": abstract, "data": iterator}
                 )
                 restored = TrainState(*loaded["state"])
-                if _fingerprint(restored) == wanted:
-                    return restored, dict(progress)
-                _report_torn(path, ValueError("its bytes are not those that were saved"))
+                if _fingerprint(restored, None if facts is None else iterator) != wanted:
+                    raise ValueError("its bytes are not those that were saved")
+                reason = misfit(found.step, progress)
+                if reason is None:
+                    return restored, progress
+                log.warning("%s: not going on from step %d", reason, found.step)
             except Exception as error:  # as above
                 _report_torn(path, error)
             iterator.set_state(start)
+        if reason is not None:
+            raise MmjaxError(
+                f"{reason}, and no checkpoint in {self.folder} is from before that; put it back, "
+                f"or remove {self.folder.parent} to train this stage again"
+            )
         return None
 
     def close(self) -> None:
@@ -140,12 +160,23 @@ class Checkpoints:
             raise _disk_error(self.folder, error) from error
 
 
-def _fingerprint(state: TrainState) -> str:
-    """Of the trainable tree and the optimizer: storage does not notice a flipped bit by itself."""
-    parts = (state.trainable, state.opt_state)
-    if not all(x.is_fully_addressable or x.is_fully_replicated for x in jax.tree.leaves(parts)):
-        return ""  # split over hosts: no process sees all of it
-    return trees.fingerprint(parts)
+def _fingerprint(state: TrainState, iterator: Any | None) -> str:
+    """Of all that a checkpoint holds: storage does not notice a flipped bit by itself.
+
+    Args:
+      state: the train state.
+      iterator: the data iterator; None for what earlier versions covered: the trainable tree and
+        the optimizer.
+
+    Returns:
+      Hexadecimal text.
+    """
+    parts: tuple[Any, ...] = (state.trainable, state.opt_state)
+    parts = parts if iterator is None else tuple(state)
+    whole = all(x.is_fully_addressable or x.is_fully_replicated for x in jax.tree.leaves(parts))
+    # Split over hosts: no process sees all of it.
+    found = trees.fingerprint(parts) if whole else ""
+    return found if iterator is None else digest_of([found, iterator.get_state()])
 
 
 @contextlib.contextmanager
@@ -196,7 +227,7 @@ def _check_identity(
         log.warning("%s; accepted", message)
 
 
-def save_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> None:
+def save_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> str:
     """Writes an adapter and its card; the card's rename is the moment at which it counts.
 
     Args:
@@ -204,14 +235,18 @@ def save_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> No
       trainable: the adapter's parameters.
       card: JSON-able; gets `params` (the parameters' folder) and `trainable` (count, fingerprint).
 
+    Returns:
+      The fingerprint of the parameters.
+
     Raises:
       MmjaxError: the disk is full.
     """
     host = jax.device_get(trainable)
     params = f"params-{card['step']:06d}"
+    fingerprint = trees.fingerprint(host)
     full = dict(card) | {
         "params": params,
-        "trainable": {"count": trees.count(host), "fingerprint": trees.fingerprint(host)},
+        "trainable": {"count": trees.count(host), "fingerprint": fingerprint},
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -221,10 +256,10 @@ def save_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> No
             for old in folder.iterdir():
                 if old.name not in (params, CARD):
                     shutil.rmtree(old) if old.is_dir() else old.unlink()
-        if jax.process_count() > 1:  # no process may look for the adapter before it is whole
-            multihost_utils.sync_global_devices(f"adapter {params}")
+        sharding.wait_for_all(f"adapter {params}")  # none may look for it before it is whole
     except OSError as error:
         raise _disk_error(folder, error) from error
+    return fingerprint
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -315,7 +350,9 @@ def export_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> 
     flat = {path: np.asarray(leaf, order="C") for path, leaf in trees.named_leaves(trainable)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(flat, folder / "adapter.safetensors", metadata={"format": "flax"})
+        path = folder / "adapter.safetensors"
+        save_file(flat, path, metadata={"format": "flax"})
+        path.chmod(0o644)  # the library writes for its owner only; an export has more readers
     except (OSError, SafetensorError) as error:
         raise MmjaxError(f"cannot write {folder / 'adapter.safetensors'}: {error}") from error
     exported = dict(card) | {"params": "adapter.safetensors"}

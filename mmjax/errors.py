@@ -1,8 +1,10 @@
 """Errors that a user can act on: one sentence that says what, where and what to do."""
 
+import contextlib
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 
 class MmjaxError(RuntimeError):
@@ -21,19 +23,49 @@ class DataError(MmjaxError):
     """A data set, or one of its rows, cannot be read or made."""
 
 
+# The part of the recipe that is looked at: "" for itself, "base." for its base.
+_PART: ContextVar[str] = ContextVar("part", default="")
+
+
+@contextlib.contextmanager
+def settings_of(part: str) -> Iterator[None]:
+    """Messages within name settings of a part of the recipe.
+
+    Args:
+      part: its dotted name, such as `base`; "" for the recipe itself.
+    """
+    token = _PART.set(f"{part}." if part else "")
+    try:
+        yield
+    finally:
+        _PART.reset(token)
+
+
+def setting(name: str) -> str:
+    """How a user spells a setting of the part that is looked at.
+
+    Args:
+      name: dotted, within the part.
+
+    Returns:
+      The whole dotted name.
+    """
+    return f"config.{_PART.get()}{name}"
+
+
 def check(condition: bool, where: str, value: object, expected: str) -> None:
     """Raises an `MmjaxError` that names a setting of the recipe, its value and what was expected.
 
     Args:
       condition: whether the value is good.
-      where: the setting's path below `config`.
+      where: the setting's path below `config`, or below the part of it that is looked at.
       value: what stands there.
       expected: what should.
     """
     if not condition:
         from mmjax.foreign import shown  # it builds on this file
 
-        raise MmjaxError(f"config.{where} is {shown(value)}; expected {expected}")
+        raise MmjaxError(f"{setting(where)} is {shown(value)}; expected {expected}")
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from mmjax.data.splits import Split
 from mmjax.data.tables import FeatureTable, LabelTable, PatchTable, Table, table_of
 from mmjax.encoders import Encoder
 from mmjax.encoders.prompted import lay_out, vectors_of, words_of
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.evals import EvalSet, Evaluator, Functions, View
 from mmjax.evals.fewshot import check_classes, choose_shots, halves, harmonic_mean
 from mmjax.evals.functions import Published
@@ -99,20 +99,6 @@ def shots_of(
     return train[chosen]
 
 
-def check(stage: Stage, library: Library, seed: int) -> None:
-    """Refuses what can be known to fail before anything is trained.
-
-    Raises:
-      MmjaxError: too few classes, a class with too few pictures, or a context that does not fit.
-    """
-    corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
-    trained, _ = classes_of(stage, corpus)
-    shots_of(stage, corpus, split, trained, seed)
-    if stage.prompts.in_tower:
-        encoder = library.encoder(stage.encoders["text"])
-        _context(stage, encoder, vectors_of(encoder.params, np.zeros(1, int)).shape[-1], seed)
-
-
 def _labels(
     corpus: Corpus, items: Int[np.ndarray, " k"], classes: Sequence[str]
 ) -> Int[np.ndarray, " k"]:
@@ -187,8 +173,8 @@ def joint_on(
     scale = library.encoder(stage.encoders["image"]).logit_scale
     if widths["image"] != widths["text"] or scale is None:
         raise MmjaxError(
-            f"config.base is empty, and config.encoders share no space (widths {widths}, "
-            f"logit_scale {scale}); give both towers of one CLIP, or a base"
+            f"{setting('base')} is empty, and {setting('encoders')} share no space (widths "
+            f"{widths}, logit_scale {scale}); give both towers of one CLIP, or a base"
         )
     own = PretrainedTask(towers["image"], towers["text"], scale)
     base = sharding.place(own.init(jax.random.key(0), {}, {}), library.mesh)
@@ -242,12 +228,16 @@ def know(
         layout = lay_out(encoder, names, spec.general, instance, spec.domain)
         known |= dataclasses.asdict(layout)
         known["embeddings"] = vectors_of(encoder.params, layout.ids)
-        known["context"] = _context(stage, encoder, known["embeddings"].shape[-1], seed)
+        known["context"] = context_of(stage, encoder, known["embeddings"].shape[-1], seed)
     return known
 
 
-def _context(stage: Stage, encoder: Encoder, width: int, seed: int) -> Float[np.ndarray, "m d"]:
-    """Where the General tokens start: at words, at what CoOp trained, or small and random."""
+def context_of(stage: Stage, encoder: Encoder, width: int, seed: int) -> Float[np.ndarray, "m d"]:
+    """Where the General tokens start: at words, at what CoOp trained, or small and random.
+
+    Raises:
+      MmjaxError: it does not fit the tower or the number of tokens.
+    """
     spec = stage.prompts
     if not spec.context:
         rng = np.random.default_rng(seed_for(seed, stage.name, "context"))
@@ -265,9 +255,9 @@ def _context(stage: Stage, encoder: Encoder, width: int, seed: int) -> Float[np.
         found = np.asarray(vectors_of(encoder.params, np.asarray(ids)), np.float32)
     if found.shape != (spec.general, width):
         raise MmjaxError(
-            f"config.prompts.context {spec.context!r} gives {len(found)} vectors of width "
+            f"{setting('prompts.context')} {spec.context!r} gives {len(found)} vectors of width "
             f"{found.shape[-1]}, but there are {spec.general} General tokens of width {width}; set "
-            f"--config.prompts.general={len(found)} or another context"
+            f"--{setting('prompts.general')}={len(found)} or another context"
         )
     return found
 
@@ -302,7 +292,7 @@ def assemble(
       (task, data, frozen tree, card of the base).
 
     Raises:
-      MmjaxError: what `check`, `joint_of` and `know` say.
+      MmjaxError: what `shots_of`, `joint_of` and `know` say.
     """
     joint = library.remember(
         ("joint", folder, *sorted(stage.encoders.items())), lambda: joint_of(stage, folder, library)

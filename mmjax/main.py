@@ -3,10 +3,11 @@
   python -m mmjax.main --config configs/language_emoji.py
   python -m mmjax.main --config configs/language_emoji.py:tiny --workdir runs/tiny
   python -m mmjax.main --config configs/language_emoji.py --config.optim.lr=3e-4 --workdir runs/a
-  python -m mmjax.main --config configs/language_emoji.py --mode evaluate --workdir runs/a
-  python -m mmjax.main --config configs/language_emoji.py --mode export --workdir runs/a
+  python -m mmjax.main --mode evaluate --workdir runs/a
+  python -m mmjax.main --mode export --workdir runs/a
 
-A run that was stopped goes on when the same command is given again.
+A run that was stopped goes on when the same command is given again. What is trained keeps its
+recipe: to evaluate or export it, its folder is enough.
 """
 
 import os
@@ -18,10 +19,18 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from mmjax import command_line, run_folder
 from mmjax.errors import MmjaxError, failed_recipe, unknown_field
 
+command_line.accept_none()
+# The arguments as they are read: `parse` may add the recipe of a run folder.
+_ARGUMENTS: list[str] = []
+
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Recipe: a Python file with get_config(), e.g. configs/language_emoji.py:tiny."
+    "config",
+    None,
+    "Recipe: a Python file with get_config(), e.g. configs/language_emoji.py:tiny.",
+    sys_argv=_ARGUMENTS,
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; runs/RECIPE where it is not given.")
 MODE = flags.DEFINE_enum(
@@ -38,18 +47,27 @@ DISTRIBUTED = flags.DEFINE_bool(
     False,
     "Several processes: jax.distributed finds its peers (TPU pod, Slurm, env).",
 )
+_OWN = (CONFIG, WORKDIR, MODE, DEVICES, DISTRIBUTED)
 
 
 def parse(argv: list[str]) -> list[str]:
     """Reads the flags; an unknown key or a recipe that cannot be read becomes one sentence."""
+    if command_line.asks_for_help(argv):
+        print(f"{(__doc__ or '').strip()}\n\n{command_line.describe(_OWN, argv)}")
+        sys.exit(0)
+    _ARGUMENTS[:], base = command_line.without_base(command_line.with_kept_recipe(argv))
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(_ARGUMENTS)
         if CONFIG.present:
             CONFIG.value.keys()  # a missing file is told only now
+        if base is not None:
+            command_line.set_base(CONFIG.value, base, argv)
         return rest
     except flags.Error as error:
         own = "whilst parsing config file" in str(error)  # absl passes the recipe's own errors on
         reason = failed_recipe(error, argv) if own else " ".join(str(error).split())[:300]
+    except MmjaxError as error:
+        reason = str(error)
     except Exception as error:  # a recipe is a program: it can fail in any way
         reason = unknown_field(error, argv) or failed_recipe(error, argv)
     print(f"error: cannot read the flags: {reason}", file=sys.stderr)
@@ -61,7 +79,10 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --config FILE?")
     if CONFIG.value is None:
-        raise app.UsageError("--config is missing, e.g. --config configs/language_emoji.py")
+        raise app.UsageError(
+            "--config is missing, e.g. --config configs/language_emoji.py; --mode evaluate and "
+            "--mode export need the --workdir of a run alone"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
     try:
@@ -89,8 +110,9 @@ def start() -> None:
     if MODE.value == "train":
         study.run(recipe, config, workdir, command)
     elif MODE.value == "evaluate":
-        study.evaluate(recipe, workdir, command)
+        study.evaluate(recipe, config, workdir, command)
     else:
+        run_folder.check_same(workdir, config, run_folder.ASKED)
         for folder in use.export(study.plan(recipe, workdir), workdir / "export"):
             print(f"exported: {folder.resolve()}")
 

@@ -17,6 +17,7 @@ from mmjax import bounds
 from mmjax.bounds import Natural, Seed
 from mmjax.errors import MmjaxError, check
 from mmjax.foreign import shown, text
+from mmjax.names import check_different, check_name
 from mmjax.spec import MeshSpec, Stage
 
 T = TypeVar("T")
@@ -172,6 +173,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 _TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "checkpoint", "writer"}
 _TOP |= {"benchmarks"}
 EVALS = ("retrieval", "zeroshot", "classification")
+# What a table calls systems that are no stage, and the folder of a base.
+_SYSTEMS = ("adapted", "base", "base_half", "ceiling", "floor", "blank", "frozen", "chance")
+_SYSTEMS += ("majority", "question", "probe_linear", "probe_mlp")
 # Tasks that need no base; prompts take towers that share a space already, such as CLIP's.
 _ALONE = ("contrastive", "pretrained", "projection", "prompts", "instruct")
 
@@ -211,11 +215,12 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     check(isinstance(variants, Mapping), "variants", variants, "a mapping of names to changes")
     for name, changes in variants.items():
         place = f"variants.{name}"
+        check_name("the name of a variant in config.variants", name)
+        check(name.casefold() not in _SYSTEMS, "variants", name, "a name that no system has")
         check(isinstance(changes, Mapping), place, changes, "a mapping of changes")
         stages.append(_stage({**_merged(where, changes), "name": name}, place))
     stages.append(main)
-    names = [s.name for s in stages]
-    check(len(set(names)) == len(names), "variants", names, "names that differ from each other")
+    check_different("config.variants and the stages beside them", [s.name for s in stages])
     known, usual = _evaluators(main)
     defaults = {"name": main.name, "seeds": (0,), "languages": ("zh", "en"), "evals": usual}
     hints = bounds.hints_of(Recipe)
@@ -230,7 +235,7 @@ def resolve(config: Mapping[str, Any]) -> Recipe:
     _check_benchmarks(benchmarks, evals, main)
     saved = build(CheckpointSpec, config.get("checkpoint", {}), "checkpoint")
     return Recipe(
-        name=top["name"],
+        name=check_name("config.name", top["name"]),
         stages=tuple(stages),
         seeds=seeds,
         languages=(languages[0], languages[1]),
@@ -277,6 +282,8 @@ def _check_benchmarks(spec: BenchmarksSpec, evals: tuple[str, ...], main: Stage)
     folders, wanted = spec.classification, "classification" in evals
     check(not wanted or bool(folders), "benchmarks.classification", folders, "at least one folder")
     names = [benchmark_name(source) for source in (*spec.retrieval, *folders)]
+    for source, name in zip((*spec.retrieval, *folders), names, strict=True):
+        check_name(f"the name that config.benchmarks takes from {source!r}", name)
     check(len(set(names)) == len(names), "benchmarks", names, "folders of different names")
     if names and main.task == "domain":
         raise MmjaxError("config.benchmarks is for other tasks than 'domain'; leave it empty")

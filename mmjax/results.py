@@ -1,7 +1,6 @@
 """What a finished recipe shows: its systems measured on the test items, and the report on them."""
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,14 @@ from mmjax.fewshot_tables import (
     fewshot_notes,
     fewshot_tables,
 )
+from mmjax.foreign import parse_json
 from mmjax.galleries import galleries, hard_samples
 from mmjax.instruct_results import answer_tables, headline, router_curves
 from mmjax.projection_tables import projection_headline, projection_tables
 from mmjax.recipe import Recipe
 from mmjax.report import Component, Curve, Report, Table, numbers
 from mmjax.train import Run
-from mmjax.writer import METRICS_FILE, read_metrics, series, write_atomic
+from mmjax.writer import METRICS_FILE, digest_of, read_metrics, series, write_json
 
 RECALLS = ("R@1", "R@5", "R@10", "mR")
 VALIDATION = ("val/mR", "val/t2t_mR", "val/general_mR", "val/knn_acc")
@@ -199,10 +199,9 @@ class Results:
             yield f"{name}: {value}"
 
     def save(self, path: Path) -> None:
-        """Writes all figures as JSON."""
-        write_atomic(
-            path, json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
-        )
+        """Writes all figures as JSON, with their digest."""
+        figures = dataclasses.asdict(self)
+        write_json(path, {**figures, "digest": digest_of(figures)})
 
     @classmethod
     def load(cls, path: Path) -> "Results":
@@ -212,8 +211,12 @@ class Results:
           MmjaxError: the file is damaged.
         """
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, TypeError, json.JSONDecodeError) as error:
+            figures = parse_json(path, path.read_bytes())
+            digest = figures.pop("digest", None)  # earlier versions wrote none
+            if digest not in (None, digest_of(figures)):
+                raise MmjaxError("its figures are not those that were written")
+            return cls(**figures)
+        except (OSError, AttributeError, TypeError, MmjaxError) as error:
             raise MmjaxError(
                 f"{path} is damaged ({error}); make it again with --mode evaluate"
             ) from error

@@ -13,7 +13,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jaxtyping import Bool
 
 from mmjax import trees
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.trees import PyTree
 
 Rules = Sequence[tuple[str, PartitionSpec]]
@@ -63,6 +63,16 @@ def in_every_process(holds: Bool[np.ndarray, "*n"]) -> Bool[np.ndarray, "*n"]:
     if jax.process_count() == 1:
         return holds
     return np.asarray(np.all(multihost_utils.process_allgather(holds), axis=0))
+
+
+def wait_for_all(what: str) -> None:
+    """Goes on once every process of this run has come here.
+
+    Args:
+      what: the same text in all of them.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
 
 
 def make_mesh(data: int = -1, model: int = 1) -> Mesh:
@@ -171,11 +181,20 @@ def place_batch(batch: Mapping[str, PyTree], mesh: Mesh) -> dict[str, PyTree]:
     return jax.tree.map(put, dict(batch))
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Refuses a global batch that the data axis or the processes cannot share out evenly."""
+def check_batch(batch_size: int, mesh: Mesh, name: str = "train.batch_size") -> None:
+    """Refuses a global batch that the data axis or the processes cannot share out evenly.
+
+    Args:
+      batch_size: rows of all processes together.
+      mesh: what they are split over.
+      name: of the setting that says so.
+
+    Raises:
+      MmjaxError: it does not divide.
+    """
     parts = mesh.shape["data"]
     if batch_size % parts or batch_size % jax.process_count():
         raise MmjaxError(
             f"batch size {batch_size} does not divide over {parts} data shards and "
-            f"{jax.process_count()} processes; choose a multiple of {parts}"
+            f"{jax.process_count()} processes; choose a multiple of {parts} for --{setting(name)}"
         )

@@ -1,7 +1,7 @@
 """A recipe from end to end: every stage with every seed, then the table and the report."""
 
 import dataclasses
-import json
+import logging
 import os
 import platform
 import resource
@@ -13,14 +13,12 @@ from typing import Any
 
 import jax
 
-from mmjax import checkpoint, fewshot, sharding
+from mmjax import checkpoint, early, run_folder, sharding
 from mmjax.base import stage_of
-from mmjax.data import questions
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
-from mmjax.evals.plain_text import read_text
-from mmjax.evals.probe import check_installed
 from mmjax.measure import measure
+from mmjax.names import check_folder
 from mmjax.pairs_spec import PairsSpec
 from mmjax.probing import make_probe_report, measure_probes
 from mmjax.recipe import Recipe
@@ -28,10 +26,11 @@ from mmjax.report import print_table, write_report
 from mmjax.results import Results, make_report
 from mmjax.spec import Stage
 from mmjax.train import Run, train, versions
-from mmjax.writer import write_atomic
+from mmjax.writer import write_json
 
-# What may change between two starts of one run without making it another run.
-FREE = ("mesh", "checkpoint", "writer")
+RESULTS = "results.json"
+REPORTS = ("report.html", "report.md")
+log = logging.getLogger("mmjax")
 
 
 def plan(recipe: Recipe, workdir: Path) -> list[Run]:
@@ -104,61 +103,79 @@ def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) 
       MmjaxError: the folder holds another recipe; anything that training refuses.
     """
     began = time.monotonic()
-    claim(workdir, config)
-    finished = workdir / "results.json"
-    if finished.is_file() and all(r.is_done for r in plan(recipe, workdir)):
-        print(f"{workdir} is complete; its adapters and results are used as they are")
-        show(Results.load(finished), workdir)
-        return
-    if "probe" in recipe.evals:
-        check_installed()
-    if "text" in recipe.evals:
-        read_text(recipe.main.questions.text)
+    check_folder("--workdir", workdir)
+    if (workdir / run_folder.CONFIG).is_file():
+        run_folder.check_same(workdir, config)
+    runs = plan(recipe, workdir)
     mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model)
     library = Library(mesh, recipe.languages)
-    _write_json(workdir / "env.json", environment(recipe))
-    runs = plan(recipe, workdir)
-    # All data is read before anything is trained on some of it: a mistake in the last stage's must
-    # not cost the first stage's time.
-    for stage in recipe.stages:
-        library.check(stage)
-        for seed in recipe.seeds if stage.task == "prompts" else ():
-            fewshot.check(stage, library, seed)
-    questions.check(recipe, library)
-    for one in runs:
-        train(one, library)
-    evaluate(recipe, workdir, command, library, time.monotonic() - began)
+    if (workdir / RESULTS).is_file() and all(one.is_done for one in runs):
+        print(f"{workdir} is complete; its adapters and results are used as they are")
+        if show_again(recipe, runs, workdir, library):
+            return
+    else:
+        # A mistake in what comes last must not cost the time of what comes first, and a start that
+        # is refused leaves the folder as it was.
+        early.check(recipe, runs, library)
+        for one in runs:
+            train(one, library, lambda: claim(workdir, config, recipe))
+    _measure(recipe, runs, workdir, command, library, time.monotonic() - began)
 
 
-def evaluate(
-    recipe: Recipe,
-    workdir: Path,
-    command: str,
-    library: Library | None = None,
-    seconds: float = 0.0,
-) -> None:
+def evaluate(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) -> None:
     """Measures finished adapters on the test items, writes the report and prints the table.
+
+    Other evals or benchmarks than those that the run was trained with are another evaluation: it
+    gets a folder of its own within the run's.
 
     Args:
       recipe: what was trained.
+      config: the recipe as plain values.
       workdir: the run folder.
       command: what the user typed.
-      library: encoders and tables, if they are loaded already.
-      seconds: wall time spent so far.
 
     Raises:
-      MmjaxError: a run of the recipe is not finished.
+      MmjaxError: the folder holds no run, or another recipe's; a run of it is not finished.
     """
+    run_folder.check_same(workdir, config, run_folder.ASKED)
     runs = plan(recipe, workdir)
     for one in runs:
+        if one.damage is not None:
+            raise MmjaxError(
+                f"{one.folder} is not whole ({one.damage}); the same command without --mode "
+                "evaluate, and with --config, mends it"
+            )
         if not one.is_done:
             raise MmjaxError(
                 f"{one.folder} is not finished; train it first: the same command without "
-                "--mode evaluate"
+                "--mode evaluate, and with --config"
             )
-    if library is None:
-        mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model)
-        library = Library(mesh, recipe.languages)
+    mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model)
+    library = Library(mesh, recipe.languages)
+    early.check_asked(recipe, library)
+    place = run_folder.evaluation_folder(workdir, config)
+    if place != workdir:
+        print(
+            f"other evals or benchmarks than the run's own: its results stay, these go to {place}"
+        )
+        if jax.process_index() == 0:
+            place.mkdir(parents=True, exist_ok=True)
+            asked = {name: run_folder.kept(config).get(name) for name in run_folder.ASKED}
+            write_json(place / "asked.json", asked)
+    elif (place / RESULTS).is_file():
+        print(f"measured again: the results and the report in {place} are replaced")
+    _measure(recipe, runs, place, command, library)
+
+
+def _measure(
+    recipe: Recipe,
+    runs: list[Run],
+    folder: Path,
+    command: str,
+    library: Library,
+    seconds: float = 0.0,
+) -> None:
+    """Measures finished runs and writes results and report into a folder."""
     began = time.monotonic()
     probing = recipe.main.task == "projection"
     results = (measure_probes if probing else measure)(runs, recipe, library)
@@ -173,12 +190,44 @@ def evaluate(
             "this start in all": seconds + time.monotonic() - began,
         },
     )
-    # Every process has its part in it.
-    report = (make_probe_report if probing else make_report)(results, runs, recipe, library)
+    _report(results, runs, recipe, library, folder)
     if jax.process_index() == 0:
-        write_report(workdir, report)
-        results.save(workdir / "results.json")
-        show(results, workdir)
+        results.save(folder / RESULTS)
+        show(results, folder)
+
+
+def _report(
+    results: Results, runs: list[Run], recipe: Recipe, library: Library, folder: Path
+) -> None:
+    """Writes the report; every process has its part in it."""
+    make = make_probe_report if recipe.main.task == "projection" else make_report
+    report = make(results, runs, recipe, library)
+    if jax.process_index() == 0:
+        write_report(folder, report)
+
+
+def show_again(recipe: Recipe, runs: list[Run], workdir: Path, library: Library) -> bool:
+    """Prints the results of a finished run; a report that is gone is written again from them.
+
+    Args:
+      recipe: what was trained.
+      runs: finished.
+      workdir: the run folder.
+      library: loads what a report shows, where one is to be written.
+
+    Returns:
+      False where the results are damaged, and have to be measured again.
+    """
+    try:
+        results = Results.load(workdir / RESULTS)
+    except MmjaxError as error:
+        log.warning("%s; measuring again", error)
+        return False
+    if not all((workdir / name).is_file() for name in REPORTS):
+        log.warning("the report in %s is gone; it is written again from %s", workdir, RESULTS)
+        _report(results, runs, recipe, library, workdir)
+    show(results, workdir)
+    return True
 
 
 def show(results: Results, workdir: Path) -> None:
@@ -190,50 +239,25 @@ def show(results: Results, workdir: Path) -> None:
     print(f"report: {(workdir / 'report.html').resolve()}")
 
 
-def claim(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Makes the run folder this recipe's own, or refuses where it is another's.
+def claim(workdir: Path, config: Mapping[str, Any], recipe: Recipe) -> None:
+    """Makes the run folder this recipe's own: called when the first stage begins to train.
+
+    Args:
+      workdir: the run folder, made if missing.
+      config: the recipe as plain values.
+      recipe: the same, read.
 
     Raises:
-      MmjaxError: the folder holds another recipe, or cannot be written.
+      MmjaxError: the folder cannot be written.
     """
-    path = workdir / "config.json"
-    mine = json.loads(json.dumps(_flat({k: v for k, v in config.items() if k not in FREE})))
-    if path.is_file():
-        try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise MmjaxError(f"{path} is damaged ({error}); use another --workdir") from error
-        differing = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-        if differing:
-            shown = ", ".join(
-                f"{k}: {theirs.get(k)!r} there, {mine.get(k)!r} here" for k in differing[:3]
-            )
-            raise MmjaxError(
-                f"{workdir} holds a run of another recipe ({shown}"
-                f"{', ...' if len(differing) > 3 else ''}); use another --workdir or remove it"
-            )
-        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MmjaxError(f"cannot make the run folder {workdir}: {error.strerror}") from error
     if jax.process_index() == 0:
-        _write_json(path, mine)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values as dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def _write_json(path: Path, value: Any) -> None:
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        if not (workdir / run_folder.CONFIG).is_file():
+            write_json(workdir / run_folder.CONFIG, run_folder.kept(config))
+        write_json(workdir / "env.json", environment(recipe))
 
 
 def environment(recipe: Recipe) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 import dataclasses
 import importlib.metadata
-import json
+import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import __version__, fewshot, metrics, optim, sharding, trees
+from mmjax import __version__, fewshot, finished, metrics, optim, sharding, trees
 from mmjax.base import load_base
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
 from mmjax.data.instructions import prepare_instructions
@@ -27,18 +27,19 @@ from mmjax.data.vqa_questions import AskedSet
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.probe import LabelledSet, NearestNeighbours
+from mmjax.finished import ADAPTER, DONE
 from mmjax.losses.consolidation import Prior, fisher_diagonal
 from mmjax.progress import track
 from mmjax.recipe import Recipe
 from mmjax.rng import key_for, seed_for
 from mmjax.spec import Stage
-from mmjax.state import create
+from mmjax.state import TrainState, create
 from mmjax.step import make_train_step
 from mmjax.tasks import Continual, Task, make_instruct, make_task
 from mmjax.trees import PyTree
 from mmjax.writer import MetricsWriter, write_atomic
 
-DONE = "done.json"
+log = logging.getLogger("mmjax")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Run:
     @property
     def adapter(self) -> Path:
         """Folder of the finished adapter."""
-        return self.folder / "adapter"
+        return self.folder / ADAPTER
 
     @property
     def data_seed(self) -> int:
@@ -71,8 +72,13 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run has ended and its adapter is there."""
-        return (self.folder / DONE).is_file() and (self.adapter / "adapter_card.json").is_file()
+        """Whether the run has ended, and all that it left is as it was written."""
+        return (self.folder / DONE).is_file() and self.damage is None
+
+    @property
+    def damage(self) -> str | None:
+        """What is wrong with a run that had ended; None of one that has not, or is whole."""
+        return finished.problem(self.folder) if (self.folder / DONE).is_file() else None
 
 
 @dataclass(frozen=True)
@@ -133,23 +139,27 @@ def load_trained(run: Run, library: Library) -> tuple[Assembly, PyTree]:
     return assembly, sharding.place(params, library.mesh)
 
 
-def train(run: Run, library: Library) -> None:
+def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) -> None:
     """Trains a stage, or goes on where it was stopped, until its adapter is finished.
 
     Args:
       run: a stage with a seed.
       library: loads encoders and tables once.
+      begin: called once nothing is left that could refuse the run, before anything is written.
 
     Raises:
       MmjaxError: the loss is not finite, the disk is full, a checkpoint of other encoders.
     """
     if run.is_done:
         return
+    damage = run.damage
+    if damage is not None:
+        log.warning("%s is not whole (%s): it is mended", run.folder, damage)
     stage, spec = run.stage, run.stage.train
     mesh = library.mesh
 
     if stage.task == "pretrained":
-        adopt(run, library)
+        adopt(run, library, begin)
         return
 
     # ---- What is trained, on what
@@ -171,17 +181,33 @@ def train(run: Run, library: Library) -> None:
     card = make_card(run, library, assembly)
 
     # ---- Where it goes on: own checkpoint, else from scratch
+    begin()
     run.folder.mkdir(parents=True, exist_ok=True)
     notes = optim.treatment(stage.optim, trainable)
     write_atomic(run.folder / "params.txt", trees.overview(trainable, notes) + "\n")
     checkpoints = Checkpoints(run.folder / "checkpoints", spec.keep, card)
-    restored = checkpoints.restore(state, batches, run.recipe.allow_other_encoder)
+    restored = checkpoints.restore(
+        state,
+        batches,
+        run.recipe.allow_other_encoder,
+        lambda step, progress: finished.misfit(run.folder, step, progress),
+    )
     progress = {"best": None, "best_step": 0, "stale": 0, "stopped": False, "seconds": 0.0}
     if restored is not None:
         state, progress = restored
+        mend_adapter(run, state, progress, card)
+    elif damage is not None and spec.steps:
+        raise MmjaxError(
+            f"{run.folder} is not whole ({damage}) and has no checkpoint to mend it from; remove "
+            "that folder to train the stage again"
+        )
+    mark = progress.pop("metrics", None)
     start, began = int(state.step), time.monotonic() - progress["seconds"]
     writer = MetricsWriter(
-        run.folder, resume_step=start if restored else None, tensorboard=run.recipe.tensorboard
+        run.folder,
+        resume_step=start if restored else None,
+        mark=mark,
+        tensorboard=run.recipe.tensorboard,
     )
 
     # ---- The loop
@@ -213,13 +239,19 @@ def train(run: Run, library: Library) -> None:
                 keep_best(run, state.trainable, step, values, progress, card)
             if evaluate or step % spec.save_every == 0:
                 progress["seconds"] = time.monotonic() - began
-                checkpoints.save(state, batches, progress)
+                checkpoints.save(state, batches, {**progress, "metrics": writer.mark()})
                 last_good = step
         if not spec.steps:  # training-free
             keep_best(run, state.trainable, 0, {}, progress, card)
         checkpoints.close()
-    done = {"steps": int(state.step), "seconds": progress["seconds"], **progress}
-    write_atomic(run.folder / DONE, json.dumps(done, indent=2) + "\n")
+    finish(run, {"steps": int(state.step), **progress})
+
+
+def finish(run: Run, facts: Mapping[str, Any]) -> None:
+    """Seals the run; no process goes on before it is."""
+    if jax.process_index() == 0:
+        finished.seal(run.folder, facts)
+    sharding.wait_for_all(f"finished {run.folder}")
 
 
 def prior_of(
@@ -237,23 +269,25 @@ def prior_of(
     return Prior(jax.tree.map(jnp.copy, trainable), fisher)  # the state's own buffers are donated
 
 
-def adopt(run: Run, library: Library) -> None:
+def adopt(run: Run, library: Library, begin: Callable[[], None]) -> None:
     """Finishes a stage for which nothing is trained: its adapter is the checkpoint's temperature.
 
     Args:
       run: a stage with a seed.
       library: loads encoders once.
+      begin: as of `train`.
 
     Raises:
       MmjaxError: the towers share no space, or the disk is full.
     """
     assembly = assemble(run, library)
     trainable = assembly.task.init(key_for(run.seed, run.stage.name), assembly.frozen, {})
+    begin()
     run.folder.mkdir(parents=True, exist_ok=True)
     write_atomic(run.folder / "params.txt", trees.overview(trainable) + "\n")
     card = make_card(run, library, assembly)
     save_adapter(run.adapter, trainable, {**card, "step": 0, "validation": {}})
-    write_atomic(run.folder / DONE, json.dumps({"steps": 0, "seconds": 0.0}, indent=2) + "\n")
+    finish(run, {"steps": 0, "seconds": 0.0})
 
 
 def validators(stage: Stage, val: Answers | LabelledSet | AskedSet) -> list[Evaluator]:
@@ -280,12 +314,30 @@ def keep_best(
     select = run.stage.train.select
     value = step if select == "none" else values[select]
     if progress["best"] is None or value > progress["best"]:
+        told = {**card, "step": step, "validation": dict(values)}
+        fingerprint = save_adapter(run.adapter, trainable, told)
         progress |= {"best": value, "best_step": step, "stale": 0}
-        save_adapter(run.adapter, trainable, {**card, "step": step, "validation": dict(values)})
+        progress |= {"adapter": fingerprint, "validation": dict(values)}
     else:
         progress["stale"] += 1
     patience = run.stage.train.patience
     progress["stopped"] = bool(patience) and progress["stale"] >= patience
+
+
+def mend_adapter(
+    run: Run, state: TrainState, progress: Mapping[str, Any], card: Mapping[str, Any]
+) -> None:
+    """Writes the adapter again from a checkpoint that is the best step, where it is not there."""
+    step = int(state.step)
+    if progress["best"] is None or progress["best_step"] != step:
+        return
+    reason = finished.adapter_misfit(run.folder, step, progress)
+    if reason is not None:
+        log.warning("%s: written again from the checkpoint of step %d", reason, step)
+        select = run.stage.train.select
+        found = {} if select == "none" else {select: progress["best"]}
+        told = {**card, "step": step, "validation": progress.get("validation", found)}
+        save_adapter(run.adapter, state.trainable, told)
 
 
 def check_finite(found: metrics.Metrics, step: int, run: Run, last_good: int) -> None:

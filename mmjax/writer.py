@@ -1,5 +1,6 @@
 """The run's record of numbers: metrics.jsonl, one strict JSON object a line, and TensorBoard."""
 
+import hashlib
 import json
 import math
 import os
@@ -29,6 +30,7 @@ class MetricsWriter:
         workdir: Path,
         *,
         resume_step: int | None = None,
+        mark: Mapping[str, Any] | None = None,
         tensorboard: bool = False,
         process_index: int | None = None,
     ) -> None:
@@ -38,6 +40,7 @@ class MetricsWriter:
           workdir: run directory, made if it is not there.
           resume_step: the restored checkpoint's step: later records are dropped. None starts a
             new run and drops them all.
+          mark: what `mark` said when that checkpoint was saved: exactly so much is kept.
           tensorboard: also write event files to `<workdir>/tensorboard` (needs the `tensorboard`
             extra).
           process_index: this process's number; None asks jax.
@@ -58,7 +61,8 @@ class MetricsWriter:
         events = _open_events(workdir / "tensorboard", resume_step) if tensorboard else None
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            _keep_up_to(self.path, resume_step)
+            kept = _keep_up_to(self.path, resume_step, mark)
+            self._size, self._digest = len(kept), hashlib.sha256(kept)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             raise _cannot_write(self.path, error) from error
@@ -87,11 +91,23 @@ class MetricsWriter:
             _write_all(self._fd, line.encode())
         except OSError as error:
             raise _cannot_write(self.path, error) from error
+        self._size += len(line.encode())
+        self._digest.update(line.encode())
         if self._events is not None:
             for name, value in record.items():
                 if name != "step" and isinstance(value, (int, float)):
                     self._events.add_scalar(name, value, step)
             self._events.flush()
+
+    def mark(self) -> dict[str, Any] | None:
+        """What is written so far, for `begins_with`: its bytes and their digest.
+
+        Returns:
+          {"bytes", "sha256"}; None on every process but the first.
+        """
+        if self._fd is None:
+            return None
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def close(self) -> None:
         """Closes the files; a second call does nothing."""
@@ -139,6 +155,20 @@ def read_metrics(path: Path) -> list[Record]:
     return [_parse(path, number, line) for number, line in enumerate(lines[:-1], start=1)]
 
 
+def begins_with(path: Path, mark: Mapping[str, Any]) -> bool:
+    """Whether a metrics file begins with what was written up to a mark.
+
+    Args:
+      path: the file; one that is missing is as good as an empty one.
+      mark: of the writer, when a checkpoint was saved.
+
+    Returns:
+      False where a byte of it is another, or it is shorter.
+    """
+    start = path.read_bytes()[: mark["bytes"]] if path.is_file() else b""
+    return len(start) == mark["bytes"] and hashlib.sha256(start).hexdigest() == mark["sha256"]
+
+
 def series(records: Iterable[Record], metric: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Picks one metric's curve out of records.
 
@@ -152,6 +182,17 @@ def series(records: Iterable[Record], metric: str) -> tuple[tuple[int, ...], tup
     values = {record["step"]: float(record[metric]) for record in records if metric in record}
     steps = tuple(sorted(values))
     return steps, tuple(values[step] for step in steps)
+
+
+def digest_of(value: Any) -> str:
+    """Sha256 of a JSON-able value, the same before it is written and after it is read."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole, as `write_atomic` does."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -183,13 +224,15 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def _keep_up_to(path: Path, step: int | None) -> None:
-    """Drops records after `step` (all of them for None) and a torn last line."""
+def _keep_up_to(path: Path, step: int | None, mark: Mapping[str, Any] | None) -> bytes:
+    """Drops records after `step` (all of them for None) and a torn last line; returns the rest."""
     if not path.exists():
-        return
+        return b""
     before = path.read_bytes()
     kept = b""
-    if step is not None:
+    if step is not None and mark is not None:
+        kept = before[: mark["bytes"]]
+    elif step is not None:
         lines = before.split(b"\n")[:-1]
         kept = b"".join(
             line + b"\n"
@@ -198,6 +241,7 @@ def _keep_up_to(path: Path, step: int | None) -> None:
         )
     if kept != before:
         write_atomic(path, kept)
+    return kept
 
 
 def _parse(path: Path, number: int, line: bytes) -> Record:
@@ -226,14 +270,25 @@ def _plain(name: str, value: Any) -> Any:
     raise ValueError(f"metric {name} is a {type(value).__name__}, a scalar is expected")
 
 
-def _open_events(folder: Path, resume_step: int | None) -> Any:
+def check_tensorboard() -> None:
+    """Refuses event files where the extra is not installed.
+
+    Raises:
+      MmjaxError: tensorboardX is missing.
+    """
     try:
-        from tensorboardX import SummaryWriter
+        import tensorboardX  # noqa: F401
     except ImportError as error:
         raise MmjaxError(
             "TensorBoard output needs tensorboardX; pip install 'mmjax[tensorboard]',"
             " or turn it off in the config"
         ) from error
+
+
+def _open_events(folder: Path, resume_step: int | None) -> Any:
+    check_tensorboard()
+    from tensorboardX import SummaryWriter
+
     # TensorBoard hides events from purge_step on that an earlier, killed process wrote.
     purge = None if resume_step is None else resume_step + 1
     return SummaryWriter(str(folder), purge_step=purge)

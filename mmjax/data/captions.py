@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax.data.questions import asked_texts
-from mmjax.data.records import Corpus, Item
+from mmjax.data.records import Corpus, Item, Pair
+from mmjax.errors import MmjaxError, setting
+from mmjax.spec import Stage
 
 CAPTIONS = 7  # keyword captions of an item
 MOST_KEYWORDS = 3  # in one caption: long ones cost time and teach little
@@ -63,3 +65,62 @@ def all_captions(corpus: Corpus, language: str) -> list[str]:
     """Every caption that training or evaluation may read, and the labels' names."""
     captions = [text for item in corpus.items for text in names_and_captions(item, language)]
     return captions + asked_texts(corpus, language)
+
+
+def text_turns(
+    stage: Stage,
+    corpus: Corpus,
+    train: Int[np.ndarray, " k"],
+    languages: tuple[str, str],
+    pairs: Sequence[Pair],
+) -> list[tuple[int, list[tuple[Sequence[str], Sequence[str]]]]]:
+    """All parallel text, then, where the recipe says so, captions alone.
+
+    Args:
+      stage: names the sources.
+      corpus: holds the items.
+      train: items that are trained on.
+      languages: (source, target).
+      pairs: of the sources other than captions.
+
+    Returns:
+      (first step, (sources, targets) of every example), in turn.
+    """
+    spec = stage.parallel
+    everything: list[tuple[Sequence[str], Sequence[str]]] = [
+        ((pair.source,), pair.targets) for pair in pairs
+    ]
+    turns = [(0, everything)]
+    if "captions" in spec.sources:
+        own = caption_pairs(corpus, train, *languages)
+        turns = [(0, own * spec.repeat_captions + everything)]
+        if everything and spec.captions_from < 1:
+            turns.append((round(stage.train.steps * spec.captions_from), own))
+    return turns
+
+
+def check_captions(stage: Stage, corpus: Corpus, languages: tuple[str, str]) -> None:
+    """Refuses pairs without the captions that a stage trains on."""
+    source, target = languages
+    language = stage.task == "language"
+    wanted = {source} if language else {target} if stage.task == "contrastive" else set()
+    if language and "captions" in stage.parallel.sources:
+        wanted.add(target)
+    lacking = sorted(name for name in wanted if not corpus.speaks(name))
+    if lacking:
+        raise MmjaxError(
+            f"the pictures of {corpus.name} have no captions in {lacking}; give parallel text as "
+            f".jsonl files in {setting('parallel.sources')} instead of 'captions', or other pairs"
+        )
+
+
+def check_select(stage: Stage, corpus: Corpus, languages: tuple[str, str], held: bool) -> None:
+    """Refuses to choose the best step by twins of queries where the queries have none."""
+    twins = held or (not corpus.queries and corpus.speaks(languages[1]))
+    if stage.train.select in ("cosine_to_base", "t2t_mR") and not twins:
+        source, target = languages
+        raise MmjaxError(
+            f"{setting('train.select')} is {stage.train.select!r}, but the pictures of "
+            f"{corpus.name} have no {target} captions that say what their {source} ones do; hold "
+            f"some parallel text out: --{setting('parallel.val_pairs')}=500"
+        )

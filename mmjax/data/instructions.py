@@ -30,7 +30,7 @@ from mmjax.data.vqa_questions import (
 )
 from mmjax.encoders import LanguageModel
 from mmjax.encoders.image_preprocess import open_image
-from mmjax.errors import DataError, MmjaxError
+from mmjax.errors import DataError, MmjaxError, setting
 from mmjax.evals.base import Evaluator
 from mmjax.evals.scienceqa import NONE, UNANSWERED, accuracies, guess, read_answer, without_reading
 from mmjax.instruct_spec import QuestionsSpec
@@ -184,7 +184,7 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
     else:
         train, references = sources["train"], {}
         assert isinstance(train, Dialogues)
-        items = _hold_out(len(train.conversations), spec, seed_for(seed, "split"))
+        items = hold_out(len(train.conversations), spec, seed_for(seed, "split"))
         val, final = HeldOut(read(train, items["val"])), read(train, items["test"])
         if (final.pictures != WORD).any():
             systems["blank"] = HeldOut(_blank(final))
@@ -208,7 +208,8 @@ def _check_room(asked: Conversations, names: Sequence[str], spec: QuestionsSpec,
         if row.answers[0] + new > most:
             raise MmjaxError(
                 f"{name} takes {row.answers[0]} tokens, which leaves no room for {new} new ones: "
-                f"this model reads {most}; set a smaller --config.questions.max_new_tokens"
+                f"this model reads {most}; set a smaller "
+                f"--{setting('questions.max_new_tokens')}"
             )
 
 
@@ -218,13 +219,17 @@ def _blank(asked: Conversations) -> Conversations:
     return dataclasses.replace(asked, pictures=white)
 
 
-def _hold_out(count: int, spec: QuestionsSpec, seed: int) -> dict[str, Int[np.ndarray, " k"]]:
-    """Rows for each side; which ones are held out, the seed draws."""
+def hold_out(count: int, spec: QuestionsSpec, seed: int) -> dict[str, Int[np.ndarray, " k"]]:
+    """Rows for each side; which ones are held out, the seed draws.
+
+    Raises:
+      MmjaxError: none is left to learn from.
+    """
     val, test = spec.val_pictures, spec.test_pictures
     if val + test >= count:
         raise MmjaxError(
-            f"config.questions holds out {val} and {test} of {count} rows: none is left to learn "
-            "from; set smaller val_pictures and test_pictures"
+            f"{setting('questions')} holds out {val} and {test} of {count} rows: none is left "
+            "to learn from; set smaller val_pictures and test_pictures"
         )
     order = np.random.default_rng(seed).permutation(count)
     train = order[val + test :][: spec.train_pictures or None]

@@ -10,11 +10,11 @@ from mmjax.data.pipeline import Choices, Phase
 from mmjax.data.prepare import StageData
 from mmjax.data.records import Corpus
 from mmjax.data.tables import FeatureTable, LabelTable, table_of
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.evals.base import View
 from mmjax.evals.probe import LabelledSet
 from mmjax.recipe import Recipe
-from mmjax.spec import Stage
+from mmjax.spec import EncoderSpec, Stage
 from mmjax.tasks.projection import FUNCTIONS, LABEL
 
 
@@ -67,12 +67,17 @@ def raw_views(stage: Stage, recipe: Recipe, library: Library) -> dict[str, View]
             bank = library.texts(role, spec, {f"{language} texts": names}, cached=True)
             views[role] = bank.view(names)
         table = views[role].table
-        if not isinstance(table, FeatureTable) or not table.pooled:
-            raise MmjaxError(
-                f"config.encoders.{role}.output is {spec.output!r}; a projection reads one vector "
-                "an item: 'pooled', 'cls', 'cls_mean' or 'cls_mean_deep'"
-            )
+        check_output(role, spec, not isinstance(table, FeatureTable) or not table.pooled)
     return views
+
+
+def check_output(role: str, spec: EncoderSpec, tokens: bool) -> None:
+    """Refuses an encoder whose output is not one vector an item."""
+    if tokens:
+        raise MmjaxError(
+            f"{setting(f'encoders.{role}.output')} is {spec.output!r}; a projection reads one "
+            "vector an item: 'pooled', 'cls', 'cls_mean' or 'cls_mean_deep'"
+        )
 
 
 def features_of(view: View) -> np.ndarray:

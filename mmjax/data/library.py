@@ -21,7 +21,7 @@ from mmjax.data.splits import Split, split_by_class, split_by_family, split_fold
 from mmjax.data.tables import FeatureTable, RawTable, Table
 from mmjax.data.transforms import view
 from mmjax.encoders import Encoder, load_encoder
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.evals import View
 from mmjax.instruct_spec import QuestionsSpec
 from mmjax.pairs_spec import PairsSpec
@@ -178,8 +178,12 @@ class Library:
             self._parallel[source, limit] = load_parallel(source, limit)
         return self._parallel[source, limit]
 
-    def check(self, stage: Stage) -> None:
+    def check(self, stage: Stage, seed: int = 0) -> None:
         """Reads a stage's own records, without any encoder.
+
+        Args:
+          stage: names them.
+          seed: draws the split.
 
         Raises:
           MmjaxError: what `load_corpus`, `split` and `load_parallel` say.
@@ -188,9 +192,9 @@ class Library:
             for side in stage.questions.sides:
                 self.questions(stage.questions, side)
             return
-        self.split(stage.pairs, 0, stage.task == "domain")
+        self.split(stage.pairs, seed, stage.task == "domain")
         if stage.task == "language":
-            self.held_out(stage, 0)
+            self.held_out(stage, seed)
 
     def held_out(self, stage: Stage, seed: int) -> tuple[list[Pair], list[Pair]]:
         """Parallel text to train on, and what a seed holds out to choose the best step by.
@@ -209,8 +213,8 @@ class Library:
         kept = [p for p in pairs if p.source not in sources and targets.isdisjoint(p.targets)]
         if not kept:
             raise MmjaxError(
-                f"config.parallel.val_pairs is {count}, which leaves nothing of {len(pairs)} pairs "
-                "to train on; expected fewer"
+                f"{setting('parallel.val_pairs')} is {count}, which leaves nothing of "
+                f"{len(pairs)} pairs to train on; expected fewer"
             )
         return kept, held
 
@@ -223,7 +227,8 @@ class Library:
         spec = stage.parallel
         if not spec.sources:
             raise MmjaxError(
-                "config.parallel.sources is empty; expected 'captions', 'cedict' or .jsonl paths"
+                f"{setting('parallel.sources')} is empty; expected 'captions', 'cedict' or .jsonl "
+                "paths"
             )
         sources = [source for source in spec.sources if source != "captions"]
         return [pair for source in sources for pair in self.parallel(source, spec.limit)]
@@ -238,8 +243,8 @@ class Library:
         unknown = sorted(set(labels) - {item.label for item in items})
         if unknown:
             raise MmjaxError(
-                f"config.pairs.domain.labels names {unknown}; labels of {self.corpus(spec).name} "
-                f"are {sorted({item.label for item in items})}"
+                f"{setting('pairs.domain.labels')} names {unknown}; labels of "
+                f"{self.corpus(spec).name} are {sorted({item.label for item in items})}"
             )
         chosen = [
             i for i, item in enumerate(items) if (item.label in labels) == domain or not labels

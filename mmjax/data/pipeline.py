@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax.data.tables import Table
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,7 @@ def train_batches(
     parts = []
     for number, (phase, end) in enumerate(zip(phases, ends, strict=True)):
         count = len(phase)
-        if batch_size > count:
-            raise MmjaxError(
-                f"the batch size {batch_size} is larger than the {count} training examples; "
-                f"set --config.train.batch_size to at most {count}"
-            )
+        check_enough(batch_size, count)
         dataset = (
             grain.MapDataset.range(count)
             .seed(seed + number)
@@ -144,6 +140,19 @@ def train_batches(
     dataset = grain.MapDataset.concatenate(parts)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(dataset.to_iter_dataset(options))
+
+
+def check_enough(batch_size: int, count: int) -> None:
+    """Refuses a batch that the training examples do not fill.
+
+    Raises:
+      MmjaxError: fewer examples than one batch.
+    """
+    if batch_size > count:
+        raise MmjaxError(
+            f"the batch size {batch_size} is larger than the {count} training examples; "
+            f"set --{setting('train.batch_size')} to at most {count}"
+        )
 
 
 def examples(phase: Phase, batch_size: int, seed: int) -> dict[str, dict[str, np.ndarray]]:

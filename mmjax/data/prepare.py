@@ -9,13 +9,18 @@ import grain
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax.data.captions import all_captions, caption_pairs, names_and_captions
+from mmjax.data.captions import (
+    all_captions,
+    check_captions,
+    check_select,
+    names_and_captions,
+    text_turns,
+)
 from mmjax.data.library import ImageBank, Library, TextBank
 from mmjax.data.pipeline import Choices, Phase, Shared, examples, train_batches
 from mmjax.data.questions import Benchmarks, asked_texts, benchmarks, eval_set, text_set
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
-from mmjax.errors import MmjaxError
 from mmjax.evals import EvalSet, Evaluator, Functions, Retrieval, ZeroShot
 from mmjax.evals.functions import Published
 from mmjax.evals.probe import LabelledSet
@@ -165,7 +170,7 @@ def prepare(
     pairs, (kept, held) = [], ([], [])
     if language:
         pairs, (kept, held) = library.pairs(stage), library.held_out(stage, seed)
-    _check_captions(stage, corpus, recipe.languages)
+    check_captions(stage, corpus, recipe.languages)
     images = library.images(stage.encoders["image"], stage.pairs, cached)
     texts = library.texts(
         "text",
@@ -230,31 +235,11 @@ def prepare(
         if corpus.speaks(target):
             test["ceiling"] = test_system("embed_base_texts", "text", target, True)
         test["floor"] = test_system("embed_base_texts", "text", source, False)
-        if stage.train.select in ("cosine_to_base", "t2t_mR") and not len(val.base_texts):
-            raise MmjaxError(
-                f"config.train.select is {stage.train.select!r}, but the pictures of {corpus.name} "
-                f"have no {target} captions that say what their {source} ones do; hold some "
-                "parallel text out: --config.parallel.val_pairs=500"
-            )
+        check_select(stage, corpus, recipe.languages, bool(held))
     if "zeroshot" in recipe.evals:
         ZeroShot.check(len(test["adapted"].data.label_texts))
     validation = None if val is None else System("embed_texts", val)
     return StageData(towers, tuple(phases), validation, test, split, corpus)
-
-
-def _check_captions(stage: Stage, corpus: Corpus, languages: tuple[str, str]) -> None:
-    """Refuses pairs without the captions that a stage trains on."""
-    source, target = languages
-    language = stage.task == "language"
-    wanted = {source} if language else {target} if stage.task == "contrastive" else set()
-    if language and "captions" in stage.parallel.sources:
-        wanted.add(target)
-    lacking = sorted(name for name in wanted if not corpus.speaks(name))
-    if lacking:
-        raise MmjaxError(
-            f"the pictures of {corpus.name} have no captions in {lacking}; give parallel text as "
-            ".jsonl files in config.parallel.sources instead of 'captions', or other pairs"
-        )
 
 
 @dataclass(frozen=True)
@@ -350,13 +335,7 @@ def _text_phases(
     foreign, texts = banks["foreign"], banks["text"]
     assert isinstance(foreign, TextBank)
     assert isinstance(texts, TextBank)
-    spec, everything = stage.parallel, [((pair.source,), pair.targets) for pair in pairs]
-    parts = [(0, everything)]
-    if "captions" in spec.sources:
-        own = caption_pairs(corpus, split["train"], *languages)
-        parts = [(0, own * spec.repeat_captions + everything)]
-        if everything and spec.captions_from < 1:
-            parts.append((round(stage.train.steps * spec.captions_from), own))
+    turns = text_turns(stage, corpus, split["train"], languages, pairs)
     return [
         Phase(
             start,
@@ -365,7 +344,7 @@ def _text_phases(
                 "text": texts.choices(targets for _, targets in examples),
             },
         )
-        for start, examples in parts
+        for start, examples in turns
     ]
 
 

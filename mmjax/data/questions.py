@@ -42,6 +42,36 @@ def eval_set(
       MmjaxError: nothing asks for them in this language.
     """
     chosen = [corpus.items[i] for i in items]
+    queries, answers = queries_of(corpus, items, language, one_each)
+    labels = labels_of(corpus, items)
+    return EvalSet(
+        images=images.view(items),
+        texts=texts.view(queries),
+        labels=np.asarray([labels.index(item.label) if item.label else -1 for item in chosen]),
+        label_texts=texts.view(corpus.labels[label][language] for label in labels),
+        base_texts=empty_view(texts.table),
+        queries=tuple(queries),
+        answers=answers,
+    )
+
+
+def labels_of(corpus: Corpus, items: Int[np.ndarray, " k"]) -> list[str]:
+    """The classes of some items, sorted."""
+    return sorted({corpus.items[i].label for i in items} - {""})
+
+
+def queries_of(
+    corpus: Corpus, items: Int[np.ndarray, " k"], language: str, one_each: bool = False
+) -> tuple[list[str], Int[np.ndarray, "p 2"] | None]:
+    """What asks for some items in a language; see `eval_set`.
+
+    Returns:
+      (texts; (query, item) pairs of what answers them, None where each item has its own).
+
+    Raises:
+      MmjaxError: nothing asks for them in this language.
+    """
+    chosen = [corpus.items[i] for i in items]
     answers = None
     if corpus.queries and not one_each:
         place = {item.id: n for n, item in enumerate(chosen)}
@@ -57,16 +87,7 @@ def eval_set(
             f"{corpus.name} has no queries in {language!r} for its {len(chosen)} pictures; set "
             "--config.languages to those that it has"
         )
-    labels = sorted({item.label for item in chosen if item.label})
-    return EvalSet(
-        images=images.view(items),
-        texts=texts.view(queries),
-        labels=np.asarray([labels.index(item.label) if item.label else -1 for item in chosen]),
-        label_texts=texts.view(corpus.labels[label][language] for label in labels),
-        base_texts=empty_view(texts.table),
-        queries=tuple(queries),
-        answers=answers,
-    )
+    return queries, answers
 
 
 def text_set(pairs: Sequence[Pair], foreign: TextBank, texts: TextBank) -> EvalSet:
@@ -109,6 +130,8 @@ def check(recipe: Recipe, library: Library) -> None:
         library.corpus(_pairs(source, spec))
     for folder in spec.classification if "classification" in recipe.evals else ():
         found = _classes(folder, spec)
+        if found.classes < 2:
+            raise MmjaxError(f"{folder} has one class; a classification needs at least 2")
         for base in (False, True):
             _prompts(found, spec, base)
 

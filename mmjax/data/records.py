@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmjax.data.files import check_picture, name_of, read_jsonl, text_of, whole_text
 from mmjax.encoders.image_preprocess import open_image
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.foreign import shown
 from mmjax.pairs_spec import PairsSpec
 
@@ -158,14 +158,14 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
         corpus = digits.load()
     else:
         raise MmjaxError(
-            f"config.pairs.source is {spec.source!r}; expected 'emoji', 'digits', the path of a "
-            ".jsonl file, or one of 'cn_clip', 'muge', 'food101', 'mmimdb' and 'coop' with its "
+            f"{setting('pairs.source')} is {spec.source!r}; expected 'emoji', 'digits', the path of "
+            "a .jsonl file, or one of 'cn_clip', 'muge', 'food101', 'mmimdb' and 'coop' with its "
             "folder, as in 'muge:FOLDER'"
         )
     unknown = [x for x in spec.exclude_labels if x not in corpus.labels]
     if unknown:
         raise MmjaxError(
-            f"config.pairs.exclude_labels names {unknown}; labels of {corpus.name} are "
+            f"{setting('pairs.exclude_labels')} names {unknown}; labels of {corpus.name} are "
             f"{sorted(corpus.labels)}"
         )
     items = [
@@ -300,8 +300,8 @@ def load_parallel(source: str, limit: int) -> list[Pair]:
         ]
     else:
         raise MmjaxError(
-            f"config.parallel.sources names {source!r}; expected 'captions', 'cedict' or a path of "
-            "a .jsonl file"
+            f"{setting('parallel.sources')} names {source!r}; expected 'captions', 'cedict' or a path "
+            "of a .jsonl file"
         )
     if not pairs:
         raise MmjaxError(f"parallel source {source!r} has no pairs")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.rng import seed_for
 
 Split = dict[str, np.ndarray]
@@ -59,7 +59,7 @@ def split_by_family(
     if empty:
         raise MmjaxError(
             f"the {len(families)} items in {len(members)} families leave nothing for {empty}; "
-            "give more items or other config.pairs.test_fraction and val_fraction"
+            f"give more items or other {setting('pairs.test_fraction')} and val_fraction"
         )
     return {name: np.sort(np.asarray(sides[name], np.int64)) for name in ("train", "val", "test")}
 
@@ -102,7 +102,8 @@ def split_folds(
     if empty:
         raise MmjaxError(
             f"the {len(families)} items in {len(set(families))} families leave nothing for {empty} "
-            f"in fold {seed % folds} of {folds}; give more items or fewer config.pairs.folds"
+            f"in fold {seed % folds} of {folds}; give more items or fewer "
+            f"{setting('pairs.folds')}"
         )
     return {name: np.asarray(indices, np.int64) for name, indices in split.items()}
 
@@ -174,6 +175,6 @@ def split_by_class(
     if empty:
         raise MmjaxError(
             f"the {len(families)} items of {len(by_label)} labels leave nothing for {empty}; give "
-            "more items or other config.pairs.test_fraction and val_fraction"
+            f"more items or other {setting('pairs.test_fraction')} and val_fraction"
         )
     return {name: np.asarray(indices, np.int64) for name, indices in sides.items()}

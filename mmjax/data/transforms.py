@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from PIL import Image, ImageOps
 
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 
 WHITE = (255, 255, 255)
 
@@ -48,6 +48,17 @@ def view(name: str, image: Image.Image) -> Image.Image:
     Raises:
       MmjaxError: no such view.
     """
-    if name not in VIEWS:
-        raise MmjaxError(f"config.pairs.views names {name!r}; expected one of {sorted(VIEWS)}")
+    check_view(name)
     return VIEWS[name](image)
+
+
+def check_view(name: str) -> None:
+    """Refuses a name that no view has.
+
+    Raises:
+      MmjaxError: no such view.
+    """
+    if name not in VIEWS:
+        raise MmjaxError(
+            f"{setting('pairs.views')} names {name!r}; expected one of {sorted(VIEWS)}"
+        )

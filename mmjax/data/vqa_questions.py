@@ -22,7 +22,7 @@ from mmjax.data.rehearsal import rehearse
 from mmjax.data.tables import RawTable
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.batching import Items
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.evals.base import Evaluator
 from mmjax.evals.vqa import accuracies, probes, without_pictures
 from mmjax.instruct_spec import QuestionsSpec
@@ -192,11 +192,7 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
     """
     spec, each = stage.questions, stage.questions.per_picture
     train, test = _sides(spec, library)
-    if spec.val_pictures >= len(train.pictures):
-        raise MmjaxError(
-            f"config.questions.val_pictures holds out {spec.val_pictures} of "
-            f"{len(train.pictures)} pictures: none is left to learn from"
-        )
+    check_held_out(spec, len(train.pictures))
     check_divides(stage, library)
     kept, val, asked = _split(spec, seed, train, test)
     language = library.encoder(stage.encoders["language"])
@@ -283,13 +279,22 @@ def _split(
     return kept[: spec.train_pictures or None], val, asked
 
 
+def check_held_out(spec: QuestionsSpec, pictures: int) -> None:
+    """Refuses to hold all training pictures out."""
+    if spec.val_pictures >= pictures:
+        raise MmjaxError(
+            f"{setting('questions.val_pictures')} holds out {spec.val_pictures} of {pictures} "
+            "pictures: none is left to learn from"
+        )
+
+
 def check_divides(stage: Stage, library: Library) -> None:
     """Refuses a batch whose pictures cannot be split over the mesh and its micro-batches."""
     each, shards = stage.questions.per_picture, library.mesh.shape["data"]
     parts, pictures = stage.train.accumulate, stage.train.batch_size // each
     if pictures % (shards * parts) or pictures % jax.process_count():
         raise MmjaxError(
-            f"config.train.batch_size {stage.train.batch_size} is {pictures} pictures a step "
+            f"{setting('train.batch_size')} {stage.train.batch_size} is {pictures} pictures a step "
             f"(questions.per_picture {each}), which do not divide over {shards} data shards"
             f"{f' and {parts} micro-batches' if parts > 1 else ''}"
         )

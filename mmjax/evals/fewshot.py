@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.evals.base import EvalSet, Functions
 
 
@@ -24,7 +24,7 @@ def check_classes(names: Sequence[str]) -> None:
     if len(names) < 2:
         raise MmjaxError(
             f"few-shot classification needs at least 2 classes, there are {list(names)}; label the "
-            "items, or set a lower --config.fewshot.min_families"
+            f"items, or set a lower --{setting('fewshot.min_families')}"
         )
 
 
@@ -52,8 +52,8 @@ def choose_shots(
         worst = ", ".join(f"{name}: {count}" for name, count in sorted(few.items())[:5])
         raise MmjaxError(
             f"{len(few)} classes have fewer than {shots} training pictures ({worst}"
-            f"{', ...' if len(few) > 5 else ''}); set fewer --config.fewshot.shots, or leave small "
-            "classes out with --config.fewshot.min_families"
+            f"{', ...' if len(few) > 5 else ''}); set fewer --{setting('fewshot.shots')}, or leave "
+            f"small classes out with --{setting('fewshot.min_families')}"
         )
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.permutation(members)[:shots] for members in found])

@@ -12,7 +12,7 @@ from mmjax.adapters.places import LayerAdapter
 from mmjax.encoders import Encoder
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.vision import VisionTransformer
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.instruct_spec import InstructSpec
 from mmjax.spec import Stage
 from mmjax.tasks.base import DualEncoder, Task, TextSpace, Tower
@@ -59,7 +59,7 @@ def make_task(
         assert isinstance(base, DualEncoder)
         if stage.residual.tune == "heads" and isinstance(base, PretrainedTask):
             raise MmjaxError(
-                "config.residual.tune is 'heads', but a pretrained base has none; set it to "
+                f"{setting('residual.tune')} is 'heads', but a pretrained base has none; set it to "
                 "'adapter'"
             )
         trained = stage.residual, stage.weighting, stage.continual, stage.loss
@@ -67,7 +67,7 @@ def make_task(
     assert isinstance(base, TextSpace)
     if not stage.encoders["foreign"].output.startswith("tokens"):
         raise MmjaxError(
-            "config.encoders.foreign.output must be 'tokens' or 'tokens_deep': the language "
+            f"{setting('encoders.foreign.output')} must be 'tokens' or 'tokens_deep': the language "
             "adapter reads each token"
         )
     return LanguageTask(towers["foreign"], base, stage.adapter, stage.loss, ring)
@@ -102,13 +102,13 @@ def make_instruct(stage: Stage, language: Encoder, vision: Encoder) -> InstructT
     """
     if not isinstance(language.module, Llama):
         raise MmjaxError(
-            f"config.encoders.language is {language.name!r}, a {language.family} encoder; the "
-            "instruct task needs a language model that reads text alone"
+            f"{setting('encoders.language')} is {language.name!r}, a {language.family} "
+            "encoder; the instruct task needs a language model that reads text alone"
         )
     if not isinstance(vision.module, VisionTransformer):
         raise MmjaxError(
-            f"config.encoders.image is {vision.name!r}, a {vision.family} encoder; the instruct "
-            "task needs a vision transformer"
+            f"{setting('encoders.image')} is {vision.name!r}, a {vision.family} "
+            "encoder; the instruct task needs a vision transformer"
         )
     parts = parts_of(stage.instruct)
     parts.tapped(vision.config.num_layers)

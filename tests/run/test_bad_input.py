@@ -88,7 +88,7 @@ def test_an_unknown_key_is_a_sentence(flag, part, toy, tmp_path):
 
 
 def test_evaluate_before_training_is_refused(toy, tmp_path):
-    refused(toy.run(tmp_path / "run", "--mode", "evaluate"), "is not finished; train it first")
+    refused(toy.run(tmp_path / "run", "--mode", "evaluate"), "holds no run", "config.json is")
     assert not (tmp_path / "run").exists()
 
 

@@ -136,7 +136,7 @@ def adapted(finished):
     return mmjax.load_adapter(finished)
 
 
-def recipe_of(world, **changes):
+def config_of(world, **changes):
     config = get_config("tiny")
     for name, value in (flags(world) | changes).items():
         place: Any = config
@@ -144,7 +144,11 @@ def recipe_of(world, **changes):
         for part in last[:-1]:
             place = place[part]
         place[last[-1]] = value
-    return resolve(as_dict(config))
+    return as_dict(config)
+
+
+def recipe_of(world, **changes):
+    return resolve(config_of(world, **changes))
 
 
 def test_one_flag_names_the_checkpoint_of_both_towers_in_base_and_stage(world):
@@ -245,16 +249,17 @@ def test_classification_after_the_fact(finished, adapted, world, cached, monkeyp
         "evals": ("retrieval", "classification"),
         "benchmarks.classification": sets,
         "benchmarks.retrieval": (),
-        "variants": {},
         "benchmarks.templates": ("{}", "forms.txt", "w41 {}"),
         "benchmarks.base_templates": ("{}",),
     }
     # cifar has no forms.txt of its own: the one of the working folder is read.
     monkeypatch.chdir(world / "imagenet")
     before = (finished / "results.json").read_bytes()
-    study.evaluate(recipe_of(world, **changes), finished, "test")
-    results = Results.load(finished / "results.json")
-    (finished / "results.json").write_bytes(before)
+    config = config_of(world, **changes)
+    study.evaluate(resolve(config), config, finished, "test")
+    (place,) = (finished / "evaluations").iterdir()
+    results = Results.load(place / "results.json")
+    assert (finished / "results.json").read_bytes() == before
     for name, classes, names in (
         ("cifar", ("0", "1", "2"), ("w24", "w25", "w26")),
         ("imagenet", ("n01440764", "n01443537"), ("w27 w35", "w28")),
@@ -284,7 +289,7 @@ def test_nothing_frozen_is_computed_twice(finished, world, cached, monkeypatch):
 
     monkeypatch.setattr(feature_cache, "_compute", refuse)
     before = json.loads((finished / "results.json").read_text())["systems"]
-    study.evaluate(recipe_of(world), finished, "test")
+    study.evaluate(recipe_of(world), config_of(world), finished, "test")
     after = json.loads((finished / "results.json").read_text())["systems"]
     assert after.keys() == before.keys()
     for name, metrics in before.items():

@@ -112,11 +112,14 @@ def test_evaluate_again_gives_the_same_figures(finished, toy, tmp_path, cached):
     folder = shutil.copytree(finished, tmp_path / "run")
     before = json.loads((folder / "results.json").read_text())["systems"]
     (folder / "results.json").unlink()
-    study.evaluate(resolve(toy.config), folder, "test")
+    study.evaluate(resolve(toy.config), toy.config, folder, "test")
     assert json.loads((folder / "results.json").read_text())["systems"] == before
 
 
 def test_evaluate_before_training_is_refused(toy, tmp_path):
-    with pytest.raises(MmjaxError, match="is not finished; train it first"):
-        study.evaluate(resolve(toy.config), tmp_path, "test")
+    with pytest.raises(MmjaxError, match=r"holds no run \(config.json is missing\)"):
+        study.evaluate(resolve(toy.config), toy.config, tmp_path, "test")
     assert list(tmp_path.iterdir()) == []
+    study.claim(tmp_path, toy.config, resolve(toy.config))
+    with pytest.raises(MmjaxError, match="is not finished; train it first"):
+        study.evaluate(resolve(toy.config), toy.config, tmp_path, "test")
