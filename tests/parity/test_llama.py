@@ -123,6 +123,20 @@ def test_smollm2_equals_torch(gguf_file, torch_smollm2):
 
 
 @pytest.mark.slow
+def test_the_asset_equals_its_file(gguf_file):
+    """Logits within 1e-4: nothing is rounded on the way."""
+    from mmjax import assets
+
+    asset, direct = language_model(assets.path("smollm2-135m-instruct")), language_model(gguf_file)
+    prompt = np.array([direct.encode_prompt(QUESTION)])
+    inputs = {"input_ids": prompt, "attention_mask": np.ones_like(prompt)}
+    run = jax.jit(direct.logits)
+    off = np.abs(np.asarray(run(asset.params, inputs)) - np.asarray(run(direct.params, inputs)))
+    print(f"logits differ by {off.max():.2e} at most")
+    assert off.max() <= 1e-4
+
+
+@pytest.mark.slow
 def test_smollm2_tokenizer_and_template_equal_transformers(gguf_file):
     from transformers import AutoTokenizer
 
