@@ -216,7 +216,15 @@ def test_data_that_cannot_be_learnt_from(change, message):
 def test_constant_columns_beside_others_are_no_problem():
     (x,), y = data()
     x[:, 5] = 3
-    assert np.isfinite(small(standardize=True).fit(x, y).transform(x)).all()
+    fitted = small(standardize=True).fit(x, y)
+    found = fitted.transform(x)
+    assert np.isfinite(found).all()
+    # A code that no training row had: it moves an example, but not out of sight.
+    x[:, 5] = 4
+    assert (
+        np.linalg.norm(fitted.transform(x) - found, axis=1).max()
+        < np.linalg.norm(found, axis=1).max()
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,6 +235,8 @@ def test_constant_columns_beside_others_are_no_problem():
         ({"hidden": 0}, "hidden is 0; expected an integer of at least 1"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": 0.005}, r"temperature is 0\.005; expected at least 0\.01"),
+        ({"temperature": np.nan}, "temperature is nan"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"loss": "infonce"}, "give two, mode='per_modality'"),

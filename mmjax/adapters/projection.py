@@ -12,7 +12,8 @@ class Standardize(nn.Module):
     """A learnt shift and scale of every feature, both starting at the data's own statistics.
 
     Give it many examples when it is initialised: towers of any scale then meet the same initial
-    values, dropout and noise.
+    values, dropout and noise. A feature that is constant in them keeps its scale, as with
+    scikit-learn's StandardScaler: what it may be later is not blown up.
 
     Source: data-dependent initialisation as of ActNorm (Glow, arXiv 1807.03039, section 3.1).
     """
@@ -24,7 +25,7 @@ class Standardize(nn.Module):
         """Shifts and scales; statistics are those of the vectors that the mask keeps."""
         keep = jnp.ones(x.shape[:-1], bool) if mask is None else mask
         shift = self.param("shift", lambda _: -_moments(x, keep)[0])
-        scale = self.param("scale", lambda _: 1 / (_moments(x, keep)[1] + 1e-3))
+        scale = self.param("scale", lambda _: _inverse_deviation(x, keep))
         leading = (1,) * (x.ndim - 1)
         return (x + shift.reshape(*leading, -1)) * scale.reshape(*leading, -1)
 
@@ -37,6 +38,25 @@ def _moments(
     total = jnp.maximum(weights.sum(), 1)
     mean = (rows * weights).sum(axis=0) / total
     return mean, jnp.sqrt((jnp.square(rows - mean[None]) * weights).sum(axis=0) / total)
+
+
+# Values that differ by so many units in the last place are what rounding makes of a constant.
+_ROUNDING = 10
+
+
+def _inverse_deviation(x: Float[Array, "*b d"], keep: Bool[Array, "*b"]) -> Float[Array, " d"]:
+    """1 / the standard deviation of every feature; 1 for those that are constant but for rounding.
+
+    Source: scikit-learn's StandardScaler, which asks whether the variance is within the rounding
+      errors of its sums; of f32 inputs summed in f64 that finds constants alone.
+    """
+    rows, kept = x.reshape(-1, x.shape[-1]), keep.reshape(-1, 1)
+    lowest = jnp.min(rows, axis=0, where=kept, initial=jnp.inf)
+    highest = jnp.max(rows, axis=0, where=kept, initial=-jnp.inf)
+    rounding = _ROUNDING * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(lowest), jnp.abs(highest))
+    deviation = _moments(x, keep)[1]
+    varies = (highest - lowest > rounding) & (deviation > 0)
+    return jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 1)
 
 
 class ProjectionHead(nn.Module):
