@@ -93,6 +93,7 @@ def get_config(choice: str = "full") -> ConfigDict:
         template="{}",
         templates=TEMPLATES,
         context="a picture of",
+        ending="",
         general=3,
         domain=True,
         instance=2,

@@ -19,7 +19,10 @@ from mmjax.trees import PyTree
 
 def stage_of(card: Mapping[str, Any]) -> Stage:
     """The stage that a card describes."""
-    return build(Stage, card["stage"])
+    stage = dict(card["stage"])
+    # Prompts that were trained before they could end in words end in none.
+    stage["prompts"] = {"ending": "", **stage.get("prompts", {})}
+    return build(Stage, stage)
 
 
 def base_folder(card: Mapping[str, Any], folder: Path) -> Path | None:

@@ -18,6 +18,7 @@ PromptMethod = Literal[
     "task_residual",
     "clap",
 ]
+WEIGHTS = (".tar", ".pt", ".pth", ".bin", ".safetensors")  # of a context that CoOp trained
 IN_TOWER = ("structured", "coop", "cocoop", "kgcoop")
 
 
@@ -32,7 +33,10 @@ class PromptSpec:
         `clip_adapter`, `task_residual` or `clap`.
       template: hand-written prompt of the zero-shot classifier; {} stands for the class's name.
       templates: hand-written prompts that `factorised` attends over.
-      context: words that the General tokens start from; "" for small random vectors.
+      context: words that the General tokens start from, or a checkpoint of CoOp's; "" for small
+        random vectors.
+      ending: words at the end of prompts in the tower; CoOp's full stop, without which what it
+        trained would be read in another prompt. "" for none.
       general: General tokens; `factorised`: whether (above 0) the prompts' shares are learnt.
         CoOp's M. 0 switches the part off.
       domain: whether the class's name is read, of which `factorised` learns a residual; False puts
@@ -51,6 +55,7 @@ class PromptSpec:
     template: str = "a photo of a {}."
     templates: tuple[str, ...] = ("a photo of a {}.",)
     context: str = ""
+    ending: str = "."
     general: WidthOrNone = 4
     domain: bool = True
     instance: WidthOrNone = 2
@@ -61,6 +66,11 @@ class PromptSpec:
     beta: Weight = 1.0
     ratio: Part = 0.2
     bottleneck: Width = 64
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether `context` names a file that CoOp trained, not words."""
+        return "/" in self.context or self.context.endswith(WEIGHTS)
 
     @property
     def in_tower(self) -> bool:

@@ -71,7 +71,7 @@ def embed_from_embeddings(
 
 @dataclass(frozen=True)
 class PromptLayout:
-    """Where the parts of every class's prompt stand: frame | General | Domain | Instance | frame.
+    """Where every prompt's parts stand: frame | General | Domain | Instance | ending | frame.
 
     Attributes:
       ids: of each token; any word's id where a learnt vector stands.
@@ -86,7 +86,12 @@ class PromptLayout:
 
 
 def lay_out(
-    encoder: Encoder, names: Sequence[str], general: int, instance: int, domain: bool = True
+    encoder: Encoder,
+    names: Sequence[str],
+    general: int,
+    instance: int,
+    domain: bool = True,
+    ending: str = "",
 ) -> PromptLayout:
     """Lays out one prompt a class.
 
@@ -96,6 +101,7 @@ def lay_out(
       general: learnt vectors before the name, shared by all classes.
       instance: learnt vectors after it.
       domain: whether the name stands in the prompt; else one learnt vector of the class's own.
+      ending: words at the end, such as CoOp's full stop.
 
     Returns:
       The layout, padded to the longest prompt.
@@ -105,6 +111,7 @@ def lay_out(
     """
     before, after = frame_of(encoder)
     words = words_of(encoder, names)
+    last = [(i, -1) for i in words_of(encoder, [ending])[0]] if ending else []
     most = encoder.preprocess.max_length
     # CLIP's older configs find the end of a text by the largest id: a low one never is.
     blank = min(i for ids in words for i in ids)
@@ -113,12 +120,12 @@ def lay_out(
         own = [(i, -1) for i in ids] if domain else [(blank, general + instance)]
         shared = [(blank, slot) for slot in range(general + instance)]
         row = [*((i, -1) for i in before), *shared[:general], *own, *shared[general:]]
-        row += [(i, -1) for i in after]
+        row += [*last, *((i, -1) for i in after)]
         if len(row) > most:
             raise MmjaxError(
                 f"the prompt of class {name!r} has {len(row)} tokens ({general} General, "
-                f"{len(own)} of the name, {instance} Instance), but text encoder "
-                f"{encoder.name!r} reads {most}; shorten the name, or set fewer "
+                f"{len(own)} of the name, {instance} Instance, {len(last)} at the end), but text "
+                f"encoder {encoder.name!r} reads {most}; shorten the name, or set fewer "
                 "--config.prompts.general or --config.prompts.instance"
             )
         rows.append(row)

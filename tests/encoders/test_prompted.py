@@ -67,6 +67,18 @@ def test_parts_stand_in_their_order(bert):
     assert layout.ids[layout.slots >= 0].max() == 7
 
 
+def test_words_in_the_learnt_places_make_the_text_that_coop_trains_on(bert):
+    # CoOp's prompts are "X X X X {class}.": a context read without the full stop means less.
+    layout = lay_out(bert, ["w9", "w8 w7"], general=2, instance=0, ending=".")
+    (context,) = words_of(bert, ["w4 w5"])
+    ids = np.where(layout.slots >= 0, np.asarray(context)[np.maximum(layout.slots, 0)], layout.ids)
+    texts = bert.preprocess.tokenize(["w4 w5 w9.", "w4 w5 w8 w7."], prompt="").ids
+    assert [list(row[: mask.sum()]) for row, mask in zip(ids, layout.mask, strict=True)] == texts
+    # The picture's own tokens stand between the name and the end.
+    instance = lay_out(bert, ["w9"], general=1, instance=1, ending=". .")
+    np.testing.assert_array_equal(instance.slots, [[-1, 0, -1, 1, -1, -1, -1]])
+
+
 def test_names_that_cannot_be_read_are_named(bert):
     with pytest.raises(MmjaxError, match=r"class names \['  '\] have no token"):
         words_of(bert, ["w4", "  "])
