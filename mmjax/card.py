@@ -48,7 +48,7 @@ def check_card(path: Path, card: object) -> dict[str, Any]:
     integer(f"{path}: 'seed'", _get(path, card, "seed"), 0, 2**31 - 1)
     integer(f"{path}: 'step'", _get(path, card, "step"), 0, 10**12)
     params = _text(path, card, "params")
-    if PurePath(params).name != params or "\\" in params or "\0" in params:
+    if params == ".." or PurePath(params).name != params or set(params) & {"\\", "\0"}:
         raise MmjaxError(f"{path}: 'params' is {shown(params)}; expected a name beside the card")
     trainable = _mapping(path, card, "trainable")
     count = _get(path, trainable, "count", "trainable.count")
@@ -78,7 +78,7 @@ def _stage(path: Path, card: Mapping[str, Any]) -> Stage:
         return build(Stage, content)
     except MmjaxError as error:
         # The settings of a stage are told as those of a recipe.
-        said = str(error).replace("config.", "stage.", 1)
+        said = str(error).replace("config", "stage", 1)
         raise MmjaxError(f"{path}: {said}") from error
 
 

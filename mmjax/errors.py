@@ -123,6 +123,7 @@ def failed_recipe(error: Exception, arguments: Sequence[str]) -> str:
     given = [arguments[i + 1] for i in places if i + 1 < len(arguments)]
     given += [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
     name = (given[-1] if given else "") or "the recipe"
+    name = name if len(name) <= 300 else f"{name[:300]}..."
     if isinstance(error, AttributeError) and str(error).endswith("has no attribute 'keys'"):
         kind = str(error).split("'")[1]
         return f"{name} returns no recipe but a {kind}; get_config() returns a ConfigDict"

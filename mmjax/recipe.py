@@ -98,12 +98,12 @@ class Recipe:
         return self.stages[-1]
 
 
-def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+def build(cls: type[T], values: object, where: str = "") -> T:
     """Builds a spec dataclass from a mapping, checking names and types.
 
     Args:
       cls: a dataclass of `mmjax.spec`.
-      values: field name -> value; nested mappings for nested dataclasses.
+      values: a mapping, field name -> value; nested mappings for nested dataclasses.
       where: the mapping's place in the recipe, for messages.
 
     Returns:
@@ -114,6 +114,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """
     hints = bounds.hints_of(cls)
     check(isinstance(values, Mapping), where or cls.__name__, values, "a mapping")
+    assert isinstance(values, Mapping)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     prefix = f"{where}." if where else ""
     for name in values:
@@ -126,7 +127,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise MmjaxError(f"config.{where or cls.__name__} lacks {missing}")
+        raise MmjaxError(f"config{'.' if where else ''}{where} lacks {missing}")
     return cls(**{n: _convert(hints[n], v, f"{prefix}{n}") for n, v in values.items()})
 
 
@@ -180,7 +181,7 @@ _SYSTEMS += ("majority", "question", "probe_linear", "probe_mlp")
 _ALONE = ("contrastive", "pretrained", "projection", "prompts", "instruct")
 
 
-def resolve(config: Mapping[str, Any]) -> Recipe:
+def resolve(config: object) -> Recipe:
     """Turns a recipe's configuration into checked, frozen dataclasses.
 
     Args:

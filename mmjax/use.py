@@ -49,7 +49,8 @@ def find_adapter(path: Path, seed: int | None = None) -> Path:
             return folder
     if seed is not None:
         whole("seed", seed, 0, 2**31 - 1)
-    seeds = [path / f"seed_{seed}"] if seed is not None else sorted(path.glob("seed_*"))
+    known = os.path.isdir(path)  # which, unlike pathlib's, takes any name
+    seeds = sorted(path.glob("seed_*" if seed is None else f"seed_{seed}")) if known else []
     found = [card.parent for s in seeds for card in s.glob(f"*/{CARD}")]
     found += [card.parent for s in seeds for card in s.glob(f"*/adapter/{CARD}")]
     cards = {folder: read_card(folder) for folder in found}

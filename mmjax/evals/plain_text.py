@@ -28,11 +28,12 @@ def read_text(source: str) -> str:
       MmjaxError: it cannot be read.
     """
     if source != PYTHON:
+        shown = files.shown_path(Path(source))
         try:
             return files.read_text(Path(source))
         except MmjaxError as error:
             raise MmjaxError(
-                f"config.questions.text: {source} cannot be read as UTF-8 text: {error}"
+                f"config.questions.text: {shown} cannot be read as UTF-8 text: {error}"
             ) from error
     try:
         from pydoc_data.topics import topics
