@@ -1,6 +1,7 @@
 """Mixture-of-modality adapters: linear bottlenecks at the attention input, mixed by a router."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -9,8 +10,8 @@ from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.places import ATTENTION_INPUT, DROPOUT, dropout, widths
 from mmjax.encoders.language_model import LanguageModel
-from mmjax.encoders.layers import PyTree
-from mmjax.encoders.llama import LlamaLayer, RMSNorm, self_attention
+from mmjax.encoders.layers import Dtype, PyTree
+from mmjax.encoders.llama import LlamaConfig, LlamaLayer, RMSNorm, self_attention
 from mmjax.errors import MmjaxError
 
 WEIGHTS = "weights"  # routing weights that are given rather than computed
@@ -198,25 +199,32 @@ def routing_table(
     hook, config, dtype = model.module.hook, model.config, model.module.dtype
     if not isinstance(hook, RepAdapter) or hook.experts == 1:
         raise MmjaxError(f"a routing table is of a model with a routed adapter, not of {hook}")
+    return _table(model.params["layers"], adapters, jnp.asarray(modality), hook, config, dtype)
+
+
+# One program for all calls: whoever asks again, after every evaluation say, gets the compiled one.
+@functools.partial(jax.jit, static_argnames=("hook", "config", "dtype"))
+def _table(
+    layers: PyTree,
+    adapters: PyTree,
+    modality: Float[Array, "m d"],
+    hook: RepAdapter,
+    config: LlamaConfig,
+    dtype: Dtype,
+) -> Float[Array, "n m e"]:
     layer = LlamaLayer(config, dtype, hook=hook)
     norm = RMSNorm(config.rms_norm_eps, dtype)
+    alone = self_attention(config, len(modality))
 
-    @jax.jit
-    def table(params: PyTree, adapters: PyTree, modality: Array) -> Array:
-        x = modality[:, None].astype(dtype)
-        alone = self_attention(config, len(modality))
+    def step(x: Array, both: tuple[PyTree, PyTree]) -> tuple[Array, Array]:
+        frozen, adapter = both
+        read = norm.apply({"params": frozen["attention_norm"]}, x)
+        w = hook.weights(adapter, jnp.asarray(read))[:, 0]
+        bound = {**adapter, WEIGHTS: w}
+        x, _ = layer.apply({"params": frozen}, x, alone, None, bound)  # pyright: ignore[reportGeneralTypeIssues]
+        return x, w
 
-        def step(x: Array, both: tuple[PyTree, PyTree]) -> tuple[Array, Array]:
-            frozen, adapter = both
-            read = norm.apply({"params": frozen["attention_norm"]}, x)
-            w = hook.weights(adapter, jnp.asarray(read))[:, 0]
-            bound = {**adapter, WEIGHTS: w}
-            x, _ = layer.apply({"params": frozen}, x, alone, None, bound)  # pyright: ignore[reportGeneralTypeIssues]
-            return x, w
-
-        return jax.lax.scan(step, x, (params["layers"], adapters))[1]
-
-    return table(model.params, adapters, jnp.asarray(modality))
+    return jax.lax.scan(step, modality[:, None].astype(dtype), (layers, adapters))[1]
 
 
 def bind(adapters: PyTree, table: Float[Array, "n m e"], modality: int) -> PyTree:
