@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,8 +13,9 @@ from mmjax.adapters.mma import IMAGE, TEXT
 from mmjax.arguments import pictures, several, texts
 from mmjax.base import check_encoder, stage_of
 from mmjax.checkpoint import load_adapter_params
-from mmjax.data.conversations import INSTRUCTION, QUESTION, Conversation, Layout, Turn, encode
+from mmjax.data.conversations import Conversation, Layout, encode_prompt
 from mmjax.data.library import Library
+from mmjax.data.wording import QUESTION, Turn, Wording, ask, cut
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.errors import MmjaxError
@@ -27,6 +27,7 @@ from mmjax.trees import PyTree
 
 # A question that was asked before, and its answer.
 Exchange = tuple[str, str]
+_DEFAULT = Wording(QUESTION, " ")
 
 
 class Answering:
@@ -34,6 +35,7 @@ class Answering:
 
     Attributes:
       card: everything that is known of it.
+      talks: whether it learned conversations, rather than single questions.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Answering:
         vision: Encoder,
         trainable: PyTree,
         card: Mapping[str, Any],
-        question: str = QUESTION,
+        wording: Wording = _DEFAULT,
     ) -> None:
         """Puts the adapter into its frozen models.
 
@@ -53,9 +55,10 @@ class Answering:
           vision: the frozen vision transformer, on the same mesh.
           trainable: what was trained, host arrays.
           card: everything that is known of it.
-          question: how a question was put while training; holds `{question}`.
+          wording: how a question was put while training.
         """
-        self._vision, self.card, self._question = vision, card, question
+        self._vision, self.card = vision, card
+        self._question, self._space, self.talks = wording.question, wording.space, wording.talks
         self._prompter = Prompter(task, language, language.mesh)
         self._model = self._prompter.model
         mesh = language.mesh
@@ -70,15 +73,6 @@ class Answering:
             language.preprocess.max_length,
         )
         self._adapters = self._prompter.adapters(self._trainable)
-        # The answer to come has a stand-in, so that the row has one; it is cut off again.
-        self._last = Turn(" ?", learn=True)
-        ids = language.preprocess.tokenizer.encode(self._last.text, add_special_tokens=False).ids
-        self._cut = len(ids) + 1  # and its end
-
-    @property
-    def talks(self) -> bool:
-        """Whether it learned conversations, rather than single questions."""
-        return self._question == INSTRUCTION
 
     @classmethod
     def load(
@@ -93,8 +87,8 @@ class Answering:
         language, vision = (library.encoder(stage.encoders[role]) for role in ("language", "image"))
         task = make_instruct(stage, language, vision)
         assert isinstance(language, LanguageModel)
-        talks = stage.questions.evaluation == "held_out"
-        return cls(task, language, vision, params, card, INSTRUCTION if talks else QUESTION)
+        wording = Wording.of_card(card, stage.questions, f"the card of {folder}")
+        return cls(task, language, vision, params, card, wording)
 
     def answer(
         self,
@@ -108,6 +102,10 @@ class Answering:
         look_every: int = 8,
     ) -> list[Generation]:
         """Answers questions about pictures, or without any.
+
+        They are put in the words that were learned. A ScienceQA adapter's question may give its
+        options behind itself, "(A) air (B) rock"; or be a whole problem as it was learned, context
+        and all (`mmjax.data.scienceqa.Problem.prompt`), which is read as it stands.
 
         Args:
           questions: n texts.
@@ -149,8 +147,7 @@ class Answering:
 
         Args:
           questions: n texts.
-          answers: for each question the texts that are weighed; an answer that is a word begins
-            with its space.
+          answers: for each question the texts that are weighed.
           images: n pictures, one a question; None asks about none.
 
         Returns:
@@ -160,7 +157,14 @@ class Answering:
           MmjaxError: as `answer`; an answer without a token.
         """
         prompts, adapters = self._prompts(questions, images, None)
-        return score(self._model, prompts, answers, adapters)
+        if len(questions) != len(answers):
+            raise MmjaxError(f"{len(questions)} questions but {len(answers)} lists of answers")
+        tokenizer = self._model.preprocess.tokenizer
+        ids = [
+            [cut([self._asked(question, []), self._said(a)], tokenizer)[1] for a in several]
+            for question, several in zip(questions, answers, strict=True)
+        ]
+        return score(self._model, prompts, ids, adapters)
 
     def _prompts(
         self,
@@ -184,29 +188,32 @@ class Answering:
             )
         found = None
         if images is not None and len(images):
-            inputs = {"pixel_values": jnp.asarray(self._vision.preprocess(list(images)))}
+            # As many as a power of two, the last one again and again: few numbers are compiled for.
+            more = [images[-1]] * ((1 << (len(images) - 1).bit_length()) - len(images))
+            inputs = {"pixel_values": self._vision.preprocess([*images, *more])}
             frozen = {"image": self._vision.params}
-            found = self._prompter.image_tokens(self._trainable, frozen, inputs)
-        # Instructions are answered without a space in front, as in the original's data.
-        space = "" if self.talks else " "
+            found = np.asarray(self._prompter.image_tokens(self._trainable, frozen, inputs))
         prompts = []
         for i, question in enumerate(questions):
             turns: list[Turn] = []
             for asked, answered in [] if history is None else history[i]:
-                turns += [self._asked(asked, turns), Turn(space + answered.strip(), learn=True)]
-            turns += [self._asked(question, turns), self._last]
-            row = encode(
+                turns += [self._asked(asked, turns), self._said(answered.strip())]
+            turns += [self._asked(question, turns)]
+            ids, slots = encode_prompt(
                 Conversation(tuple(turns), None if images is None else i),
                 self._model.preprocess.tokenizer,
                 self._layout,
                 f"question {i}",
             )
-            ids, slots = (jnp.asarray(x[None, : -self._cut]) for x in (row.ids, row.slots))
             own = None if found is None else found[i : i + 1]
-            laid = self._prompter.lay_out(self._model.params, ids, slots, own)
-            prompts.append(np.asarray(laid[0], np.float32))
+            prompts.append(self._prompter.embeddings(self._model.params, [ids], [slots], own)[0])
         return prompts, self._adapters[TEXT if images is None else IMAGE]
 
     def _asked(self, question: str, before: Sequence[Turn]) -> Turn:
         """A question as conversations have it: one after another begins on a line of its own."""
-        return Turn("\n" * bool(before) + self._question.format(question=question))
+        return Turn("\n" * bool(before) + ask(self._question, question))
+
+    def _said(self, answer: str) -> Turn:
+        """An answer as it was learned: behind a space, or behind none."""
+        begun = not answer.strip() or answer[0].isspace()
+        return Turn(answer if begun else self._space + answer, learn=True)

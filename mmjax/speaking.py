@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from mmjax.adapters.mma import IMAGE, TEXT, bind, routing_table
 from mmjax.adapters.multimodal import WORD, assemble
-from mmjax.data.conversations import Conversations
+from mmjax.data.conversations import Conversations, Encoded
+from mmjax.data.wording import Turn, cut
 from mmjax.encoders.language_model import LanguageModel, embed
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.generation import generate, score
@@ -48,6 +49,33 @@ class Prompter:
         self.image_tokens = jax.jit(image_tokens, out_shardings=whole)
         # (language model's params, ids [b, l], slots [b, l], image tokens) -> float [b, l, d]
         self.lay_out = jax.jit(lay_out, out_shardings=whole)
+
+    def embeddings(
+        self,
+        params: PyTree,
+        ids: Sequence[Int[np.ndarray, " _"]],
+        slots: Sequence[Int[np.ndarray, " _"]],
+        pictures: Float[Array | np.ndarray, "b t d"] | None,
+        rows: int = 1,
+    ) -> list[Float[np.ndarray, "_ d"]]:
+        """Prompts laid out, padded for that to a length of a bucket and so many rows.
+
+        Args:
+          params: the language model's.
+          ids: of the prompts, at most `rows`.
+          slots: the same, which of their pictures' tokens stands where; see `assemble`.
+          pictures: image tokens of all rows; None where no prompt has a picture.
+          rows: b.
+
+        Returns:
+          One array a prompt, of its own length.
+        """
+        shape = rows, bucket(max(map(len, ids)), BUCKETS)
+        padded, places = np.zeros(shape, np.int32), np.full(shape, WORD, np.int32)
+        for n, (row, slot) in enumerate(zip(ids, slots, strict=True)):
+            padded[n, : len(row)], places[n, : len(row)] = row, slot
+        laid = np.asarray(self.lay_out(params, padded, places, pictures), np.float32)
+        return [laid[n, : len(row)] for n, row in enumerate(ids)]
 
     def adapters(self, trainable: PyTree) -> dict[int, PyTree]:
         """The language model's adapters for each modality, `TEXT` and `IMAGE`."""
@@ -115,10 +143,16 @@ class Speaker:
         """
         found: dict[int, np.ndarray] = {}
         for rows, prompts, adapters in self._batches(trainable, frozen, asked):
-            scored = score(self._model, prompts, [options[i] for i in rows], adapters)
+            ids = [[self._after(asked.rows[i], text) for text in options[i]] for i in rows]
+            scored = score(self._model, prompts, ids, adapters)
             for row, several in zip(rows, scored, strict=True):
                 found[row] = np.array([one.log_prob for one in several])
         return [found[i] for i in range(len(asked))]
+
+    def _after(self, row: Encoded, answer: str) -> list[int]:
+        """An answer's tokens behind the row's question."""
+        turns = [Turn(row.asked), Turn(answer, learn=True)]
+        return cut(turns, self._model.preprocess.tokenizer)[1]
 
     def _batches(
         self, trainable: PyTree, frozen: PyTree, asked: Conversations
@@ -142,15 +176,10 @@ class Speaker:
         ends: Sequence[int],
     ) -> list[np.ndarray]:
         start = int(asked.first)  # column 0 would hold the modality token
-        length = bucket(max(ends[i] for i in chunk), BUCKETS)
-        shape = (self._size, length)
-        ids, slots = np.zeros(shape, np.int32), np.full(shape, WORD, np.int32)
-        for n, i in enumerate(chunk):
-            row, size = asked.rows[i], ends[i] - start
-            ids[n, :size], slots[n, :size] = row.ids[start : ends[i]], row.slots[start : ends[i]]
+        ids = [asked.rows[i].ids[start : ends[i]] for i in chunk]
+        slots = [asked.rows[i].slots[start : ends[i]] for i in chunk]
         shown = None
         if asked.rows[chunk[0]].modality == IMAGE:
             which = asked.pictures[[*chunk, *[chunk[0]] * (self._size - len(chunk))]]
             shown = self._prompter.image_tokens(trainable, frozen, asked.table.gather(which))
-        laid = np.asarray(self._prompter.lay_out(self._model.params, ids, slots, shown))
-        return [laid[n, : ends[i] - start] for n, i in enumerate(chunk)]
+        return self._prompter.embeddings(self._model.params, ids, slots, shown, self._size)

@@ -24,6 +24,7 @@ from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, train_batches
 from mmjax.data.prepare import Answers, System, prepare
 from mmjax.data.vqa_questions import AskedSet
+from mmjax.data.wording import Wording
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.probe import LabelledSet, NearestNeighbours
@@ -355,7 +356,9 @@ def check_finite(found: metrics.Metrics, step: int, run: Run, last_good: int) ->
 
 def make_card(run: Run, library: Library, assembly: Assembly) -> dict[str, Any]:
     """What a reader needs to use the adapter: method, sizes, frozen encoders, recipe."""
-    base = None
+    base = wording = None
+    if run.stage.task == "instruct":
+        wording = Wording.of(run.stage.questions)
     if run.base is not None and assembly.base is not None:
         base = {
             "path": os.path.relpath(run.base.adapter, run.adapter),
@@ -373,6 +376,7 @@ def make_card(run: Run, library: Library, assembly: Assembly) -> dict[str, Any]:
             "fingerprint": assembly.data.corpus.fingerprint,
         },
         "base": base,
+        **({"prompt": dataclasses.asdict(wording)} if wording is not None else {}),
         **({"classes": list(assembly.data.classes)} if assembly.data.classes else {}),
         "versions": {"mmjax": __version__} | versions(),
     }

@@ -16,22 +16,14 @@ from tokenizers import Tokenizer
 from mmjax.adapters.mma import IMAGE, TEXT
 from mmjax.adapters.multimodal import WORD
 from mmjax.data.tables import Table
+from mmjax.data.wording import INSTRUCTION as INSTRUCTION
+from mmjax.data.wording import QUESTION as QUESTION
+from mmjax.data.wording import Turn, cut
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 
 _LENGTHS = tuple(n << i for i in range(11) for n in (16, 24))
 _ANSWERS = tuple(1 << i for i in range(14))
-# How a question is put, while training and afterwards: to answer it, and to talk.
-QUESTION = "Question: {question}\nResponse:"
-INSTRUCTION = "Instruction: {question}\nResponse:"
-
-
-@dataclasses.dataclass(frozen=True)
-class Turn:
-    """A piece of a conversation; `learn` says whether its tokens are learned, and an end token."""
-
-    text: str
-    learn: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +91,7 @@ class Encoded:
       answers: int32 [a], columns of the tokens that are learned.
       modality: `TEXT` or `IMAGE`.
       cut: whether the last answers lost their end to the length that a row may have.
+      asked: the text before the first answer, which is cut into tokens together with it.
     """
 
     ids: np.ndarray
@@ -106,6 +99,7 @@ class Encoded:
     answers: np.ndarray
     modality: int
     cut: bool = False
+    asked: str = ""
 
 
 def encode(
@@ -131,22 +125,7 @@ def encode(
       MmjaxError: nothing to learn, an empty answer, or more tokens than a row may have; with `cut`
         only where they leave no room for any answer.
     """
-    picture = conversation.picture is not None
-    ids = [0] * layout.first + [*layout.bos, *(layout.image if picture else layout.text)]
-    slots = [WORD] * len(ids)
-    if picture:
-        ids += [0] * layout.taps
-        slots += range(layout.taps)
-    answers: list[int] = []
-    for turn in conversation.turns:
-        found = tokenizer.encode(turn.text, add_special_tokens=False).ids
-        if turn.learn:
-            if not turn.text.strip():
-                raise MmjaxError(f"{where} has an empty answer; give it a text or leave it out")
-            found = [*found, layout.eos]
-            answers += range(len(ids), len(ids) + len(found))
-        ids += found
-        slots += [WORD] * len(found)
+    ids, slots, answers = _lay_out(conversation, tokenizer, layout, where)
     if not answers:
         raise MmjaxError(f"{where} has no answer to learn; mark at least one turn")
     most = layout.max_length
@@ -159,8 +138,61 @@ def encode(
         )
     kept = [ids[:most], slots[:most], [at for at in answers if at < most]]
     columns = [np.asarray(x, np.int32) for x in kept]
-    modality = IMAGE if picture else TEXT
-    return Encoded(columns[0], columns[1], columns[2], modality, len(ids) > most)
+    modality = TEXT if conversation.picture is None else IMAGE
+    first = itertools.takewhile(lambda turn: not turn.learn, conversation.turns)
+    asked = "".join(turn.text for turn in first)
+    return Encoded(columns[0], columns[1], columns[2], modality, len(ids) > most, asked)
+
+
+def encode_prompt(
+    conversation: Conversation,
+    tokenizer: Tokenizer,
+    layout: Layout,
+    where: str = "conversation",
+) -> tuple[Int[np.ndarray, " l"], Int[np.ndarray, " l"]]:
+    """What the language model reads of a conversation whose last turn is still to be answered.
+
+    With the answer behind it, `encode` lays out the same columns.
+
+    Args:
+      conversation: what was said.
+      tokenizer: of the language model.
+      layout: what stands around.
+      where: names the conversation in messages.
+
+    Returns:
+      (ids, slots), int32 [l]; see `Encoded`.
+
+    Raises:
+      MmjaxError: an empty answer, or more tokens than a row may have.
+    """
+    ids, slots, _ = _lay_out(conversation, tokenizer, layout, where)
+    if len(ids) > layout.max_length:
+        raise MmjaxError(
+            f"{where} takes {len(ids)} tokens; this model reads {layout.max_length}: shorten it"
+        )
+    return np.asarray(ids, np.int32), np.asarray(slots, np.int32)
+
+
+def _lay_out(
+    conversation: Conversation, tokenizer: Tokenizer, layout: Layout, where: str
+) -> tuple[list[int], list[int], list[int]]:
+    """(ids, slots, columns that are learned), however long."""
+    picture = conversation.picture is not None
+    ids = [0] * layout.first + [*layout.bos, *(layout.image if picture else layout.text)]
+    slots = [WORD] * len(ids)
+    if picture:
+        ids += [0] * layout.taps
+        slots += range(layout.taps)
+    answers: list[int] = []
+    for turn, found in zip(conversation.turns, cut(conversation.turns, tokenizer), strict=True):
+        if turn.learn:
+            if not turn.text.strip():
+                raise MmjaxError(f"{where} has an empty answer; give it a text or leave it out")
+            answers += range(len(ids), len(ids) + len(found) + 1)
+        ids += [*found, layout.eos] if turn.learn else found
+        slots += [WORD] * (len(ids) - len(slots))
+    return ids, slots, answers
 
 
 def collate(

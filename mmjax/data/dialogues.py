@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.conversations import INSTRUCTION, Conversation, Turn
+from mmjax.data.conversations import Conversation
 from mmjax.data.files import is_file, parse, read_bytes, shown_path
+from mmjax.data.wording import INSTRUCTION, Turn
 from mmjax.errors import DataError
 from mmjax.foreign import shown
 from mmjax.instruct_spec import DIALOGUES

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax import assets
-from mmjax.data.conversations import QUESTION, Conversation, Turn
+from mmjax.data.conversations import Conversation
 from mmjax.data.files import read_json, whole_text
+from mmjax.data.wording import QUESTION, Turn
 from mmjax.errors import DataError
 from mmjax.foreign import shown
 

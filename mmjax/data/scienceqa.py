@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.conversations import Conversation, Turn
+from mmjax.data.conversations import Conversation
 from mmjax.data.files import check_name, is_file, read_object, shown_path, whole_text
+from mmjax.data.wording import Turn, problem
 from mmjax.errors import DataError
 from mmjax.foreign import shown
 
@@ -50,15 +51,10 @@ class Problem:
 
     @property
     def prompt(self) -> str:
-        """What the language model reads: question, context and options (QCM).
-
-        Source: Lu et al. 2022 (ScienceQA), with LaVIN's last line.
-        """
-        context = f"{self.hint} {self.caption}".strip() or "N/A"
+        """What the language model reads: question, context and options."""
         pairs = zip(LETTERS, self.choices, strict=False)
         options = " ".join(f"({letter}) {choice}" for letter, choice in pairs)
-        text = f"Question: {self.question}\nContext: {context}\nOptions: {options}\nResponse:"
-        return text.replace("  ", " ").strip()
+        return problem(self.question, f"{self.hint} {self.caption}".strip(), options)
 
     @property
     def target(self) -> str:

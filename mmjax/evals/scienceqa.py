@@ -13,11 +13,15 @@ AVERAGE = "vqa_acc"  # of all problems alike: the paper's Avg
 SLICES = ("NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12", AVERAGE)
 UNANSWERED = "unanswered"
 NONE = -1  # no option was named
-_ANSWER = re.compile(r"The answer is ([A-Z])\.")
+_ANSWER = re.compile(r"The answer is ([A-Z]).")  # the original's: any character may follow
 
 
 def read_answer(said: str, options: int) -> int:
-    """The option that a text names: the first "The answer is X.".
+    """The option that a text names: the first "The answer is X" that goes on in its line.
+
+    It is read as the original evaluation does, for which any character may follow the letter: a
+    period, a space, but also another letter ("The answer is Bob" names B). A text that ends with
+    the letter names none.
 
     Args:
       said: what the model wrote.

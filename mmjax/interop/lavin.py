@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from mmjax.adapters.mma import RepAdapter
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.answering import Answering
-from mmjax.data.conversations import INSTRUCTION
+from mmjax.data.wording import INSTRUCTION, Wording
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.layers import PyTree
 from mmjax.encoders.llama import Llama
@@ -63,6 +63,7 @@ def load(
       clip_routing: see `RepAdapter.routing`; the original runs `first_in_batch`.
       router_weight_dtype: the original rounds to `float16`.
       question: how a question was put while training; holds `{question}`.
+        `mmjax.data.wording.PROBLEM` for the models of ScienceQA.
 
     Returns:
       What answers questions, with pictures or without.
@@ -95,7 +96,7 @@ def load(
         dataclasses.replace(vision, preprocess=preprocess),
         from_original(read(path), expected),
         {"recipe": "LaVIN", "source": str(path), "scale": scale, "temperature": temperature},
-        question,
+        Wording(question, talks=question == INSTRUCTION),
     )
 
 

@@ -40,13 +40,17 @@ def test_slices_overlap_as_published():
         ("Well. The answer is A.", 2, 0),
         ("The answer is C.", 2, NONE),  # no such option
         ("The answer is b.", 2, NONE),
-        ("The answer is Bob.", 5, NONE),
-        ("The answer is B", 5, NONE),
+        ("The answer is B because it is", 5, 1),
+        ("The answer is B, I think. The answer is A.", 5, 1),
+        ("The answer is B\nThe answer is A.", 5, 0),  # no line break stands for a character
+        ("The answer is Bob.", 5, 1),  # so it counts in the original
+        ("The answer is C The answer is A.", 2, NONE),  # the first counts, be it no option
+        ("The answer is B", 5, NONE),  # nothing follows
         ("B", 5, NONE),
         ("", 5, NONE),
     ],
 )
-def test_the_first_letter_that_is_an_option_counts(said, options, index):
+def test_the_first_letter_counts_as_in_the_original(said, options, index):
     assert read_answer(said, options) == index
 
 

@@ -133,7 +133,8 @@ def test_the_command_trains_evaluates_and_reports(finished, world):
     results = Results.load(finished / "results.json")
     assert list(results.systems) == ["chance", "majority", "blank", "adapted"]
     sizes = {side: [len(ids)] for side, ids in SIDES.items()}
-    assert results.counts == {**sizes, "questions": [4]}
+    learned = {"rows": sizes["train"], "rows_seen": sizes["train"], "visits": [4]}
+    assert results.counts == {**sizes, "questions": [4], **learned}
     columns = ("NAT", "LAN", "TXT", "IMG", "NO", "G7-12", "Avg", "unanswered")
     assert results.tables[0].columns == columns  # grades 9 to 12, no social science
     # Two of three options and two of two.
@@ -165,10 +166,9 @@ def test_answers_are_those_of_the_loaded_adapter(finished, world):
     for pictures in (False, True):
         rows = [i for i, p in enumerate(asked.problems) if (p.picture is not None) == pictures]
         prompts = [asked.problems[i].prompt for i in rows]
-        texts = [p.removeprefix("Question: ").removesuffix("\nResponse:") for p in prompts]
         shown = [folder / asked.problems[i].id / "image.png" for i in rows] if pictures else None
         assert not adapted.talks
-        again = adapted.answer(texts, shown, max_new_tokens=16)
+        again = adapted.answer(prompts, shown, max_new_tokens=16)
         assert [one.text for one in again] == [said[i] for i in rows]
     chosen = np.array(
         [read_answer(text, len(p.choices)) for text, p in zip(said, asked.problems, strict=True)]
