@@ -23,6 +23,7 @@ from mmjax import sharding, trees
 from mmjax.card import check_card
 from mmjax.errors import MmjaxError
 from mmjax.foreign import reading
+from mmjax.sharding import to_host
 from mmjax.state import TrainState
 from mmjax.trees import PyTree
 from mmjax.writer import digest_of, write_atomic
@@ -160,7 +161,7 @@ class Checkpoints:
             raise _disk_error(self.folder, error) from error
 
 
-def _fingerprint(state: TrainState, iterator: Any | None) -> str:
+def _fingerprint(state: TrainState, iterator: Any | None = None) -> str:
     """Of all that a checkpoint holds: storage does not notice a flipped bit by itself.
 
     Args:
@@ -172,10 +173,7 @@ def _fingerprint(state: TrainState, iterator: Any | None) -> str:
       Hexadecimal text.
     """
     parts: tuple[Any, ...] = (state.trainable, state.opt_state)
-    parts = parts if iterator is None else tuple(state)
-    whole = all(x.is_fully_addressable or x.is_fully_replicated for x in jax.tree.leaves(parts))
-    # Split over hosts: no process sees all of it.
-    found = trees.fingerprint(parts) if whole else ""
+    found = trees.fingerprint(to_host(parts if iterator is None else tuple(state)))
     return found if iterator is None else digest_of([found, iterator.get_state()])
 
 
@@ -241,7 +239,7 @@ def save_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> st
     Raises:
       MmjaxError: the disk is full.
     """
-    host = jax.device_get(trainable)
+    host = to_host(trainable)
     params = f"params-{card['step']:06d}"
     fingerprint = trees.fingerprint(host)
     full = dict(card) | {

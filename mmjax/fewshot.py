@@ -28,6 +28,7 @@ from mmjax.evals.fewshot import check_classes, choose_shots, halves, harmonic_me
 from mmjax.evals.functions import Published
 from mmjax.interop.coop import load_context
 from mmjax.rng import seed_for
+from mmjax.sharding import to_host
 from mmjax.spec import Stage
 from mmjax.tasks import DualEncoder, Task, Tower
 from mmjax.tasks.base import below
@@ -252,7 +253,7 @@ def context_of(stage: Stage, encoder: Encoder, width: int, seed: int) -> Float[n
             )
     else:
         (ids,) = words_of(encoder, [spec.context])
-        found = np.asarray(vectors_of(encoder.params, np.asarray(ids)), np.float32)
+        found = to_host(vectors_of(encoder.params, np.asarray(ids))).astype(np.float32)
     if found.shape != (spec.general, width):
         raise MmjaxError(
             f"{setting('prompts.context')} {spec.context!r} gives {len(found)} vectors of width "

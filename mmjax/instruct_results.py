@@ -16,6 +16,7 @@ from mmjax.figures import Figures
 from mmjax.plots import Curve
 from mmjax.recipe import Recipe
 from mmjax.report import Table, numbers
+from mmjax.sharding import to_host
 from mmjax.speaking import Prompter
 from mmjax.spec import Stage
 from mmjax.tasks.instruct import InstructTask
@@ -103,7 +104,7 @@ def first_expert(
     assert isinstance(task.parts.language, RepAdapter)
     model = language.with_hook(task.parts.language)
     table = routing_table(model, trainable["language"], trainable["modality"]["embedding"])
-    return np.asarray(table)[..., 0]
+    return to_host(table)[..., 0]
 
 
 def describe(stage: Stage) -> str:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from mmjax import trees
 from mmjax.errors import MmjaxError, setting
@@ -101,6 +101,11 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
     )
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device, where every process can read it."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def shardings(tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules = REPLICATED) -> PyTree:
     """A NamedSharding for every leaf, by the first rule that matches its whole path."""
     specs = trees.match_rules(tree, rules)
@@ -171,18 +176,93 @@ def place(tree: PyTree, mesh: Mesh, rules: Rules = REPLICATED) -> PyTree:
     return jax.device_put(tree, shardings(tree, mesh, rules)) if jax.tree.leaves(tree) else tree
 
 
-def place_batch(batch: Mapping[str, PyTree], mesh: Mesh) -> dict[str, PyTree]:
-    """Makes global arrays, split over `data` on the first axis, from each process's own rows."""
+def own_rows(batch_size: int, mesh: Mesh, process: int | None = None) -> Int[np.ndarray, " own"]:
+    """Which rows of a batch the devices of one process hold.
+
+    They follow from where the devices stand along the mesh's axis `data`, not from the process's
+    number: processes that share one copy of a model hold the same rows.
+
+    Args:
+      batch_size: rows of the batch over all processes, a multiple of the axis's size.
+      mesh: any order of devices.
+      process: its number; None is this one.
+
+    Returns:
+      Numbers of rows, ascending.
+    """
+    process = jax.process_index() if process is None else process
+    owned = np.array([device.process_index == process for device in mesh.devices.flat])
+    places = np.nonzero(owned.reshape(mesh.devices.shape))[mesh.axis_names.index("data")]
+    share = batch_size // mesh.shape["data"]
+    return (np.unique(places)[:, None] * share + np.arange(share)).ravel()
+
+
+def place_batch(
+    batch: Mapping[str, PyTree], mesh: Mesh, batch_size: int | None = None
+) -> dict[str, PyTree]:
+    """Makes global arrays, split over `data` on the first axis.
+
+    Args:
+      batch: the whole batch, the same in every process; with `batch_size` this process's own rows
+        of it alone, as `own_rows` numbers them. Leaves whose rows several others share (pictures)
+        may have fewer, in the same shares.
+      mesh: where the arrays will lie.
+      batch_size: rows of the whole batch where `batch` holds but a part of it.
+
+    Returns:
+      The same tree of arrays that are whole over all processes.
+
+    Raises:
+      MmjaxError: more rows than are this process's own.
+    """
     sharding = NamedSharding(mesh, PartitionSpec("data"))
+    if batch_size is None:
+        return jax.tree.map(
+            lambda x: _from_rows(x, np.arange(len(x)), len(x), sharding), dict(batch)
+        )
+    own = len(own_rows(batch_size, mesh))
 
     def put(x: np.ndarray) -> jax.Array:
-        return jax.make_array_from_process_local_data(sharding, x)
+        if len(x) > own:
+            raise MmjaxError(
+                f"{len(x)} rows of a batch of {batch_size} were given to a process that holds "
+                f"{own} of them; give its own rows alone, or the whole batch and no batch size"
+            )
+        size = len(x) * batch_size // own
+        return _from_rows(x, own_rows(size, mesh), size, sharding)
 
     return jax.tree.map(put, dict(batch))
 
 
+def _from_rows(
+    x: np.ndarray, rows: Int[np.ndarray, " own"], size: int, sharding: NamedSharding
+) -> jax.Array:
+    """A global array of `size` rows, of which these are at hand, in ascending order."""
+
+    def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None  # a batch is split, and has rows
+        start, stop, _ = index[0].indices(size)
+        first = int(np.searchsorted(rows, start))
+        return x[first : first + stop - start]
+
+    return jax.make_array_from_callback((size, *x.shape[1:]), sharding, shard)
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """Copies of all leaves on the host, the same in every process.
+
+    Every process has to ask: what is split over processes is gathered by all of them.
+    """
+
+    def copy(x: Any) -> np.ndarray:
+        split = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True) if split else x)
+
+    return jax.tree.map(copy, tree)
+
+
 def check_batch(batch_size: int, mesh: Mesh, name: str = "train.batch_size") -> None:
-    """Refuses a global batch that the data axis or the processes cannot share out evenly.
+    """Refuses a global batch that the data axis cannot share out evenly.
 
     Args:
       batch_size: rows of all processes together.
@@ -193,8 +273,8 @@ def check_batch(batch_size: int, mesh: Mesh, name: str = "train.batch_size") -> 
       MmjaxError: it does not divide.
     """
     parts = mesh.shape["data"]
-    if batch_size % parts or batch_size % jax.process_count():
+    if batch_size % parts:
         raise MmjaxError(
-            f"batch size {batch_size} does not divide over {parts} data shards and "
-            f"{jax.process_count()} processes; choose a multiple of {parts} for --{setting(name)}"
+            f"batch size {batch_size} does not divide over {parts} data shards; choose a multiple "
+            f"of {parts} for --{setting(name)}"
         )

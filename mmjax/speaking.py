@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from mmjax.adapters.mma import IMAGE, TEXT, bind, routing_table
@@ -15,6 +15,7 @@ from mmjax.encoders.language_model import LanguageModel, embed
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.generation import generate, score
 from mmjax.generation.prompts import BUCKETS
+from mmjax.sharding import replicated
 from mmjax.tasks.instruct import InstructTask
 from mmjax.trees import PyTree
 
@@ -37,7 +38,7 @@ class Prompter:
           mesh: what is made comes back whole from it; None is one device.
         """
         self._task, self.model = task, language.with_hook(task.parts.language)
-        whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        whole = None if mesh is None else replicated(mesh)
 
         def image_tokens(trainable: PyTree, frozen: PyTree, inputs: PyTree) -> jax.Array:
             return task.image_tokens(trainable, trainable.get("vision"), frozen, inputs)

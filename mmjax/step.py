@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Key
 
 from mmjax.metrics import Mean, Metrics
@@ -13,20 +14,60 @@ from mmjax.state import TrainState
 from mmjax.tasks.base import Batch, Task, Weighted
 from mmjax.trees import PyTree
 
-TrainStep = Callable[[TrainState, PyTree, Batch], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, PyTree, Batch], tuple[TrainState, Metrics]]
+
+
+class TrainStep:
+    """A compiled step: (state, frozen, batch) -> (state, metrics).
+
+    The state comes back in the shardings that it came in. Left to itself the compiler would lay out
+    what grew from split weights as those lie, over processes of which none could read it whole.
+    """
+
+    def __init__(self, step: Step) -> None:
+        """Nothing is compiled yet.
+
+        Args:
+          step: a pure function; its state is donated.
+        """
+        self._step = step
+        self._programs: dict[tuple[NamedSharding | None, ...], Any] = {}
+
+    def __call__(
+        self, state: TrainState, frozen: PyTree, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
+        """Takes one step."""
+        return self._program(state)(state, frozen, batch)
+
+    def trace(self, state: TrainState, frozen: PyTree, batch: Batch) -> jax.stages.Traced:
+        """The step for arguments, or shapes of such, before it is lowered."""
+        return self._program(state).trace(state, frozen, batch)
+
+    def lower(self, state: TrainState, frozen: PyTree, batch: Batch) -> jax.stages.Lowered:
+        """The step's program for arguments, or shapes of such, before it is compiled."""
+        return self._program(state).lower(state, frozen, batch)
+
+    def _cache_size(self) -> int:
+        """Compiled programs so far, as functions of `jax.jit` count their own."""
+        return sum(program._cache_size() for program in self._programs.values())
+
+    def _program(self, state: TrainState) -> Any:
+        """`jax.jit`'s own, which returns a state as this one lies; None lies anywhere."""
+        placed = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(state)]
+        kept = tuple(s if isinstance(s, NamedSharding) else None for s in placed)
+        if kept not in self._programs:
+            out = jax.tree.unflatten(jax.tree.structure(state), kept), None
+            self._programs[kept] = jax.jit(self._step, donate_argnums=0, out_shardings=out)
+        return self._programs[kept]
 
 
 def make_train_step(
-    task: Task,
-    tx: optax.GradientTransformation,
-    accumulate: int = 1,
-    shards: int = 1,
-    **jit_options: Any,
+    task: Task, tx: optax.GradientTransformation, accumulate: int = 1, shards: int = 1
 ) -> TrainStep:
     """Compiles one optimizer step of a task.
 
     The frozen tree is an argument: it is never differentiated, donated or returned. The state is
-    donated.
+    donated, and comes back in the shardings that it came in.
 
     Args:
       task: gives the loss.
@@ -35,7 +76,6 @@ def make_train_step(
         gradient is that of the whole batch, as each is weighted by what its loss is a mean over.
       shards: devices that the batch is split over. Each cuts its own rows, so that all of them work
         on every micro-batch and no row moves.
-      **jit_options: passed to `jax.jit` (shardings).
 
     Returns:
       (state, frozen, batch) -> (state, metrics). Metrics hold the task's own, `grad_norm` of the
@@ -58,7 +98,7 @@ def make_train_step(
         trainable = optax.apply_updates(state.trainable, updates)
         return TrainState(state.step + 1, trainable, opt_state, state.key_data), metrics
 
-    return jax.jit(train_step, donate_argnums=0, **jit_options)
+    return TrainStep(train_step)
 
 
 def _accumulated(

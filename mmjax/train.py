@@ -169,13 +169,15 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
     task, data, frozen = assembly.task, assembly.data, assembly.frozen
     assert data.val is not None
     key = key_for(run.seed, stage.name)
-    example = sharding.place_batch(data.example(spec.batch_size, run.seed), mesh)
-    trainable = jax.jit(task.init)(jax.random.fold_in(key, 0), frozen, example)
+    example = data.example(spec.batch_size, run.seed, mesh)
+    example = sharding.place_batch(example, mesh, spec.batch_size)
+    init = jax.jit(task.init, out_shardings=sharding.replicated(mesh))
+    trainable = init(jax.random.fold_in(key, 0), frozen, example)
     if data.prior is not None:
         frozen["prior"] = prior_of(run, task, trainable, frozen, data.prior, mesh)
     tx, schedule = optim.make_optimizer(stage.optim, trainable, spec.steps)
     state = sharding.place(create(trainable, tx, jax.random.fold_in(key, 1)), mesh)
-    batches = data.batches(spec.steps, spec.batch_size, run.data_seed)
+    batches = data.batches(spec.steps, spec.batch_size, run.data_seed, mesh)
     train_step = make_train_step(task, tx, spec.accumulate, mesh.shape["data"])
     published = data.publish(task, mesh)
     evaluators = validators(stage, data.val)
@@ -219,7 +221,7 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
         for step in track(range(start + 1, spec.steps + 1), label):
             if progress["stopped"]:
                 break
-            batch = sharding.place_batch(next(batches), mesh)
+            batch = sharding.place_batch(next(batches), mesh, spec.batch_size)
             state, found = train_step(state, frozen, batch)
             window.append(found)
             # Looking at the step before this one keeps the device busy meanwhile.
@@ -264,8 +266,8 @@ def prior_of(
     size = min(spec.fisher_batch_size, len(phase))
     seed = seed_for(run.seed, run.stage.name, "prior")
     sharding.check_batch(size, mesh)
-    batches = train_batches([phase], spec.fisher_batches, size, seed)
-    placed = (sharding.place_batch(batch, mesh) for batch in batches)
+    batches = train_batches([phase], spec.fisher_batches, size, seed, mesh)
+    placed = (sharding.place_batch(batch, mesh, size) for batch in batches)
     fisher = fisher_diagonal(task.example_losses, trainable, frozen, placed)
     return Prior(jax.tree.map(jnp.copy, trainable), fisher)  # the state's own buffers are donated
 

@@ -25,7 +25,7 @@ from mmjax.encoders.vision import VisionTransformer
 from mmjax.progress import track
 from mmjax.spec import OptimSpec
 from mmjax.state import TrainState, create
-from mmjax.step import make_train_step
+from mmjax.step import TrainStep, make_train_step
 from mmjax.tasks.instruct import InstructTask
 from mmjax.trees import PyTree
 
@@ -74,14 +74,14 @@ class Setting:
       state: what is trained, and AdamW's state.
       frozen: both towers' weights.
       batch: rows of text with a picture each.
-      step: the jitted step.
+      step: the step.
     """
 
     task: InstructTask
     state: TrainState
     frozen: PyTree
     batch: PyTree
-    step: Any
+    step: TrainStep
 
     @classmethod
     def of(

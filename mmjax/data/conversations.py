@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
-import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int
 from tokenizers import Tokenizer
 
@@ -21,6 +21,7 @@ from mmjax.data.wording import QUESTION as QUESTION
 from mmjax.data.wording import Turn, cut
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
+from mmjax.sharding import own_rows
 
 _LENGTHS = tuple(n << i for i in range(11) for n in (16, 24))
 _ANSWERS = tuple(1 << i for i in range(14))
@@ -300,12 +301,22 @@ class Conversations:
             batches += _cut(groups, batch_size // each, rng)
         return batches if rng is None else [batches[i] for i in rng.permutation(len(batches))]
 
-    def batch(self, groups: Sequence[Sequence[int]], batch_size: int) -> dict[str, Any]:
-        """This process's share of a batch: {"text": see `collate`, ["image": the pictures']}."""
+    def batch(
+        self, groups: Sequence[Sequence[int]], batch_size: int, mesh: Mesh | None = None
+    ) -> dict[str, Any]:
+        """A batch, or this process's own rows of it: {"text": see `collate`, ["image"]}.
+
+        Args:
+          groups: of `plan`.
+          batch_size: rows of the whole batch.
+          mesh: gives this process's own rows on it alone; None is the whole batch.
+
+        Returns:
+          The conversations' columns and, unless they are text alone, their pictures' inputs.
+        """
         each, size = self.per_picture, batch_size // self.per_picture
         padded = [*groups, *([[]] * (size - len(groups)))]
-        share = size // jax.process_count()
-        mine = padded[jax.process_index() * share : (jax.process_index() + 1) * share]
+        mine = padded if mesh is None else [padded[i] for i in own_rows(size, mesh)]
         one = groups[0][0]
         shape = self._shape([i for group in groups for i in group])
         flat = [
@@ -357,13 +368,18 @@ class Conversations:
     def _epoch(self, batch_size: int, seed: int, epoch: int) -> list[list[list[int]]]:
         return self.plan(batch_size, np.random.default_rng((seed, epoch)))
 
-    def batches(self, steps: int, batch_size: int, seed: int) -> grain.DatasetIterator:
-        """A checkpointable iterator of batches for training, every epoch in another order."""
+    def batches(
+        self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None
+    ) -> grain.DatasetIterator:
+        """A checkpointable iterator of batches for training, every epoch in another order.
+
+        With a mesh they hold this process's own rows on it alone.
+        """
         plan = functools.lru_cache(maxsize=2)(functools.partial(self._epoch, batch_size, seed))
         per_epoch = self.steps_per_epoch(batch_size)
 
         def make(step: int) -> dict[str, Any]:
-            return self.batch(plan(step // per_epoch)[step % per_epoch], batch_size)
+            return self.batch(plan(step // per_epoch)[step % per_epoch], batch_size, mesh)
 
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
         return iter(grain.MapDataset.range(steps).map(make).to_iter_dataset(options))

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import grain
-import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int
 
 from mmjax.data.tables import Table
 from mmjax.errors import MmjaxError, setting
+from mmjax.sharding import own_rows
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,15 @@ class Shared:
 
 @dataclass(frozen=True)
 class Gather(grain.transforms.RandomMap):
-    """Numbers of a global batch's examples -> this process's part: role -> inputs and rows."""
+    """Numbers of a global batch's examples -> role -> inputs and rows.
+
+    Attributes:
+      roles: what is gathered.
+      own: the rows of a batch that are wanted; None is all of them.
+    """
 
     roles: Mapping[str, Choices | Shared]
+    own: Int[np.ndarray, " own"] | None = None
 
     # grain's own method has no annotations; its empty body reads as "returns None".
     def random_map(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -75,11 +82,10 @@ class Gather(grain.transforms.RandomMap):
 
         Every process draws for the whole batch, so that their number changes nothing.
         """
-        share = len(element) // jax.process_count()
-        mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         found = {}
         for name in sorted(self.roles):
-            rows = self.roles[name].draw(element, rng)[mine]
+            drawn = self.roles[name].draw(element, rng)
+            rows = drawn if self.own is None else drawn[self.own]
             found[name] = {**self.roles[name].table.gather(rows), "row": rows.astype(np.int32)}
         return found
 
@@ -104,9 +110,9 @@ class Phase:
 
 
 def train_batches(
-    phases: Sequence[Phase], steps: int, batch_size: int, seed: int
+    phases: Sequence[Phase], steps: int, batch_size: int, seed: int, mesh: Mesh | None = None
 ) -> grain.DatasetIterator:
-    """A checkpointable iterator of this process's share of every batch.
+    """A checkpointable iterator of batches.
 
     Every epoch is shuffled anew; an example stands at most once in a batch (no pair is another
     pair's false negative), and the last, incomplete batch of an epoch is dropped.
@@ -116,6 +122,7 @@ def train_batches(
       steps: batches in all.
       batch_size: global batch size.
       seed: draws order and candidates.
+      mesh: gives this process's own rows on it alone; None is whole batches.
 
     Returns:
       A grain iterator over {role: inputs}; its state is the number of batches drawn.
@@ -124,6 +131,7 @@ def train_batches(
       MmjaxError: fewer examples than one batch.
     """
     ends = [phase.start for phase in phases[1:]] + [steps]
+    own = None if mesh is None else own_rows(batch_size, mesh)
     parts = []
     for number, (phase, end) in enumerate(zip(phases, ends, strict=True)):
         count = len(phase)
@@ -134,7 +142,7 @@ def train_batches(
             .shuffle()
             .batch(batch_size, drop_remainder=True)
             .repeat()
-            .random_map(Gather(phase.roles))
+            .random_map(Gather(phase.roles, own))
         )
         parts.append(dataset[: end - phase.start])
     dataset = grain.MapDataset.concatenate(parts)
@@ -155,18 +163,21 @@ def check_enough(batch_size: int, count: int) -> None:
         )
 
 
-def examples(phase: Phase, batch_size: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """This process's share of a batch for data-dependent initial values.
+def examples(
+    phase: Phase, batch_size: int, seed: int, mesh: Mesh | None = None
+) -> dict[str, dict[str, np.ndarray]]:
+    """A batch for data-dependent initial values.
 
     Args:
       phase: what is trained on.
       batch_size: global batch size.
       seed: draws the examples.
+      mesh: gives this process's own rows on it alone; None is the whole batch.
 
     Returns:
       role -> inputs.
     """
     rng = np.random.default_rng(seed)
-    count = len(phase)
-    drawn = rng.permutation(count)[:batch_size]
-    return Gather(phase.roles).random_map(drawn, rng)
+    drawn = rng.permutation(len(phase))[:batch_size]
+    own = None if mesh is None else own_rows(batch_size, mesh)
+    return Gather(phase.roles, own).random_map(drawn, rng)

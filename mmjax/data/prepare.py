@@ -126,13 +126,15 @@ class StageData:
     train: EvalSet | None = None
     classes: tuple[str, ...] = ()
 
-    def example(self, batch_size: int, seed: int) -> dict[str, Any]:
-        """This process's share of a batch for data-dependent initial values."""
-        return examples(self.phases[0], batch_size, seed)
+    def example(self, batch_size: int, seed: int, mesh: Mesh | None = None) -> dict[str, Any]:
+        """A batch for data-dependent initial values; with a mesh this process's rows of it."""
+        return examples(self.phases[0], batch_size, seed, mesh)
 
-    def batches(self, steps: int, batch_size: int, seed: int) -> grain.DatasetIterator:
-        """A checkpointable iterator of this process's share of every batch."""
-        return train_batches(self.phases, steps, batch_size, seed)
+    def batches(
+        self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None
+    ) -> grain.DatasetIterator:
+        """A checkpointable iterator of batches; with a mesh of this process's rows of them."""
+        return train_batches(self.phases, steps, batch_size, seed, mesh)
 
     def publish(self, task: Task, mesh: Mesh) -> Published:
         """The task's functions, compiled once for all evaluations."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import grain
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Int, Shaped
 from PIL import Image
 
@@ -27,7 +27,7 @@ from mmjax.evals.base import Evaluator
 from mmjax.evals.vqa import accuracies, probes, without_pictures
 from mmjax.instruct_spec import QuestionsSpec
 from mmjax.rng import seed_for
-from mmjax.sharding import place_batch
+from mmjax.sharding import place_batch, replicated
 from mmjax.speaking import Speaker
 from mmjax.spec import Stage
 from mmjax.tasks import Task
@@ -110,14 +110,16 @@ class InstructData:
     prior: ClassVar[None] = None  # nothing is held on to
     classes: ClassVar[tuple[str, ...]] = ()  # what may be answered is not known beforehand
 
-    def example(self, batch_size: int, seed: int) -> dict[str, Any]:
-        """This process's share of a batch of shapes for initial values."""
+    def example(self, batch_size: int, seed: int, mesh: Mesh | None = None) -> dict[str, Any]:
+        """A batch of shapes for initial values; with a mesh this process's rows of it."""
         groups = self.train.plan(batch_size, np.random.default_rng(seed))[0]
-        return self.train.batch(groups, batch_size)
+        return self.train.batch(groups, batch_size, mesh)
 
-    def batches(self, steps: int, batch_size: int, seed: int) -> grain.DatasetIterator:
-        """A checkpointable iterator of this process's share of every batch."""
-        return self.train.batches(steps, batch_size, seed)
+    def batches(
+        self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None
+    ) -> grain.DatasetIterator:
+        """A checkpointable iterator of batches; with a mesh of this process's rows of them."""
+        return self.train.batches(steps, batch_size, seed, mesh)
 
     def publish(self, task: Task, mesh: Mesh) -> "Asked":
         """The task's functions, compiled once for all evaluations."""
@@ -139,10 +141,9 @@ class Asked:
           batch_size: least rows a batch.
         """
         assert isinstance(task, InstructTask)
-        whole = NamedSharding(mesh, PartitionSpec())
         self._mesh, self._batch_size = mesh, batch_size
         self._functions = {
-            name: jax.jit(function, out_shardings=whole)
+            name: jax.jit(function, out_shardings=replicated(mesh))
             for name, function in task.functions().items()
         }
         self._speaker = Speaker(task, language, mesh, batch_size)
@@ -168,7 +169,7 @@ class Asked:
         size = -(-self._batch_size // each) * each
         values: dict[int, Any] = {}
         for groups in asked.plan(size, None):
-            batch = place_batch(asked.batch(groups, size), self._mesh)
+            batch = place_batch(asked.batch(groups, size, self._mesh), self._mesh, size)
             found = np.asarray(self._functions[name](trainable, frozen, batch))
             for i, group in enumerate(groups):
                 values |= zip(group, found[i * asked.per_picture :], strict=False)
@@ -292,7 +293,7 @@ def check_divides(stage: Stage, library: Library) -> None:
     """Refuses a batch whose pictures cannot be split over the mesh and its micro-batches."""
     each, shards = stage.questions.per_picture, library.mesh.shape["data"]
     parts, pictures = stage.train.accumulate, stage.train.batch_size // each
-    if pictures % (shards * parts) or pictures % jax.process_count():
+    if pictures % (shards * parts):
         raise MmjaxError(
             f"{setting('train.batch_size')} {stage.train.batch_size} is {pictures} pictures a step "
             f"(questions.per_picture {each}), which do not divide over {shards} data shards"

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Float
 
 from mmjax.evals.base import Functions, View
-from mmjax.sharding import place_batch
+from mmjax.sharding import own_rows, place_batch, replicated
 from mmjax.tasks.base import EmbedFn, Task
 from mmjax.trees import PyTree
 
@@ -27,9 +27,8 @@ class Published:
           mesh: batches are split over its data axis; results come back whole.
         """
         self._mesh = mesh
-        whole = NamedSharding(mesh, PartitionSpec())
         self._functions: Mapping[str, EmbedFn] = {
-            name: jax.jit(function, out_shardings=whole)
+            name: jax.jit(function, out_shardings=replicated(mesh))
             for name, function in task.functions().items()
         }
 
@@ -50,12 +49,11 @@ class Published:
             return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
         parts = self._mesh.shape["data"]
         size = -(-BATCH // parts) * parts
-        share = size // jax.process_count()
-        mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        own = own_rows(size, self._mesh)
         embedded = []
         for start in range(0, len(view), size):
             rows = view.rows[start : start + size]
             padded = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
-            batch = place_batch({"inputs": view.table.gather(padded[mine])}, self._mesh)
+            batch = place_batch({"inputs": view.table.gather(padded[own])}, self._mesh, size)
             embedded.append(np.asarray(function(trainable, frozen, batch["inputs"]))[: len(rows)])
         return np.concatenate(embedded)

@@ -2,7 +2,6 @@
 
 import json
 import re
-from typing import Any
 
 import jax
 import numpy as np
@@ -40,7 +39,7 @@ def lowered(toy, workdir, changes):
     batch = sharding.place_batch(examples(assembly.data.phases[0], 8, 0), mesh)
     trainable = jax.jit(assembly.task.init)(key, assembly.frozen, batch)
     tx, _ = optim.make_optimizer(run.stage.optim, trainable, 10)
-    step: Any = make_train_step(assembly.task, tx)  # a jitted function
+    step = make_train_step(assembly.task, tx)
     return step.lower(create(trainable, tx, key), assembly.frozen, batch).as_text(debug_info=True)
 
 

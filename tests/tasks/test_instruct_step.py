@@ -123,7 +123,9 @@ def test_recomputed_layers_take_a_fraction_of_the_memory():
         setting = Setting.of(deep, CLIP, instruct_memory.mesh_of(1, 1), jnp.float32, remat=remat)
         batch = {"text": setting.batch["text"]}
         program = setting.step.lower(setting.state, setting.frozen, batch).compile()
-        return program.memory_analysis().temp_size_in_bytes
+        memory = program.memory_analysis()
+        assert memory is not None
+        return memory.temp_size_in_bytes
 
     kept, again = temporary(False), temporary(True)
     print(f"temporary bytes: layers kept {kept:,}, computed again {again:,}")

@@ -101,7 +101,7 @@ def test_prompt_gradients_reach_prompts_alone_and_the_loss_falls(name, make):
     state, losses, step = run(task, trainable, frozen, batch, steps=8)
     assert losses[-1] < losses[0]
     assert trees.fingerprint(frozen) == before
-    assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]  # jax.jit's own
+    assert step._cache_size() == 1
     leaves = {
         "structured": {"general", "instance", "attention"},
         "without names": {"general", "instance", "attention", "names"},

@@ -156,7 +156,7 @@ def test_the_same_key_gives_the_same_step_and_another_key_other_noise(setup):
 
 def test_a_step_compiles_once(setup):
     *_, step = run(*setup, steps=3)
-    assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]  # jax.jit's own
+    assert step._cache_size() == 1
 
 
 def test_published_functions_give_finite_unit_vectors(setup):
