@@ -1,4 +1,4 @@
-"""What comes from files that others made: every value has a type and a range, every failure a sentence.
+"""What comes from files that others made: a type and a range for values, a sentence for failures.
 
 Readers of weights, configurations, tokenizers, cards and data sets read through this file, so that
 nothing of another's making is trusted by accident and no other library's traceback reaches a user.
@@ -144,7 +144,7 @@ def parse_json(path: Path, data: bytes | str) -> Any:
       data: UTF-8 bytes or text.
 
     Raises:
-      MmjaxError: it is no JSON, or nested so deep or with numbers so long that no data set needs it.
+      MmjaxError: it is no JSON, or has deeper nests or longer numbers than any data set needs.
     """
     try:
         return json.loads(data)

@@ -60,7 +60,7 @@ def parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(_ARGUMENTS)
         if CONFIG.present:
             CONFIG.value.keys()  # a missing file is told only now
-        if base is not None:
+        if base is not None and CONFIG.present:
             command_line.set_base(CONFIG.value, base, argv)
         return rest
     except flags.Error as error:

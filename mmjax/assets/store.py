@@ -1,6 +1,7 @@
 """The cache of ready folders: made once, whole or not at all, whoever else is at it."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmjax.assets import wheels
+from mmjax.assets import checked, wheels
 from mmjax.assets.manifest import MANIFEST, Asset, find
 from mmjax.assets.workspace import workspace
 from mmjax.errors import AssetError, MmjaxError, is_full_disk
 from mmjax.progress import status, track
 
 CARD = "asset.json"
+log = logging.getLogger("mmjax")
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def folder_of(asset: Asset) -> Path:
 
 
 def is_ready(asset: Asset) -> bool:
-    """Whether the ready folder is there with every file at its size (`verify` also hashes).
+    """Whether the ready folder is there with every file at its size (`ensure` also hashes).
 
     Args:
       asset: which.
@@ -161,7 +163,10 @@ def is_ready(asset: Asset) -> bool:
 
 
 def ensure(asset: Asset, also: Sequence[Asset] = ()) -> Path:
-    """Makes one asset ready, unless it is.
+    """Makes one asset ready, unless it is; what is damaged is made again.
+
+    A file is hashed where it is not as it was when it was last found whole; see
+    `mmjax.assets.checked`.
 
     Args:
       asset: which.
@@ -174,13 +179,23 @@ def ensure(asset: Asset, also: Sequence[Asset] = ()) -> Path:
       AssetError: it cannot be had; nothing half-made stays.
     """
     folder = folder_of(asset)
+    damaged: list[str] = []
     if is_ready(asset):  # needs no lock, so that a read-only cache will do
-        return folder
+        damaged = checked.damaged(asset.name, folder, _files(folder))
+        if not damaged:
+            return folder
+        log.warning("asset %s: %s in %s; made again", asset.name, _told(damaged), folder)
     try:
         with workspace(folder.parent, asset.name) as work:
-            if not is_ready(asset):  # another process may just have made it
+            # Another process may just have made it.
+            if not is_ready(asset) or checked.damaged(asset.name, folder, _files(folder)):
                 _make(asset, work, [a for a in also if a != asset and not is_ready(a)])
-    except MmjaxError:
+    except MmjaxError as error:
+        if damaged:
+            raise AssetError(
+                f"asset {asset.name}: {_told(damaged)} in {folder} and cannot be made again "
+                f"({error}); put it back, or run `python -m mmjax.assets fetch {asset.name}`"
+            ) from error
         raise
     except Exception as error:
         if is_full_disk(error):
@@ -216,6 +231,7 @@ def _make(asset: Asset, work: Path, others: Sequence[Asset]) -> None:
     if final.exists():  # damaged: `is_ready` said so
         final.rename(work / "replaced")
     ready.rename(final)
+    checked.remember(asset.name, final, _files(final))
 
 
 def _advice(assets: Sequence[Asset]) -> str:
@@ -250,6 +266,17 @@ def _write_card(asset: Asset, folder: Path) -> None:
         "files": files,
     }
     (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", "utf-8")
+
+
+def _files(folder: Path) -> Mapping[str, Any]:
+    """What the card says of each file."""
+    card = _read_card(folder)
+    return card["files"] if card is not None else {}
+
+
+def _told(damaged: Sequence[str]) -> str:
+    shown = ", ".join(damaged[:5]) + (f" and {len(damaged) - 5} more" if damaged[5:] else "")
+    return f"{shown} {'is' if len(damaged) == 1 else 'are'} damaged"
 
 
 def _read_card(folder: Path) -> dict[str, Any] | None:

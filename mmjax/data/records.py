@@ -158,9 +158,9 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
         corpus = digits.load()
     else:
         raise MmjaxError(
-            f"{setting('pairs.source')} is {spec.source!r}; expected 'emoji', 'digits', the path of "
-            "a .jsonl file, or one of 'cn_clip', 'muge', 'food101', 'mmimdb' and 'coop' with its "
-            "folder, as in 'muge:FOLDER'"
+            f"{setting('pairs.source')} is {spec.source!r}; expected 'emoji', 'digits', the path "
+            "of a .jsonl file, or one of 'cn_clip', 'muge', 'food101', 'mmimdb' and 'coop' with "
+            "its folder, as in 'muge:FOLDER'"
         )
     unknown = [x for x in spec.exclude_labels if x not in corpus.labels]
     if unknown:
@@ -300,8 +300,8 @@ def load_parallel(source: str, limit: int) -> list[Pair]:
         ]
     else:
         raise MmjaxError(
-            f"{setting('parallel.sources')} names {source!r}; expected 'captions', 'cedict' or a path "
-            "of a .jsonl file"
+            f"{setting('parallel.sources')} names {source!r}; expected 'captions', 'cedict' or a "
+            "path of a .jsonl file"
         )
     if not pairs:
         raise MmjaxError(f"parallel source {source!r} has no pairs")

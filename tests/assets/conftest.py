@@ -96,7 +96,7 @@ class Workshop:
     def leftovers(self) -> Sequence[str]:
         """Files in the cache that are neither wheels, nor locks, nor of a ready folder."""
         names = [p.relative_to(self.cache).as_posix() for p in self.cache.rglob("*") if p.is_file()]
-        kept = ("wheels/", "assets/.locks/", "assets/fake-1.2-1/")
+        kept = ("wheels/", "assets/.locks/", "assets/.checked/", "assets/fake-1.2-1/")
         return [name for name in names if not name.startswith(kept)]
 
 

@@ -1,4 +1,4 @@
-"""Data sets that others made, damaged in every way: a sentence with file and row, or what is meant."""
+"""Data sets that others made, damaged in every way: a sentence with file and row, or a reading."""
 
 import base64
 import io
