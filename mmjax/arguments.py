@@ -121,6 +121,9 @@ def check_adapters(name: str, hook: object, adapters: object) -> None:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return shown(value)
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}"
-    return f"a {type(value).__name__}" if not isinstance(value, str) else shown(value)
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

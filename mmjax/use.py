@@ -44,11 +44,11 @@ def find_adapter(path: Path, seed: int | None = None) -> Path:
     Raises:
       MmjaxError: there is none.
     """
+    if seed is not None:
+        whole("seed", seed, 0, 2**31 - 1)
     for folder in (path, path / "adapter"):
         if is_file(folder / CARD):
             return folder
-    if seed is not None:
-        whole("seed", seed, 0, 2**31 - 1)
     known = os.path.isdir(path)  # which, unlike pathlib's, takes any name
     seeds = sorted(path.glob("seed_*" if seed is None else f"seed_{seed}")) if known else []
     found = [card.parent for s in seeds for card in s.glob(f"*/{CARD}")]

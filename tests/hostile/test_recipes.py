@@ -209,8 +209,8 @@ def test_a_spec_made_in_code_is_held_to_the_same_bounds():
     main_stage = resolve(config()).main
     with pytest.raises(MmjaxError, match=r"config.optim.lr is nan"):
         dataclasses.replace(main_stage, optim=dataclasses.replace(main_stage.optim, lr=NAN))
+    image = dataclasses.replace(main_stage.encoders["image"], image_size=0)
     with pytest.raises(MmjaxError, match=r"config.encoders.image.image_size is 0"):
-        image = dataclasses.replace(main_stage.encoders["image"], image_size=0)
         dataclasses.replace(main_stage, encoders=main_stage.encoders | {"image": image})
 
 
