@@ -108,6 +108,21 @@ def shown(value: object) -> str:
     return f"{said[:60]}... ({type(value).__name__})"
 
 
+def shown_path(path: os.PathLike[str] | str) -> str:
+    """A path as a message shows it: not for ever, and nothing that a terminal cannot print."""
+    name = os.fspath(path)
+    name = name if len(name) <= 300 else f"{name[:100]}... of {len(name)} letters"
+    return name if name.isprintable() else ascii(name)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no system takes is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 @contextlib.contextmanager
 def reading(
     path: os.PathLike[str] | str, what: str, kind: type[MmjaxError] = WeightsError

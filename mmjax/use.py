@@ -18,7 +18,6 @@ from mmjax.answering import Answering
 from mmjax.arguments import several, whole
 from mmjax.base import base_folder, check_encoder, load_base_of, stage_of
 from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
-from mmjax.data.files import is_file, shown_path
 from mmjax.data.library import Library
 from mmjax.data.tables import FeatureTable, PatchTable, Table, table_of
 from mmjax.data.transforms import view
@@ -26,7 +25,7 @@ from mmjax.encoders.pictures import ImageLike, open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import View
 from mmjax.evals.functions import Published
-from mmjax.foreign import shown
+from mmjax.foreign import is_file, shown, shown_path
 from mmjax.tasks import Tower, make_task
 from mmjax.train import Run
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from mmjax.data.files import read_rows
 from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown_path
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 
@@ -104,7 +105,12 @@ def load(folder: Path, names: Sequence[str], limit: int = 0) -> ClassFolder:
     for path, number in zip(folders, numbers, strict=True):
         for picture in sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES):
             name = picture.relative_to(folder).as_posix()
-            stat = picture.stat()
+            try:
+                stat = picture.stat()
+            except OSError as error:  # a link to nothing
+                raise MmjaxError(
+                    f"{shown_path(picture)} cannot be read: {error.strerror}"
+                ) from error
             digest.update(f"{name}:{stat.st_size}:{stat.st_mtime_ns};".encode())
             items.append(Item(name, name, str(number), {}, {"photo": picture}, "test"))
     if not items:

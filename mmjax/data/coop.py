@@ -10,13 +10,14 @@ subfolder that every data set has of its own.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
-from mmjax.data.files import check_name, check_picture, is_file, read_json, read_rows, whole_text
+from mmjax.data.files import check_name, check_picture, read_json, read_rows, whole_text
 from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError
-from mmjax.foreign import shown
+from mmjax.foreign import is_file, shown
 
 LANGUAGE = "en"
 # Where pictures lie below the folder; the first one that holds a picture counts.
@@ -62,7 +63,7 @@ def load(folder: Path) -> Corpus:
     items, digest = [], hashlib.sha256()
     seen: dict[str, str] = {}
     for side, name, picture, place in rows:
-        key = str(picture.relative_to(folder))
+        key = os.path.relpath(picture, folder)
         if key in seen:
             raise MmjaxError(f"{place}: {key} stands twice, first in {seen[key]}")
         seen[key] = place

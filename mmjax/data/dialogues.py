@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.conversations import Conversation
-from mmjax.data.files import is_file, parse, read_bytes, shown_path
+from mmjax.data.files import parse, read_bytes
 from mmjax.data.wording import INSTRUCTION, Turn
 from mmjax.errors import DataError
-from mmjax.foreign import shown
+from mmjax.foreign import is_file, shown, shown_path
 from mmjax.instruct_spec import DIALOGUES
 
 _IMAGE = "<image>"

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmjax import foreign
 from mmjax.errors import DataError, MmjaxError
-from mmjax.foreign import shown
+from mmjax.foreign import is_file, shown, shown_path
 
 LONGEST_LINE = 1 << 22  # bytes; captions and ids take a thousandth of it
 LARGEST = 1 << 28  # bytes of a JSON file that is read at once
@@ -56,12 +56,6 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
 def error_of(error: Exception) -> str:
     """What an error of the file system says, without the name that the message has already."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def shown_path(path: Path) -> str:
-    """A path as a message shows it, cut where it is long."""
-    said = str(path)
-    return said if len(said) <= 300 and said.isprintable() else shown(said)
 
 
 def read_text(path: Path) -> str:
@@ -189,14 +183,6 @@ def name_of(place: str, record: Mapping[str, Any], key: str, usual: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(f"{place}: {key!r} is {shown(value)}; expected a text or a whole number")
     return whole_text(f"{place}: {key!r}", str(value))
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file, whatever the name: too long a one is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def check_picture(place: str, path: Path) -> Path:

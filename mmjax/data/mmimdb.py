@@ -15,7 +15,7 @@ from typing import Any
 from mmjax.data.files import check_name, read_object, whole_text
 from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError
-from mmjax.foreign import shown
+from mmjax.foreign import is_file, shown, shown_path
 from mmjax.progress import track
 
 LANGUAGE = "en"
@@ -52,8 +52,8 @@ def load(folder: Path) -> Corpus:
         if len(found) != 1:
             continue
         poster = place.with_suffix(".jpeg")
-        if not poster.is_file():
-            raise MmjaxError(f"{place}: no poster at {poster}")
+        if not is_file(poster):
+            raise MmjaxError(f"{place}: no poster at {shown_path(poster)}")
         if not plots or not plots[0].strip():
             raise MmjaxError(f"{place}: 'plot' is empty; expected at least one text")
         plot = plots[0].strip()

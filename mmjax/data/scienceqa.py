@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.data.conversations import Conversation
-from mmjax.data.files import check_name, is_file, read_object, shown_path, whole_text
+from mmjax.data.files import check_name, read_object, whole_text
 from mmjax.data.wording import Turn, problem
 from mmjax.errors import DataError
-from mmjax.foreign import shown
+from mmjax.foreign import is_file, shown, shown_path
 
 SOURCE = "scienceqa"
 LETTERS = "ABCDEFGHIJ"

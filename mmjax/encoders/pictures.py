@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from mmjax.errors import MmjaxError
+from mmjax.foreign import shown_path
 
 # A path, encoded bytes (PNG, JPEG, ...), an open picture, or uint8 [h, w, 3 | 4] or [h, w].
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
@@ -68,7 +69,7 @@ def open_image(image: ImageLike, index: int = 0) -> Image.Image:
     where = f"picture {index}"
     try:
         if isinstance(image, str | os.PathLike):
-            where = f"picture {index} ({_named(image)})"
+            where = f"picture {index} ({shown_path(image)})"
             return _read_path(Path(image), where)
         if isinstance(image, bytes):
             if not image:
@@ -113,13 +114,6 @@ def check_room(width: int, height: int, where: str, becomes: str) -> None:
             f"{where} would be {becomes} to {width} x {height} pixels; cut out a part that is less "
             "long and thin, or ask for a smaller size"
         )
-
-
-def _named(path: str | os.PathLike[str]) -> str:
-    """A path as a message shows it: whole names only, nothing that a terminal cannot print."""
-    name = os.fspath(path)
-    name = name if len(name) <= 300 else f"{name[:100]}... of {len(name)} letters"
-    return name if name.isprintable() else ascii(name)
 
 
 def _read_path(path: Path, where: str) -> Image.Image:

@@ -21,11 +21,13 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from mmjax.data import easy_vqa
+from mmjax.data import coop, dialogues, easy_vqa, scienceqa
+from mmjax.data.records import load_corpus
 from mmjax.encoders import load_encoder
 from mmjax.encoders.image_preprocess import ImagePreprocess
 from mmjax.encoders.llava_images import LlavaImages
 from mmjax.encoders.pictures import open_image
+from mmjax.pairs_spec import PairsSpec
 
 CLIP = ImagePreprocess(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SHAPES = Image.fromarray(np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3))
@@ -325,6 +327,49 @@ def test_unusual_shapes_that_can_be_resized_are(size):
 def test_sizes_that_no_model_reads_are_refused(refuses, size, folder):
     path = folder("dinov2_tiny")
     refuses(f"image_size .*{size}", lambda: load_encoder(path, image_size=size))
+
+
+NAMES = {
+    "5,000 letters": "a" * 5000 + ".png",
+    "NUL": "a\0.png",
+    "a circle of links": "circle.png",
+    "a pipe": "pipe.png",
+    "a folder": "folder.png",
+    "a line break": "a\nb.png",
+}
+
+
+def _dialogues(place: Path, image: str) -> Any:
+    talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]
+    (place / "a.json").write_text(json.dumps([{"image": image, "conversations": talk}]))
+    return dialogues.load([f"llava:{place / 'a.json'}"], str(place))
+
+
+def _jsonl(place: Path, image: str) -> Any:
+    (place / "a.jsonl").write_text(json.dumps({"image": image, "en": "a", "de": "b"}))
+    return load_corpus(PairsSpec(source=str(place / "a.jsonl")), ("en", "de"))
+
+
+def _coop(place: Path, image: str) -> Any:
+    rows = {"train": [[image, 0, "a"]], "val": [], "test": []}
+    (place / "split_zhou_A.json").write_text(json.dumps(rows))
+    return coop.load(place)
+
+
+def _scienceqa(place: Path, image: str) -> Any:
+    row = {"question": "q", "choices": ["a", "b"], "answer": 0, "image": image}
+    (place / "problems.json").write_text(json.dumps({"1": row}))
+    (place / "pid_splits.json").write_text(json.dumps({"train": ["1"]}))
+    return scienceqa.load(f"scienceqa:{place}", "train", False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("load", [_dialogues, _jsonl, _coop, _scienceqa])
+def test_rows_that_name_no_picture_are_refused(refuses, load, name, tmp_path):
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    refuses(r"(no picture at|its picture) .* ?", lambda: load(tmp_path, NAMES[name]))
 
 
 ROWS: dict[str, tuple[Any, str]] = {
