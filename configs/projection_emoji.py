@@ -25,7 +25,7 @@ against .678). The paper's own settings (pairwise BCE, hidden 16, ten epochs) do
 classes: .320 in the mean. On the nine groups (1,914 emoji) the projection beats the tuned linear
 probe in every fold (LR .850 to .871, kNN .808 to .873, mean .750 to .858; LDA .849). SupCon's
 hidden width, dropout, epochs, batch and mode were chosen among six settings on the inner split of
-fold 0, beside the choices that every method had.
+fold 0, beside the choices that every method had; what was looked at there is tested in other folds.
 """
 
 from typing import Any

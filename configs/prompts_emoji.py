@@ -14,7 +14,12 @@ core, once features are cached.
 step of 4 pictures; its ablations have 16 shots only. Figures are in README (few shots). All
 settings are the same for all shots. Those of the linear probe, TaskRes, CLAP, CoOp, the factorised
 prompts and Tip-Adapter's alpha and beta were partly chosen on the validation items of seed 0; the
-others are as their papers or defaults have it.
+others are as their papers or defaults have it. Every seed has a split of its own, so that some of
+those items are tested with seeds 1 and 2.
+
+The methods are not trained alike: on 2,000 pictures those over cached embeddings, on 800 CoOp and
+KgCoOp, on 400 the exact form and CoCoOp, which has the structured prompts' anchor too. Prompts
+end in no full stop. `prompts_coop` has equal training and the papers' settings.
 """
 
 from typing import Any

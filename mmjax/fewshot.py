@@ -18,15 +18,17 @@ from mmjax.data.library import Library, TextBank
 from mmjax.data.pipeline import Choices, Phase
 from mmjax.data.prepare import StageData
 from mmjax.data.records import Corpus
-from mmjax.data.splits import Split
 from mmjax.data.tables import FeatureTable, LabelTable, PatchTable, Table, table_of
 from mmjax.encoders import Encoder
 from mmjax.encoders.prompted import lay_out, vectors_of, words_of
-from mmjax.errors import MmjaxError, setting
+from mmjax.errors import MmjaxError
+from mmjax.errors import check as check_setting
 from mmjax.evals import EvalSet, Evaluator, Functions, View
-from mmjax.evals.fewshot import check_classes, choose_shots, halves, harmonic_mean
+from mmjax.evals.fewshot import harmonic_mean
 from mmjax.evals.functions import Published
+from mmjax.fewshot_classes import classes_of, labels_of, shots_of
 from mmjax.interop.coop import load_context
+from mmjax.losses.temperature import clamped
 from mmjax.rng import seed_for
 from mmjax.sharding import to_host
 from mmjax.spec import Stage
@@ -35,8 +37,6 @@ from mmjax.tasks.base import below
 from mmjax.tasks.pretrained import PretrainedTask
 from mmjax.tasks.prompts import PromptsTask, encode_prompts, make_prompts_task
 from mmjax.trees import PyTree
-
-WEIGHTS = (".tar", ".pt", ".pth", ".bin", ".safetensors")  # of a context that CoOp trained
 
 
 @dataclass(frozen=True)
@@ -73,38 +73,6 @@ class Asked:
             mean = harmonic_mean(values["base_accuracy"], values["new_accuracy"])
             values["harmonic_accuracy"] = mean
         return values
-
-
-def classes_of(stage: Stage, corpus: Corpus) -> tuple[list[str], list[str]]:
-    """Labels that are trained on, and those that are new, sorted.
-
-    Raises:
-      MmjaxError: fewer than two of them.
-    """
-    families: dict[str, set[str]] = {}
-    for item in corpus.items:
-        families.setdefault(item.label, set()).add(item.family)
-    spec = stage.fewshot
-    labels = sorted(x for x, f in families.items() if x and len(f) >= spec.min_families)
-    check_classes(labels)
-    return (labels, []) if spec.half == "all" else halves(labels)
-
-
-def shots_of(
-    stage: Stage, corpus: Corpus, split: Split, classes: Sequence[str], seed: int
-) -> Int[np.ndarray, " n"]:
-    """The items that are trained on, class by class: of the training side alone."""
-    train = split["train"]
-    labels = _labels(corpus, train, classes)
-    chosen = choose_shots(labels, classes, stage.fewshot.shots, seed_for(seed, "shots"))
-    return train[chosen]
-
-
-def _labels(
-    corpus: Corpus, items: Int[np.ndarray, " k"], classes: Sequence[str]
-) -> Int[np.ndarray, " k"]:
-    number = {label: c for c, label in enumerate(classes)}
-    return np.asarray([number.get(corpus.items[i].label, -1) for i in items], np.int64)
 
 
 @dataclass(frozen=True)
@@ -202,7 +170,7 @@ def know(
 
     Returns:
       `text` [c e], `logit_scale`; for `factorised` `prompts` [c k e]; for prompts in the tower
-      `ids`, `mask`, `slots` [c l], `embeddings` [c l d] and `context` [m d]; `support`.
+      `ids`, `mask`, `slots` [c l] and `embeddings` [c l d]; in training `context` [m d], `support`.
 
     Raises:
       MmjaxError: a name without tokens, or too long.
@@ -218,7 +186,7 @@ def know(
         embedded = functions["embed_texts"](bank.view(texts))
         return embedded.reshape(len(names), len(templates), -1)
 
-    scale = joint.task.logit_scale(joint.frozen["base"])
+    scale = clamped(joint.task.logit_scale(joint.frozen["base"]))
     known: dict[str, Any] = {"text": read([spec.template])[:, 0], "logit_scale": scale}
     if support is not None:
         known["support"] = support
@@ -226,10 +194,11 @@ def know(
         known["prompts"] = read(spec.templates)
     if spec.in_tower:
         instance = spec.instance if spec.method == "structured" else 0
-        layout = lay_out(encoder, names, spec.general, instance, spec.domain)
+        layout = lay_out(encoder, names, spec.general, instance, spec.domain, spec.ending)
         known |= dataclasses.asdict(layout)
         known["embeddings"] = vectors_of(encoder.params, layout.ids)
-        known["context"] = context_of(stage, encoder, known["embeddings"].shape[-1], seed)
+        if support is not None:  # afterwards the adapter has its own, and CoOp's file may be gone
+            known["context"] = context_of(stage, encoder, known["embeddings"].shape[-1], seed)
     return known
 
 
@@ -243,8 +212,9 @@ def context_of(stage: Stage, encoder: Encoder, width: int, seed: int) -> Float[n
     if not spec.context:
         rng = np.random.default_rng(seed_for(seed, stage.name, "context"))
         return (STD * rng.normal(size=(spec.general, width))).astype(np.float32)
-    is_file = "/" in spec.context or spec.context.endswith(WEIGHTS)
-    if is_file:
+    if spec.is_imported:
+        expected = f"'.': {spec.context} was trained in prompts that end so"
+        check_setting(spec.ending == ".", "prompts.ending", spec.ending, expected)
         found = load_context(Path(spec.context))
         if found.ndim == 3:
             raise MmjaxError(
@@ -309,7 +279,7 @@ def assemble(
 
     known = know(stage, joint, texts(trained), library, seed, support)
     frozen = frozen_of(stage, joint, known, library)
-    labels = LabelTable(_labels(corpus, shots, trained))
+    labels = LabelTable(labels_of(corpus, shots, trained))
     phase = Phase(
         0,
         {
@@ -351,7 +321,7 @@ def _asked(
     corpus: Corpus, items: Int[np.ndarray, " k"], classes: Sequence[str], table: Table
 ) -> EvalSet:
     """Those of the items whose class is asked for."""
-    labels = _labels(corpus, items, classes)
+    labels = labels_of(corpus, items, classes)
     view = View(table, np.asarray(items)[labels >= 0])
     if not len(view):
         raise MmjaxError(

@@ -1,14 +1,13 @@
 """Pictures for the report: what was found for queries, and which pairs weigh most."""
 
 import dataclasses
-import io
 from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
-from PIL import Image
 
+from mmjax.class_tables import thumbnail
 from mmjax.data.library import Library
 from mmjax.data.prepare import System
 from mmjax.data.records import Item
@@ -18,8 +17,6 @@ from mmjax.recipe import Recipe
 from mmjax.report import Gallery, GalleryImage, GalleryRow, HardPair, HardSamples
 from mmjax.tasks.domain import DomainTask
 from mmjax.train import Assembly, Run, load_trained
-
-THUMBNAIL = 96  # pixels
 
 
 def galleries(run: Run, recipe: Recipe, library: Library, count: int = 10) -> Iterator[Gallery]:
@@ -75,7 +72,7 @@ def _gallery_row(
     wanted = int(order[np.isin(order, right)][0])  # the one that was found best
 
     def picture(i: int) -> GalleryImage:
-        return GalleryImage(_png(items[i]), _caption(items[i], target), i in right)
+        return GalleryImage(thumbnail(items[i]), _caption(items[i], target), i in right)
 
     glossed = language != target and asked.answers is None
     return GalleryRow(
@@ -96,15 +93,6 @@ def _caption(item: Item, language: str) -> str:
     """An item's first caption in a language; in another one where it has none in this one."""
     found = item.captions.get(language) or next(filter(None, item.captions.values()), (item.id,))
     return found[0]
-
-
-def _png(item: Item) -> bytes:
-    """A small picture of an item in its first style."""
-    image = item.picture(next(iter(item.images)))
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def hard_samples(run: Run, recipe: Recipe, library: Library, count: int = 8) -> HardSamples | None:
@@ -150,7 +138,7 @@ def hard_samples(run: Run, recipe: Recipe, library: Library, count: int = 8) -> 
     def hardest(weight: Float[np.ndarray, " n"]) -> tuple[HardPair, ...]:
         return tuple(
             HardPair(
-                _png(items[i]), _caption(items[i], language), float(before[i]), float(after[i])
+                thumbnail(items[i]), _caption(items[i], language), float(before[i]), float(after[i])
             )
             for i in np.argsort(-weight, kind="stable")[:count]
         )

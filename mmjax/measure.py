@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mmjax.class_figures import Answered, answered, class_figures, classes_of, left_out
 from mmjax.data.library import Library
 from mmjax.data.prepare import System
 from mmjax.domain_tables import ADAPTER, PLAIN
@@ -31,7 +32,7 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     if recipe.main.task == "instruct":
         return _measure_answers(runs, recipe, library)
     source, target = recipe.languages
-    figures = Figures()
+    figures, answers = Figures(), list[Answered]()
     for seed in recipe.seeds:
         values: dict[str, dict[str, float]] = {}
         for run in (r for r in runs if r.seed == seed):
@@ -57,6 +58,8 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
                     evaluators += [TextRetrieval()] if len(asked.data.base_texts) else []
                 values[label] = asked.run(evaluators, functions)
             if main:
+                said = answered(run, assembly, functions)
+                answers += [] if said is None else [said]
                 data, asked = assembly.data, assembly.data.test["adapted"]
                 figures.count({side: len(items) for side, items in data.items.items()})
                 if data.classes:
@@ -81,6 +84,12 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     for stage in (s for s in recipe.stages if s.task == "domain"):
         name = "adapted" if stage is recipe.main else stage.name
         labels[name], shares[name] = describe(stage), stage.pairs.domain.fraction
+    classes = None
+    if answers:
+        corpus, said_by = library.corpus(recipe.main.pairs), labels["adapted"]
+        names = classes_of(recipe.main, corpus)
+        gone = left_out(recipe, library)
+        classes = class_figures(said_by, names, corpus, answers, gone)
     return Results(
         recipe.name,
         found,
@@ -90,6 +99,7 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         figures.timings,
         shares=shares,
         protocol=protocol,
+        classes=classes,
     )
 
 

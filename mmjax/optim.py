@@ -95,6 +95,10 @@ def keep_in_range() -> optax.GradientTransformation:
         bounds = _range_of(path)
         return update if bounds is None else jnp.clip(old + update, *bounds) - old
 
+    def init(params: optax.Params) -> optax.OptState:
+        del params
+        return optax.EmptyState()
+
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
@@ -102,7 +106,7 @@ def keep_in_range() -> optax.GradientTransformation:
             raise ValueError("keep_in_range needs the parameters")
         return jax.tree_util.tree_map_with_path(clip, updates, params), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(init, update)
 
 
 def make_optimizer(

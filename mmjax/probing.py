@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mmjax import class_figures
+from mmjax.class_figures import Answered
 from mmjax.data.labelled import classes_of, features_of, raw_views
 from mmjax.data.library import Library
 from mmjax.evals.functions import Published
@@ -12,7 +14,7 @@ from mmjax.figures import Figures
 from mmjax.projection_tables import ALONE, METHODS, verdict
 from mmjax.recipe import Recipe
 from mmjax.report import Report
-from mmjax.results import Results, components, curves, notes_on_data
+from mmjax.results import Results, classes_part, components, curves, notes_on_data
 from mmjax.rng import seed_for
 from mmjax.spec import Stage
 from mmjax.train import Run, load_trained
@@ -29,9 +31,10 @@ def measure_probes(runs: Sequence[Run], recipe: Recipe, library: Library) -> Res
     Returns:
       All figures.
     """
-    figures = Figures()
+    figures, answers, chosen_by_seed = Figures(), list[Answered](), list[str]()
     main = recipe.main
-    labels = classes_of(library.corpus(main.pairs))
+    corpus = library.corpus(main.pairs)
+    labels, names = classes_of(corpus), class_figures.classes_of(main, corpus)
     raw = [features_of(view) for view in raw_views(main, recipe, library).values()]
     for seed in recipe.seeds:
         split = library.split(main.pairs, seed)
@@ -47,8 +50,11 @@ def measure_probes(runs: Sequence[Run], recipe: Recipe, library: Library) -> Res
             sides = {side: embedded[items] for side, items in split.items()}
             maps.append(FeatureMap("projection", describe(run.stage), sides))
         sides = {side: labels[items] for side, items in split.items()}
-        values = probe(maps, sides, seed_for(seed, "probes"), f" of seed {seed}")
-        figures.add(values)
+        probed = probe(maps, sides, seed_for(seed, "probes"), f" of seed {seed}")
+        figures.add(probed.values)
+        chosen, said = probed.best["projection"]
+        chosen_by_seed.append(chosen)
+        answers.append(Answered(split["test"], [names[c] for c in said], split["train"]))
         figures.count({side: len(items) for side, items in split.items()})
         figures.count({"classes": len(np.unique(labels[split["train"]]))})
     found = figures.systems
@@ -63,6 +69,14 @@ def measure_probes(runs: Sequence[Run], recipe: Recipe, library: Library) -> Res
         figures.counts,
         figures.timings,
         probes=True,
+        classes=class_figures.class_figures(
+            f"the projection under the classifier that is best on the inner split "
+            f"({', '.join(dict.fromkeys(chosen_by_seed))})",
+            names,
+            corpus,
+            answers,
+            corpus.left_out,
+        ),
     )
 
 
@@ -102,6 +116,7 @@ def make_probe_report(
         headline=tuple(results.headline()),
         tables=tuple(results.tables),
         curves=tuple(curves(runs)),
+        classes=classes_part(results, recipe, library),
         components=tuple(components(main, library)),
         timings=results.timings,
         peak_memory_bytes=results.peak_memory_bytes,

@@ -145,6 +145,45 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Classified:
+    """A picture as PNG, its class, and the class that it was put into."""
+
+    png: bytes
+    label: str
+    said: str
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """How each class fared.
+
+    Attributes:
+      table: one row a class.
+      left_out: sentences on classes that are neither learnt nor asked about.
+      names: of the rows and columns of the matrix.
+      matrix: [class][answer] how often; empty where there are too many classes.
+      confusions: (class, answer, how often), the most frequent mistakes first.
+      examples: right ones and wrong ones.
+      caption: what a reader must know of the matrix.
+    """
+
+    table: Table
+    left_out: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    matrix: tuple[tuple[int, ...], ...] = ()
+    confusions: tuple[tuple[str, str, int], ...] = ()
+    examples: tuple[Classified, ...] = ()
+    caption: str = ""
+
+    @property
+    def parts(self) -> tuple[tuple[str, tuple[Classified, ...]], ...]:
+        """The examples with their titles."""
+        right = tuple(e for e in self.examples if e.label == e.said)
+        wrong = tuple(e for e in self.examples if e.label != e.said)
+        return ("Put into their class", right), ("Put into another", wrong)
+
+
+@dataclass(frozen=True)
 class Component:
     """Parameter counts of one part of the model, and the memory that they take."""
 
@@ -177,6 +216,7 @@ class Report:
     curves: tuple[Curve, ...] = ()
     galleries: tuple[Gallery, ...] = ()
     hard_samples: HardSamples | None = None
+    classes: ClassReport | None = None
     components: tuple[Component, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     peak_memory_bytes: int = 0

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mmjax import trees
 from mmjax.checkpoint import read_card
+from mmjax.class_figures import ClassFigures
+from mmjax.class_tables import class_report
 from mmjax.data.library import Library
 from mmjax.domain_tables import domain_tables
 from mmjax.errors import MmjaxError
@@ -23,7 +25,7 @@ from mmjax.galleries import galleries, hard_samples
 from mmjax.instruct_results import answer_tables, headline, router_curves
 from mmjax.projection_tables import projection_headline, projection_tables
 from mmjax.recipe import Recipe
-from mmjax.report import Component, Curve, Report, Table, numbers
+from mmjax.report import ClassReport, Component, Curve, Report, Table, numbers
 from mmjax.train import Run
 from mmjax.writer import METRICS_FILE, digest_of, read_metrics, series, write_json
 
@@ -58,6 +60,7 @@ class Results:
       probes: whether the metrics are those of probes; for `projection` alone.
       protocol: system -> shots and half of the classes that it read; for `prompts` alone.
       routing: [seed][layer][modality] weight of the first expert; for `instruct` with a router.
+      classes: how each class fared, where items are told apart by class.
     """
 
     recipe: str
@@ -73,6 +76,7 @@ class Results:
     probes: bool = False
     protocol: Mapping[str, Mapping[str, int | str]] = field(default_factory=dict)
     routing: Sequence[Sequence[Sequence[float]]] = ()
+    classes: ClassFigures | None = None
 
     @property
     def grid(self) -> Grid:
@@ -215,8 +219,10 @@ class Results:
             digest = figures.pop("digest", None)  # earlier versions wrote none
             if digest not in (None, digest_of(figures)):
                 raise MmjaxError("its figures are not those that were written")
-            return cls(**figures)
-        except (OSError, AttributeError, TypeError, MmjaxError) as error:
+            classes = figures.get("classes")
+            found = ClassFigures.of_json(classes) if classes else None
+            return cls(**{**figures, "classes": found})
+        except (OSError, AttributeError, KeyError, TypeError, ValueError, MmjaxError) as error:
             raise MmjaxError(
                 f"{path} is damaged ({error}); make it again with --mode evaluate"
             ) from error
@@ -256,6 +262,7 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
         curves=drawn,
         galleries=() if results.answers else tuple(galleries(main, recipe, library)),
         hard_samples=None if results.answers else hard_samples(main, recipe, library),
+        classes=classes_part(results, recipe, library),
         components=tuple(components(main, library)),
         timings=results.timings,
         peak_memory_bytes=results.peak_memory_bytes,
@@ -263,6 +270,13 @@ def make_report(results: Results, runs: Sequence[Run], recipe: Recipe, library: 
         environment=results.environment,
         notes=tuple(notes),
     )
+
+
+def classes_part(results: Results, recipe: Recipe, library: Library) -> ClassReport | None:
+    """How each class fared, where items are told apart by class."""
+    if results.classes is None:
+        return None
+    return class_report(results.classes, library.corpus(recipe.main.pairs))
 
 
 def notes_on_data(recipe: Recipe, library: Library) -> list[str]:

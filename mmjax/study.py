@@ -15,6 +15,8 @@ import jax
 
 from mmjax import checkpoint, early, run_folder, sharding
 from mmjax.base import stage_of
+from mmjax.class_figures import left_out
+from mmjax.data.labels import sentences
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.measure import measure
@@ -117,9 +119,18 @@ def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) 
         # A mistake in what comes last must not cost the time of what comes first, and a start that
         # is refused leaves the folder as it was.
         early.check(recipe, runs, library)
+        tell_left_out(recipe, library)
         for one in runs:
             train(one, library, lambda: claim(workdir, config, recipe))
     _measure(recipe, runs, workdir, command, library, time.monotonic() - began)
+
+
+def tell_left_out(recipe: Recipe, library: Library) -> None:
+    """Says before the training which classes it will not see; the report says so again."""
+    found = left_out(recipe, library)
+    for level, wanted in ((logging.WARNING, False), (logging.INFO, True)):
+        for sentence in sentences(one for one in found if one.wanted == wanted):
+            log.log(level, "%s", sentence)
 
 
 def evaluate(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) -> None:

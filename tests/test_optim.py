@@ -76,17 +76,17 @@ def test_decay_that_moves_nothing_is_told(caplog):
 def hot_then_hard(tx, start, steps=(40, 60)):
     """logit_scale of a run: pairs that are solved, then pairs that want a high temperature."""
     rng = np.random.default_rng(0)
-    image, other, noise = rng.normal(size=(3, 16, 5))
+    image, other = rng.normal(size=(2, 16, 5))
     image, hard = (
         jnp.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), jnp.float32)
-        for x in (image, 0.3 * image + other + 0 * noise)
+        for x in (image, 0.3 * image + other)
     )
 
     def step(carry, text):
         params, state = carry
         grads = jax.grad(lambda p: info_nce(image, text, p["heads"]["logit_scale"])[0])(params)
         updates, state = tx.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
+        params: Any = optax.apply_updates(params, updates)
         return (params, state), params["heads"]["logit_scale"]
 
     params: Any = {"heads": {"logit_scale": jnp.float32(start)}}
@@ -107,7 +107,7 @@ def test_a_learnt_temperature_comes_back_from_its_limit():
     # As CLIP's trainers do it: the step, then the clamp.
     plain = optax.adamw(1e-2, weight_decay=0.0)
 
-    def then_clamp(updates, state, params):
+    def then_clamp(updates, state, params=None):
         updates, state = plain.update(updates, state, params)
         clip = lambda u, p: jnp.clip(p + u, 0, limit) - p  # noqa: E731
         return jax.tree.map(clip, updates, params), state

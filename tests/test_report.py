@@ -9,6 +9,8 @@ from PIL import Image
 from rich.console import Console
 
 from mmjax.report import (
+    Classified,
+    ClassReport,
     Component,
     Curve,
     Gallery,
@@ -176,6 +178,34 @@ def test_hard_samples_show_pairs_and_the_histogram_of_their_weights(tmp_path):
         assert shown.index("Heaviest before the first step") < shown.index("Heaviest in the end")
     assert "2.50 → 0.25" in page
     assert "| 2.50 | 0.25 |" in text
+
+
+def test_classes_show_what_is_right_what_is_mistaken_and_what_is_left_out(tmp_path):
+    rows = (("cat", ((4.0,), (2.0,), (0.5,))), (NASTY, ((3.0,), (1.0,), (math.nan,))))
+    classes = ClassReport(
+        Table("Classes", ("items", "asked", "accuracy"), rows, "", (".0f", ".0f", ".3f")),
+        left_out=(f"Left out (few): {NASTY} (19).",),
+        names=("cat", NASTY),
+        matrix=((1, 1), (0, 0)),
+        confusions=(("cat", NASTY, 1),),
+        examples=(Classified(_png("red"), "cat", "cat"), Classified(_png("blue"), "cat", NASTY)),
+    )
+    html, markdown = write_report(tmp_path, _report(curves=(), galleries=(), classes=classes))
+    page, text = html.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
+    found = _Page(page)
+    assert not found.find("script")
+    assert len(found.find("img")) == 2
+    cells = [cell for cell in found.find("td") if "style" in cell]
+    assert [(c["class"], c["style"]) for c in cells] == [
+        ("right", "--share:50%"),
+        ("wrong", "--share:50%"),
+    ]
+    assert page.index("Put into their class") < page.index("Put into another")
+    for shown in (page, text):
+        assert "0.500" in shown
+        assert "–" in shown  # nothing of this class was asked about
+    assert "| cat | 4 | 2 | 0.500 |" in text
+    assert "<script>" not in text.replace("\\<", "")
 
 
 def test_user_text_is_escaped(tmp_path):

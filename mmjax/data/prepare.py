@@ -18,7 +18,14 @@ from mmjax.data.captions import (
 )
 from mmjax.data.library import ImageBank, Library, TextBank
 from mmjax.data.pipeline import Choices, Phase, Shared, examples, train_batches
-from mmjax.data.questions import Benchmarks, asked_texts, benchmarks, eval_set, text_set
+from mmjax.data.questions import (
+    Benchmarks,
+    asked_texts,
+    benchmarks,
+    check_labels,
+    eval_set,
+    text_set,
+)
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
 from mmjax.evals import EvalSet, Evaluator, Functions, Retrieval, ZeroShot
@@ -49,6 +56,14 @@ class System:
     general: EvalSet | None = None
     benchmarks: Benchmarks = field(default_factory=Benchmarks)
 
+    def reading(self, functions: Functions) -> Functions:
+        """The published functions with this system's own as `embed_texts` and `embed_images`."""
+        return {
+            **functions,
+            "embed_texts": functions[self.text_function],
+            "embed_images": functions[self.image_function],
+        }
+
     def run(self, evaluators: Sequence[Evaluator], functions: Functions) -> dict[str, float]:
         """Measures everything.
 
@@ -60,12 +75,7 @@ class System:
           {metric: value}; names of what is asked beside the domain begin with `general_`, those of
           a benchmark with its name and a slash.
         """
-        chosen = {
-            **functions,
-            "embed_texts": functions[self.text_function],
-            "embed_images": functions[self.image_function],
-        }
-        values: dict[str, float] = {}
+        chosen, values = self.reading(functions), dict[str, float]()
         for evaluator in evaluators:
             values |= evaluator.run(chosen, self.data)
             if self.general is not None:
@@ -239,6 +249,7 @@ def prepare(
         test["floor"] = test_system("embed_base_texts", "text", source, False)
         check_select(stage, corpus, recipe.languages, bool(held))
     if "zeroshot" in recipe.evals:
+        check_labels(recipe, library)
         ZeroShot.check(len(test["adapted"].data.label_texts))
     validation = None if val is None else System("embed_texts", val)
     return StageData(towers, tuple(phases), validation, test, split, corpus)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax.data import classes
+from mmjax.data.labels import check_names
 from mmjax.data.library import ImageBank, Library, TextBank
 from mmjax.data.records import Corpus, Pair
 from mmjax.errors import MmjaxError
@@ -44,11 +45,12 @@ def eval_set(
     chosen = [corpus.items[i] for i in items]
     queries, answers = queries_of(corpus, items, language, one_each)
     labels = labels_of(corpus, items)
+    named = all(language in corpus.labels[label] for label in labels)  # else they are not asked for
     return EvalSet(
         images=images.view(items),
         texts=texts.view(queries),
         labels=np.asarray([labels.index(item.label) if item.label else -1 for item in chosen]),
-        label_texts=texts.view(corpus.labels[label][language] for label in labels),
+        label_texts=texts.view(corpus.labels[x][language] for x in labels if named),
         base_texts=empty_view(texts.table),
         queries=tuple(queries),
         answers=answers,
@@ -120,11 +122,13 @@ class Benchmarks:
 
 
 def check(recipe: Recipe, library: Library) -> None:
-    """Reads all benchmarks' records, without any encoder: a mistake must not cost a training.
+    """Reads what is asked, without any encoder: a mistake must not cost a training.
 
     Raises:
-      MmjaxError: as `eval_set`, `mmjax.data.records.load_corpus` and `mmjax.data.classes.load`.
+      MmjaxError: as `eval_set`, `check_labels`, `mmjax.data.records.load_corpus` and
+        `mmjax.data.classes.load`.
     """
+    check_labels(recipe, library)
     spec = recipe.benchmarks
     for source in spec.retrieval:
         library.corpus(_pairs(source, spec))
@@ -134,6 +138,23 @@ def check(recipe: Recipe, library: Library) -> None:
             raise MmjaxError(f"{folder} has one class; a classification needs at least 2")
         for base in (False, True):
             _prompts(found, spec, base)
+
+
+def check_labels(recipe: Recipe, library: Library) -> None:
+    """Refuses classes that have no name in a language in which they are asked for.
+
+    Raises:
+      MmjaxError: names the row.
+    """
+    main, (source, target) = recipe.main, recipe.languages
+    if "zeroshot" not in recipe.evals and main.task != "prompts":
+        return
+    corpus = library.corpus(main.pairs)
+    asked = {source} if main.text_role == "foreign" else {target}
+    if main.task == "language" and corpus.speaks(target):
+        asked.add(target)  # of the ceiling
+    for language in sorted(asked):
+        check_names(corpus, language)
 
 
 def benchmarks(

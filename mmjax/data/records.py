@@ -1,16 +1,15 @@
 """Records that tasks eat: items (pictures with captions) and parallel text, from any source."""
 
-import dataclasses
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
 from mmjax.data.files import check_picture, name_of, read_jsonl, text_of, whole_text
+from mmjax.data.labels import LeftOut, Names, select
 from mmjax.encoders.image_preprocess import open_image
 from mmjax.errors import MmjaxError, setting
 from mmjax.foreign import shown
@@ -104,6 +103,8 @@ class Corpus:
       fingerprint: sha256 of the source.
       queries: what is asked in evaluation, where a picture has several captions or a caption
         several pictures; empty where every item is asked by its name.
+      left_out: classes of the source that are not among the items.
+      places: label -> where in the source it stands first, where that can be told.
     """
 
     name: str
@@ -111,6 +112,8 @@ class Corpus:
     labels: Mapping[str, Mapping[str, str]]
     fingerprint: str
     queries: tuple[Query, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def speaks(self, language: str) -> bool:
         """Whether its pictures can be asked for in a language."""
@@ -162,26 +165,7 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
             "of a .jsonl file, or one of 'cn_clip', 'muge', 'food101', 'mmimdb' and 'coop' with "
             "its folder, as in 'muge:FOLDER'"
         )
-    unknown = [x for x in spec.exclude_labels if x not in corpus.labels]
-    if unknown:
-        raise MmjaxError(
-            f"{setting('pairs.exclude_labels')} names {unknown}; labels of {corpus.name} are "
-            f"{sorted(corpus.labels)}"
-        )
-    items = [
-        item
-        for item in corpus.items
-        if item.label not in spec.exclude_labels and (not item.side or item.side in spec.sides)
-    ]
-    families = {(item.label, item.family if spec.keep_families else item.id) for item in items}
-    count = Counter(label for label, _ in families)
-    items = [item for item in items if count[item.label] >= spec.min_families]
-    if spec.limit and spec.limit < len(items):
-        items = [items[i * len(items) // spec.limit] for i in range(spec.limit)]
-    kept = {item.label for item in items}
-    labels = {k: v for k, v in corpus.labels.items() if k in kept or not spec.min_families}
-    labels = {k: v for k, v in labels.items() if k not in spec.exclude_labels}
-    return dataclasses.replace(corpus, items=tuple(items), labels=labels)
+    return select(corpus, spec)
 
 
 def _emoji_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
@@ -218,11 +202,11 @@ def _split(keywords: str) -> tuple[str, ...]:
 
 
 def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
-    """Rows {"image": file, LANG: text, ["keywords_LANG": [..]], ["label"], ["id"], ["family"]}.
+    """Rows {"image": file, LANG: text, ["keywords_LANG"], ["label"], ["id"], ["family"]}.
 
-    A list of texts under a language is several captions; each of them is a query.
+    A list of texts under a language is several captions; each of them is a query. Labels: `Names`.
     """
-    items, labels, seen, queries = [], {}, set(), []
+    items, classes, seen, queries = [], Names(languages), set(), []
     for place, record in read_jsonl(path):
         image = check_picture(place, path.parent / text_of(place, record, "image"))
         several = any(isinstance(record.get(lang), list) for lang in languages)
@@ -233,15 +217,7 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
                 f"{place}: the id {shown(name)} stands twice; give each row its own 'id'"
             )
         seen.add(name)
-        label = record.get("label", "")
-        if isinstance(label, Mapping):
-            names = {lang: text_of(f"{place}, label", label, lang) for lang in languages}
-            label = names[languages[-1]]
-            labels[label] = names
-        else:
-            label = name_of(place, record, "label", "") if label is not None else ""
-            if label:
-                labels.setdefault(label, dict.fromkeys(languages, label))
+        label = classes.read(place, record)
         family = name_of(place, record, "family", name)
         items.append(Item(name, family, label, captions, {"photo": image}, keywords=not several))
         asked = {lang: texts if several else texts[:1] for lang, texts in captions.items()}
@@ -256,7 +232,9 @@ def _jsonl_corpus(path: Path, languages: Sequence[str]) -> Corpus:
         digest.update(f"{image}:{image.stat().st_size}:{image.stat().st_mtime_ns};".encode())
     one_each = all(item.keywords for item in items)
     found = () if one_each else tuple(queries)
-    return Corpus(path.stem, tuple(items), labels, digest.hexdigest(), found)
+    return Corpus(
+        path.stem, tuple(items), classes.names, digest.hexdigest(), found, places=classes.places
+    )
 
 
 def _captions(

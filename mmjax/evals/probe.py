@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -199,9 +199,21 @@ def baselines(
         yield FeatureMap("LDA", f"LDA, shrinkage {shrinkage}", found)
 
 
-def probe(
-    maps: Sequence[FeatureMap], labels: Sides, seed: int, note: str = ""
-) -> dict[str, dict[str, float]]:
+@dataclass(frozen=True)
+class Probed:
+    """What classifiers made of some features.
+
+    Attributes:
+      values: for every method, and `= NAME` for every map by itself, {"CART weighted": F1, ...} on
+        `test`.
+      best: method -> (the classifier that is best on `val`, its answers on `test`).
+    """
+
+    values: dict[str, dict[str, float]]
+    best: dict[str, tuple[str, Int[np.ndarray, " n"]]]
+
+
+def probe(maps: Sequence[FeatureMap], labels: Sides, seed: int, note: str = "") -> Probed:
     """Fits every classifier with all its settings on every map, choosing by weighted F1 on `val`.
 
     Args:
@@ -211,13 +223,13 @@ def probe(
       note: for the progress bar.
 
     Returns:
-      For every method, and `= NAME` for every map by itself, {"CART weighted": F1, ...} on `test`.
+      What came out.
     """
     from sklearn.exceptions import ConvergenceWarning
 
     cells = [(found, name) for name in classifiers(seed) for found in maps]
 
-    def one(cell: tuple[FeatureMap, str]) -> tuple[float, dict[str, float]]:
+    def one(cell: tuple[FeatureMap, str]) -> _Chosen:
         return _best(cell[0].sides, labels, classifiers(seed)[cell[1]])
 
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -226,14 +238,18 @@ def probe(
         warnings.simplefilter("ignore", ConvergenceWarning)
         done = list(track(pool.map(one, cells), f"probes{note}", total=len(cells)))
     values: dict[str, dict[str, float]] = {}
-    best: dict[tuple[str, str], float] = {}
-    for (found, name), (chosen_by, scores) in zip(cells, done, strict=True):
-        scores = {f"{name} {average}": score for average, score in scores.items()}
+    best: dict[tuple[str, str], _Chosen] = {}
+    for (found, name), chosen in zip(cells, done, strict=True):
+        scores = {f"{name} {average}": score for average, score in chosen.scores.items()}
         values.setdefault(f"= {found.name}", {}).update(scores)
-        if chosen_by > best.get((found.method, name), -1.0):
-            best[found.method, name] = chosen_by
+        if (found.method, name) not in best or chosen.by > best[found.method, name].by:
+            best[found.method, name] = chosen
             values.setdefault(found.method, {}).update(scores)
-    return values
+    answers = {}
+    for method in dict.fromkeys(method for method, _ in best):
+        _, name = max((key for key in best if key[0] == method), key=lambda key: best[key].by)
+        answers[method] = name, best[method, name].said
+    return Probed(values, answers)
 
 
 def _untyped(module: str) -> Any:
@@ -241,8 +257,16 @@ def _untyped(module: str) -> Any:
     return importlib.import_module(f"sklearn.{module}")
 
 
-def _best(sides: Sides, labels: Sides, settings: Sequence[Any]) -> tuple[float, dict[str, float]]:
-    """(weighted F1 on `val`, F1s on `test`) of the setting that is best on `val`."""
+class _Chosen(NamedTuple):
+    """The setting of a classifier that is best on `val`: by which F1, F1s and answers on `test`."""
+
+    by: float
+    scores: dict[str, float]
+    said: Int[np.ndarray, " n"]
+
+
+def _best(sides: Sides, labels: Sides, settings: Sequence[Any]) -> _Chosen:
+    """Of the setting that is best on `val`."""
     f1_score = _untyped("metrics").f1_score
 
     fitted = [setting.fit(sides["train"], labels["train"]) for setting in settings]
@@ -256,4 +280,8 @@ def _best(sides: Sides, labels: Sides, settings: Sequence[Any]) -> tuple[float, 
 
     by_val = [score(model, "val", "weighted") for model in fitted]
     chosen = int(np.argmax(by_val))
-    return by_val[chosen], {a: score(fitted[chosen], "test", a) for a in AVERAGES}
+    return _Chosen(
+        by_val[chosen],
+        {a: score(fitted[chosen], "test", a) for a in AVERAGES},
+        fitted[chosen].predict(sides["test"]),
+    )

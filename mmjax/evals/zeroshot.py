@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import ClassSet, EvalSet, Functions
@@ -29,15 +30,23 @@ class ZeroShot:
     def run(self, functions: Functions, data: EvalSet | ClassSet) -> dict[str, float]:
         """Returns `zeroshot_acc` over items and `zeroshot_class_acc`, the mean over classes.
 
+        Items without a class are not counted.
+
         Raises:
           MmjaxError: there are fewer than two classes.
         """
         self.check(len(data.label_texts))
-        images = functions["embed_images"](data.images)
-        names = functions["embed_texts"](data.label_texts)
-        right = (images @ names.T).argmax(axis=1) == data.labels
-        present = np.unique(data.labels)
+        asked = data.labels >= 0  # the others have no class
+        right = self.predict(functions, data)[asked] == data.labels[asked]
+        labels = data.labels[asked]
+        present = np.unique(labels)
         return {
             "zeroshot_acc": float(right.mean()),
-            "zeroshot_class_acc": float(np.mean([right[data.labels == c].mean() for c in present])),
+            "zeroshot_class_acc": float(np.mean([right[labels == c].mean() for c in present])),
         }
+
+    def predict(self, functions: Functions, data: EvalSet | ClassSet) -> Int[np.ndarray, " n"]:
+        """The class that every picture goes to."""
+        images = functions["embed_images"](data.images)
+        names = functions["embed_texts"](data.label_texts)
+        return (images @ names.T).argmax(axis=1)

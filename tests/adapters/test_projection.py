@@ -33,9 +33,9 @@ def scales(x, mask=None) -> np.ndarray:
 
 def test_scales_are_scikit_learns():
     # A code that no training row has was once scaled by 1,000.
-    wanted = 1 / StandardScaler().fit(TABLE).scale_  # pyright: ignore[reportOperatorIssue]
-    for name, found, expected in zip(COLUMNS, scales(TABLE), wanted, strict=True):
-        assert found == pytest.approx(expected, rel=1e-3), name
+    scaler: Any = StandardScaler().fit(TABLE)
+    for name, found, expected in zip(COLUMNS, scales(TABLE), scaler.scale_, strict=True):
+        assert found == pytest.approx(1 / expected, rel=1e-3), name
 
 
 def test_rounding_is_no_deviation():

@@ -34,7 +34,8 @@ B = {"image": "b.png", "zh": "梨", "en": " pear "}
 def test_rows_become_items(corpus, tmp_path):
     found = corpus(
         [
-            A | {"label": "fruit", "keywords_en": ["red", "round"], "family": "x"},
+            A
+            | {"label": "fruit", "label_zh": "果", "keywords_en": ["red", "round"], "family": "x"},
             "",
             B | {"label": {"zh": "水果", "en": "food"}, "id": "p"},
         ]
@@ -46,7 +47,7 @@ def test_rows_become_items(corpus, tmp_path):
     assert (second.id, second.family, second.label) == ("p", "p", "food")
     assert second.captions["en"] == ("pear",)
     assert found.labels == {
-        "fruit": {"zh": "fruit", "en": "fruit"},
+        "fruit": {"zh": "果", "en": "fruit"},
         "food": {"zh": "水果", "en": "food"},
     }
     assert found.name == "pairs"

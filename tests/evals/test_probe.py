@@ -50,16 +50,25 @@ def test_settings_and_features_are_chosen_on_the_inner_split(settings):
         FeatureMap("raw", "trap", sides_of(trap)),
         FeatureMap("projection", "good", sides_of(x)),
     ]
-    found = probe.probe(maps, sides_of(labels), 0)
+    found = probe.probe(maps, sides_of(labels), 0).values
     assert found["projection"] == found["= good"] == {"C weighted": 1.0, "C macro": 1.0}
     assert found["raw"] == found["= trap"]
     assert found["= trap"]["C weighted"] < 0.4
 
 
+def test_answers_are_those_of_the_classifier_that_is_best_on_the_inner_split(settings):
+    x, labels = blobs(0.1)
+    settings("zero", "right")
+    found = probe.probe([FeatureMap("raw", "x", sides_of(x))], sides_of(labels), 0)
+    name, said = found.best["raw"]
+    assert name == "C"
+    np.testing.assert_array_equal(said, labels[SPLIT["test"]])
+
+
 def test_scores_are_scikit_learns_over_the_classes_that_are_asked_for(settings):
     x, labels = blobs(2.0)
     settings("right")
-    found = probe.probe([FeatureMap("raw", "x", sides_of(x))], sides_of(labels), 0)["raw"]
+    found = probe.probe([FeatureMap("raw", "x", sides_of(x))], sides_of(labels), 0).values["raw"]
     model = KNeighborsClassifier(1).fit(x[SPLIT["train"]], labels[SPLIT["train"]])
     predicted, truth = model.predict(x[SPLIT["test"]]), labels[SPLIT["test"]]
     for average in ("weighted", "macro"):
@@ -90,7 +99,7 @@ def test_baselines_are_fitted_on_the_training_items_alone():
 
 def test_all_seven_classifiers_learn_blobs():
     x, labels = blobs(0.3)
-    found = probe.probe([FeatureMap("raw", "x", sides_of(x))], sides_of(labels), 0)["raw"]
+    found = probe.probe([FeatureMap("raw", "x", sides_of(x))], sides_of(labels), 0).values["raw"]
     names = {name.split()[0] for name in found}
     assert names == {"CART", "RF", "GBM", "MLP", "LR", "SVC", "kNN"}
     assert min(found.values()) > 0.9

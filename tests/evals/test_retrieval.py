@@ -76,6 +76,9 @@ def test_zero_shot_accuracy_over_items_and_over_classes():
     found = ZeroShot().run(FUNCTIONS, eval_set([0, 1, 1, 1], names))
     assert found["zeroshot_acc"] == 0.75
     assert found["zeroshot_class_acc"] == pytest.approx((1 + 2 / 3) / 2)
+    # A picture without a class is not asked about: it is neither right nor wrong.
+    found = ZeroShot().run(FUNCTIONS, eval_set([0, -1, 1, 1], names))
+    assert found == {"zeroshot_acc": 1.0, "zeroshot_class_acc": 1.0}
 
 
 def test_one_class_is_an_error():

@@ -1,5 +1,7 @@
 """Every loss against its definition in float64, whatever the mesh, weights and precision."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,8 +204,9 @@ def test_nearly_solved_pairs_keep_their_digits(make_pairs):
 def test_a_temperature_at_the_clamp_finds_its_way_back(module, loss, make_pairs):
     # A minimum inside the loss has half a gradient at the limit and none above: a trap.
     image, text = make_pairs(N)
-    step = jax.jit(
-        jax.value_and_grad(lambda s, text: getattr(module, loss)(image, text, *scalars(loss, s))[0])
+    function = getattr(module, loss)
+    step: Any = jax.jit(
+        jax.value_and_grad(lambda s, text: function(image, text, *scalars(loss, s))[0])
     )
     below, limit = jnp.float32(MAX_LOGIT_SCALE - 1e-3), jnp.float32(MAX_LOGIT_SCALE)
     _, falling = step(below, text)
@@ -216,8 +219,9 @@ def test_a_temperature_at_the_clamp_finds_its_way_back(module, loss, make_pairs)
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_scale_that_is_no_number_is_refused(bad, make_pairs):
+    image, text = make_pairs(N)
     with pytest.raises(MmjaxError, match=r"logit_scale is .*; expected a finite number"):
-        contrastive.info_nce(*make_pairs(N), bad)
+        contrastive.info_nce(image, text, bad)
 
 
 def test_equal_captions_are_no_false_negatives(make_pairs):

@@ -116,6 +116,11 @@ ROWS = {
         lambda rows: [r | {"label": {"en": "w18", "zh": "w38"}} for r in rows],
         "needs at least 2 classes, the test items have 1",
     ),
+    "one label for two languages": (
+        lambda rows: [r | {"label": r["label"]["en"]} for r in rows],
+        "row 1: the label 'w18' has no name in 'zh' (nor have 1 other labels); write it there as "
+        '"label_zh", or measure no classification: --config.evals="(\'retrieval\',)"',
+    ),
     "twice": (replaced(6, id="item00"), "row 7: the id 'item00' stands twice"),
     "no rows": (lambda _: [], "has no rows"),
 }

@@ -81,6 +81,11 @@ def test_every_method_is_measured_in_every_fold(projection, recipe, toy, cached)
     )
     assert dict(macro.rows)["PCA"][2] == tuple(results.systems["PCA"]["kNN macro"])
     assert len(by_itself.rows) == 8
+    classes = results.classes
+    assert classes is not None
+    assert "the classifier that is best on the inner split" in classes.system
+    assert (classes.names, [sum(n) for n in classes.asked]) == (["w18", "w19"], [8])
+    assert sum(sum(found.values()) for found in classes.said.values()) == 8
     # The seeds hold out different folds, and both stages of a seed the same.
     library = Library(make_mesh(), ("zh", "en"))
     zero, one = (library.split(resolve(recipe).main.pairs, seed)["test"] for seed in (0, 1))
@@ -93,6 +98,7 @@ def test_the_report_says_where_the_projection_wins(projection):
         assert "Does the projection beat tuned raw features?" in text
         assert "Each seed holds out another of 5 folds" in text
         assert "val/knn" in text
+        assert "on the training side" in text  # class by class
     assert "joined/hidden/kernel" in (projection / "seed_0/projection/params.txt").read_text()
 
 

@@ -5,12 +5,16 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import mmjax
 from mmjax import study, use
+from mmjax.base import stage_of
+from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.recipe import resolve
 from mmjax.results import Results
+from mmjax.sharding import make_mesh
 
 FACTORISED = {"method": "factorised"}
 VARIANTS = {
@@ -23,8 +27,10 @@ VARIANTS = {
 
 @pytest.fixture(scope="module")
 def recipe(toy):
-    """The toy's base, its four shapes as classes."""
+    """The toy's base, its four shapes as classes; a fifth has fewer pictures than are wanted."""
     rows = [{**row, "label": f"w{14 + i % 4}"} for i, row in enumerate(toy.rows())]
+    for row in rows[-2:]:
+        row["label"] = "w13"
     pairs = toy.write_jsonl(toy.folder / "shapes.jsonl", rows)
     config = toy.change({"base.train.steps": 4, "base.train.save_every": 4})
     pairs = {**config["pairs"], "source": str(pairs), "stratify": True, "val_fraction": 0.2}
@@ -40,7 +46,7 @@ def recipe(toy):
         "encoders": config["base"]["encoders"],
         "pairs": pairs,
         "prompts": {"template": "w9 {}", "templates": ("{}", "w9 {}"), "general": 2, "chunk": 40},
-        "fewshot": {"shots": 2},
+        "fewshot": {"shots": 2, "min_families": 3},
         "loss": {"kind": "contrastive"},
         "train": train,
         "variants": VARIANTS,
@@ -74,6 +80,32 @@ def test_every_system_is_measured_and_stands_in_the_tables(run):
     page = (run / "report.html").read_text(encoding="utf-8")
     for text in ("accuracy by shots", "shots to the linear probe", "is above"):
         assert text in page
+
+
+def test_every_class_is_accounted_for(run, recipe, toy, caplog, cached):
+    results = Results.load(run / "results.json")
+    classes = results.classes
+    assert classes is not None
+    assert classes.system == "structured prompts, exact"
+    assert classes.names == ["w14", "w15", "w16", "w17"]
+    assert classes.items == [10, 10, 9, 9]
+    (right,), (asked,) = classes.right, classes.asked
+    assert sum(asked) == results.counts["asked"][0]
+    assert sum(right) / sum(asked) == pytest.approx(results.systems["adapted"]["accuracy"][0])
+    for name, hit, total in zip(classes.names, right, asked, strict=True):
+        assert classes.said[name].get(name, 0) == hit
+        assert sum(classes.said[name].values()) == total
+    assert {e[1] == e[2] for e in classes.examples} <= {True, False}
+    assert len(classes.examples) == min(sum(right), 10) + min(sum(asked) - sum(right), 10)
+    # The one that is left out is named: in the report, and before the training.
+    told = "Left out (fewer families than config.fewshot.min_families=3): w13 (2)."
+    for page in ("report.html", "report.md"):
+        text = (run / page).read_text(encoding="utf-8").replace("\\", "")
+        for part in (told, "on the training side", "said to be"):
+            assert part in text, part
+    assert "What each class is taken for" in (run / "report.html").read_text(encoding="utf-8")
+    study.tell_left_out(resolve(recipe), Library(make_mesh(), ("en", "en")))
+    assert told in caplog.text
 
 
 def test_training_free_means_that_the_keys_are_the_shots(run):
@@ -136,9 +168,7 @@ def test_data_that_cannot_be_dealt_is_refused_before_anything_is_trained(
 
 
 def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, run):
-    from mmjax.data.library import Library
-    from mmjax.fewshot import assemble, check, joint_of
-    from mmjax.sharding import make_mesh
+    from mmjax.fewshot import assemble, check, joint_of, know
 
     library = Library(make_mesh(), ("en", "en"))
     folder = run / "seed_0" / "base" / "adapter"
@@ -153,6 +183,13 @@ def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, r
         check(stage(context="w4"), library, 0)
     with pytest.raises(MmjaxError, match="no CoOp checkpoint at"):
         assemble(stage(context="no/model.pth.tar-50"), 0, "en", folder, library)
+    save_file({"ctx": np.ones((2, 32), np.float32)}, tmp_path / "coop.safetensors")
+    imported = {"context": str(tmp_path / "coop.safetensors"), "method": "coop"}
+    with pytest.raises(
+        MmjaxError, match=r"prompts\.ending is ''; .*coop.safetensors was trained in"
+    ):
+        check(stage(**imported, ending=""), library, 0)
+    check(stage(**imported), library, 0)
     with pytest.raises(MmjaxError, match=r"config\.base is empty, and config.encoders share no"):
         joint_of(stage(), None, library)
     with pytest.raises(MmjaxError, match=r"of class 'w14' has \d+ tokens"):
@@ -160,3 +197,13 @@ def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, r
     data = assemble(stage(context="w4 w5"), 0, "en", folder, library)[2]
     table = library.encoder(stage().encoders["text"]).params["word_embeddings"]["embedding"]
     np.testing.assert_array_equal(data["known"]["context"], np.asarray(table)[[4, 5]])
+    # A trained adapter has its own: the file that it began with may be gone.
+    later = know(stage(**imported), joint_of(stage(), folder, library), ["w4"], library, 0)
+    assert "context" not in later
+
+
+def test_prompts_of_older_cards_end_as_they_were_trained(run):
+    card = json.loads((run / "seed_0/prompts/adapter/adapter_card.json").read_text())
+    assert stage_of(card).prompts.ending == "."
+    del card["stage"]["prompts"]["ending"]
+    assert stage_of(card).prompts.ending == ""

@@ -32,6 +32,10 @@ def test_what_a_run_leaves(finished, toy):
 
 def test_the_results_hold_all_systems(finished):
     results = Results.load(finished / "results.json")
+    classes = results.classes
+    assert classes is not None
+    right, asked = sum(classes.right[0]), sum(classes.asked[0])
+    assert right / asked == pytest.approx(results.systems["adapted"]["zeroshot_acc"][0])
     assert list(results.systems) == ["ceiling", "floor", "linear", "adapted"]
     for system, metrics in results.systems.items():
         assert 0 <= metrics["t2i_R@1"][0] <= metrics["t2i_R@10"][0] <= 1
