@@ -8,19 +8,25 @@ import contextlib
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
 
 from mmjax.errors import MmjaxError, WeightsError
 
 # No file that mmjax reads needs a longer text in one value, deeper JSON, or a larger JSON file.
 LONGEST_TEXT = 1 << 20
 LARGEST_JSON = 1 << 28
+LARGEST_DESCRIPTION = 1 << 24  # of a model: its config, an index of its shards
 # Sizes of models: no published encoder has more layers, wider layers or a longer table of anything.
 MOST_LAYERS = 1_000
 WIDEST = 1 << 18
 MOST_TOKENS = 1 << 22
+MOST_TENSORS, LONGEST_NAME = 50_000, 500  # of one file of weights; letters of a tensor's name
 
 
 def integer(where: str, value: object, least: int, most: int) -> int:
@@ -70,9 +76,10 @@ def real(
     """
     good = not isinstance(value, bool) and isinstance(value, int | float)
     with contextlib.suppress(OverflowError):  # an int of a thousand digits
-        if good and math.isfinite(found := float(value)):  # pyright: ignore[reportArgumentType]
-            if least <= found <= most and (above is None or found > above):
-                return found
+        found = float(value) if good else math.nan  # pyright: ignore[reportArgumentType]
+        inside = least <= found <= most and (above is None or found > above)
+        if inside and math.isfinite(found):
+            return found
     bounds = [f"above {above:g}"] if above is not None else []
     bounds += [f"at least {least:g}"] if least > -math.inf else []
     bounds += [f"at most {most:g}"] if most < math.inf else []
@@ -144,11 +151,71 @@ def reading(
     except BaseException as error:  # pyo3's PanicException is no Exception
         if isinstance(error, OSError) and error.strerror:
             raise kind(f"{path} cannot be read ({error.strerror})") from error
-        lines = str(error).strip().splitlines()
-        reason = (lines[0][:160] if lines else "") or "no reason given"
-        raise kind(
-            f"{path} is not readable as {what} ({type(error).__name__}: {reason})"
-        ) from error
+        raise kind(f"{path} is not readable as {what} ({reason(error)})") from error
+
+
+def reason(error: BaseException) -> str:
+    """What another library's exception says, short enough for a sentence."""
+    lines = str(error).strip().splitlines()
+    said = (lines[0][:160] if lines else "") or "no reason given"
+    return f"{type(error).__name__}: {said}"
+
+
+def read_json(path: Path, most: int = LARGEST_DESCRIPTION) -> Any:
+    """Reads a JSON file of bounded size.
+
+    Args:
+      path: the file.
+      most: bytes that it may have; in memory it takes up to thirty times as much.
+
+    Raises:
+      MmjaxError: it does not exist, cannot be read, is larger, or holds no JSON.
+    """
+    try:
+        return parse_json(path, read_bytes(path, most))
+    except FileNotFoundError as error:
+        raise MmjaxError(f"{path} does not exist; the folder must hold it") from error
+    except OSError as error:
+        raise MmjaxError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a file that is held whole in memory.
+
+    Raises:
+      MmjaxError: it is no regular file, or has more than `most` bytes.
+      OSError: it cannot be read.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # a device or a pipe has no end
+        raise MmjaxError(f"{path} is no regular file")
+    if found.st_size > most:
+        raise MmjaxError(f"{path} has {found.st_size} bytes; at most {most} are read")
+    return path.read_bytes()
+
+
+def floating(where: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """The array, if its numbers are floating-point ones: integers have a scale of their own.
+
+    Raises:
+      WeightsError: they are not.
+    """
+    if array.dtype.name not in ("float64", "float32", "float16", "bfloat16"):
+        raise WeightsError(f"{where} holds {array.dtype.name}; expected floating-point numbers")
+    return array
+
+
+def finite(where: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """The array, if all of its numbers are finite.
+
+    Raises:
+      WeightsError: it holds NaN or infinite numbers.
+    """
+    # What is computed with is float32, in which a large float64 is infinite.
+    wide = array.dtype == np.float64
+    if not np.isfinite(array.astype(np.float32) if wide else array).all():
+        raise WeightsError(f"{where} holds NaN or infinite numbers")
+    return array
 
 
 def parse_json(path: Path, data: bytes | str) -> Any:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders.convert import COPY, KeyRule, dense_rules, norm_rules
 from mmjax.encoders.layers import Attention, Dense, Dtype, LayerNorm, activation, check_sizes, stack
+from mmjax.encoders.ranges import check_id
 from mmjax.errors import MmjaxError
 
 
@@ -62,6 +63,14 @@ class BertConfig:
         check_sizes(
             config["hidden_size"], config["num_attention_heads"], config.get("hidden_act", "gelu")
         )
+        pad = config.get("pad_token_id")
+        pad = (1 if roberta else 0) if pad is None else pad
+        check_id("pad_token_id", pad, config["vocab_size"])
+        if roberta and config["max_position_embeddings"] <= pad + 1:
+            raise MmjaxError(
+                f"config.json: max_position_embeddings {config['max_position_embeddings']} leaves "
+                f"no position behind pad_token_id {pad}"
+            )
         return cls(
             vocab_size=config["vocab_size"],
             hidden_size=config["hidden_size"],
@@ -72,7 +81,7 @@ class BertConfig:
             type_vocab_size=config["type_vocab_size"],
             layer_norm_eps=config.get("layer_norm_eps", 1e-12),
             hidden_act=config.get("hidden_act", "gelu"),
-            pad_token_id=config.get("pad_token_id", 1 if roberta else 0),
+            pad_token_id=pad,
             positions="cumsum" if roberta else "arange",
         )
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
-from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, llava, vision, vit
+from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, llava, ranges, vision, vit
 from mmjax.encoders.convert import KeyRule
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
@@ -138,6 +138,33 @@ FAMILIES: Mapping[str, tuple[Family, ...]] = {
     "altclip_vision_model": (_ALTCLIP_IMAGE,),
     "M-CLIP": (_M_CLIP,),
 }
+
+
+def configure(
+    config: Mapping[str, Any], where: str, tower: str | None = None
+) -> tuple[Family, Any]:
+    """The family of a model, and its config, every number of which is in its range.
+
+    Args:
+      config: content of config.json.
+      where: the file, for error messages.
+      tower: as in `find`.
+
+    Returns:
+      (family, the family's own config).
+
+    Raises:
+      MmjaxError: as `find`; or a value that is missing, of another type, out of its range, or does
+        not go with the others.
+    """
+    ranges.check(config, where, ranges.MODEL)
+    family = find(config, where, tower)
+    try:
+        return family, family.config(config)
+    except KeyError as error:
+        raise MmjaxError(f"{where} lacks {error}") from error
+    except MmjaxError as error:  # families do not know the file
+        raise MmjaxError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
 
 
 def find(config: Mapping[str, Any], where: str, tower: str | None = None) -> Family:

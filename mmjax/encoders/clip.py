@@ -29,6 +29,7 @@ from mmjax.encoders.layers import (
     check_sizes,
     stack,
 )
+from mmjax.encoders.ranges import check_id
 from mmjax.encoders.vision import VisionConfig, position_transform
 
 _LEGACY_EOS = 2
@@ -109,6 +110,12 @@ class ClipTextConfig:
         part = _TEXT_DEFAULTS | tower_config(config, "text")
         check_sizes(part["hidden_size"], part["num_attention_heads"], part["hidden_act"])
         eos = part["eos_token_id"]
+        # Published configs said 2 by mistake for years; their models pool at the largest id.
+        eos = None if eos == _LEGACY_EOS else eos
+        pad = part["pad_token_id"] or 0
+        check_id("pad_token_id", pad, part["vocab_size"])
+        if eos is not None:  # an end that no text has would pool every text at its first token
+            check_id("eos_token_id", eos, part["vocab_size"])
         return cls(
             vocab_size=part["vocab_size"],
             hidden_size=part["hidden_size"],
@@ -118,9 +125,8 @@ class ClipTextConfig:
             max_length=part["max_position_embeddings"],
             layer_norm_eps=part["layer_norm_eps"],
             hidden_act=part["hidden_act"],
-            pad_token_id=part["pad_token_id"],
-            # Published configs said 2 by mistake for years; their models pool at the largest id.
-            eos_token_id=None if eos == _LEGACY_EOS else eos,
+            pad_token_id=pad,
+            eos_token_id=eos,
             projection_dim=part["projection_dim"],
         )
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mmjax import foreign, trees
 from mmjax import sharding as shardings_lib
-from mmjax import trees
 from mmjax.encoders import quantize as quantize_lib
 from mmjax.encoders.placing import Leaf
 from mmjax.encoders.readers.safetensors import SafetensorsFile
@@ -122,6 +121,8 @@ class Checkpoint:
             files = [_open(path) for path in _weight_files(place)] if known is None else [known]
             for file in files:
                 for key in file.keys():  # noqa: SIM118  (a file is not a mapping)
+                    if len(key) > foreign.LONGEST_NAME:
+                        raise WeightsError(f"{place}: a tensor has a name of {len(key)} letters")
                     if prefix + key in self._file_of:
                         raise WeightsError(f"{place}: two files have the tensor {key}")
                     self._file_of[prefix + key] = file, key
@@ -142,15 +143,16 @@ class Checkpoint:
           WeightsError: it cannot be read, or has numbers that are not finite.
         """
         file, name = self._file_of[key]
-        tensor = file.read(name)
-        if not np.isfinite(tensor).all():
-            raise WeightsError(f"{self.source}: tensor {key!r} holds NaN or infinite numbers")
-        return tensor
+        with foreign.reading(self.source, f"weights: tensor {key!r}"):
+            return file.read(name)
 
 
 # What a folder may hold, the best first: a name alone, or an index beside its shards.
 _NAMES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
 _NAMES = (*_NAMES, "open_clip_pytorch_model.bin")
+_MOST_SHARDS = 5_000  # those of the largest published models have some hundreds
+_LONGEST_FILE_NAME = 255  # of the usual file systems
+_LONGEST_TOLD, _MOST_LAYERS_TOLD = 320, 8  # letters of problems, and layers, in one message
 
 
 def _open(path: Path) -> WeightsFile:
@@ -172,21 +174,27 @@ def _weight_files(source: Path) -> list[Path]:
 
 def _shards(index: Path) -> list[Path]:
     folder, (suffix, _, _) = index.parent, index.suffixes[-3:]
-    try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
+    with foreign.reading(index, "an index of files of weights"):
+        content = foreign.read_json(index)
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise WeightsError(f"{index} is not an index of files of weights: it maps no tensor")
+        names = sorted({foreign.text(f"{index}: a file's name", n) for n in weight_map.values()})
+        if len(names) > _MOST_SHARDS:
+            raise WeightsError(f"{index} names {len(names)} files; at most {_MOST_SHARDS} are read")
         # Plain names of the same kind: an index must not lead out of its folder, or to itself.
         lacking = [
             name
             for name in names
-            if Path(name).name != name or not name.endswith(suffix) or not (folder / name).is_file()
+            if Path(name).name != name
+            or not name.endswith(suffix)
+            or len(name) > _LONGEST_FILE_NAME
+            or not (folder / name).is_file()
         ]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise WeightsError(f"{index} is not an index of files of weights ({error})") from error
-    if lacking or not names:
-        raise WeightsError(
-            f"{index} names files that are not in the folder: {', '.join(lacking) or 'none at all'}"
-        )
+    if lacking:
+        some = ", ".join(name[:80] for name in lacking[:4])
+        more = f" and {len(lacking) - 4} more" if len(lacking) > 4 else ""
+        raise WeightsError(f"{index} names files that are not in the folder: {some}{more}")
     return [folder / name for name in names]
 
 
@@ -233,7 +241,9 @@ def _problems(
         wanted = range(shape[0]) if stacked else [None]
         lacking = [slot for slot in wanted if slot not in slots]
         if lacking:
-            where = "" if lacking == [None] else f" for layers {lacking}"
+            more = ", ..." if len(lacking) > _MOST_LAYERS_TOLD else ""
+            some = f"[{', '.join(map(str, lacking[:_MOST_LAYERS_TOLD]))}{more}]"
+            where = "" if lacking == [None] else f" for layers {some}"
             found.append(f"missing: nothing feeds {path}{where}")
     found += [f"unexpected {p.key}" for path in set(pieces) - set(targets) for p in pieces[path]]
     return found
@@ -289,7 +299,7 @@ def load_params(
     if problems:
         raise MmjaxError(
             f"the weights in {checkpoint.source} do not fit the model that config.json describes "
-            f"({len(problems)} problems): " + "; ".join(problems)
+            f"({len(problems)} problems): {_told(problems)}"
         )
     digests: dict[str, str] = {}
     leaves: dict[str, jax.Array] = {}
@@ -310,6 +320,18 @@ def load_params(
         target = quantize_lib.abstract(target)
     params = jax.tree_util.tree_map_with_path(lambda p, _: leaves[trees.path_of(p)], target)
     return params, _combine(digests)
+
+
+def _told(problems: Sequence[str]) -> str:
+    """As many of the problems as one message holds: a whole model may be of another kind."""
+    told, room = [], _LONGEST_TOLD
+    for problem in problems:
+        told.append(problem if len(problem) <= 120 else f"{problem[:120]}...")
+        room -= len(told[-1])
+        if room < 0:
+            break
+    more = len(problems) - len(told)
+    return "; ".join([*told, *([f"and {more} more"] if more else [])])
 
 
 def read_scalar(checkpoint: Checkpoint, name: str) -> float | None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mmjax import foreign
 from mmjax.encoders.convert import CONV, COPY, VECTOR, KeyRule, dense_rules, norm_rules
 from mmjax.encoders.vision import VisionConfig, position_transform
 from mmjax.errors import MmjaxError
@@ -26,9 +27,12 @@ def config_from_hf(config: Mapping[str, Any]) -> VisionConfig:
             "config.json: use_swiglu_ffn is set (DINOv2-giant), which is not supported; "
             "use dinov2-small, -base or -large"
         )
+    width = int(config["hidden_size"] * config.get("mlp_ratio", 4))
     return VisionConfig.from_hf(
         {"layer_norm_eps": 1e-6, **config},
-        intermediate_size=int(config["hidden_size"] * config.get("mlp_ratio", 4)),
+        intermediate_size=foreign.integer(
+            "config.json: mlp_ratio * hidden_size", width, 1, 1 << 24
+        ),
         layer_scale=True,
     )
 

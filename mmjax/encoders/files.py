@@ -1,10 +1,10 @@
 """Finds an encoder's folder and reads its small JSON files."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from mmjax import foreign
 from mmjax.errors import MmjaxError
 from mmjax.foreign import shown
 
@@ -19,14 +19,9 @@ def read_json(path: Path) -> dict[str, Any]:
       Its content.
 
     Raises:
-      MmjaxError: the file lacks, or holds no JSON object.
+      MmjaxError: the file lacks, is too large, or holds no JSON object.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise MmjaxError(f"{path} does not exist; an encoder's folder must hold it") from error
-    except (OSError, ValueError) as error:
-        raise MmjaxError(f"{path} is not readable JSON ({error})") from error
+    content = foreign.read_json(path)
     if not isinstance(content, dict):
         raise MmjaxError(f"{path} holds a JSON {type(content).__name__}, expected an object")
     return content

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from mmjax.encoders import ranges
 from mmjax.encoders.files import read_json
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.errors import MmjaxError
@@ -108,6 +109,7 @@ def load_image_preprocess(
     """
     path = folder / "preprocessor_config.json"
     config = config or read_json(path)
+    ranges.check(config, str(path), ranges.PICTURES)
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if not config.get(step, True):
             raise MmjaxError(f"{path}: {step} is false, which is not supported")

@@ -2,9 +2,7 @@
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,18 +14,21 @@ from jaxtyping import Array, Float, Int
 from tokenizers import Tokenizer
 
 from mmjax import arguments, foreign
+from mmjax.encoders import chat_template, tokenizer_files
 from mmjax.encoders.base import Encoder
-from mmjax.encoders.files import read_optional_json
+from mmjax.encoders.files import read_json, read_optional_json
 from mmjax.encoders.layers import Hook
 from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
 from mmjax.encoders.llava import Llava
 from mmjax.encoders.llava_images import LlavaImages
+from mmjax.encoders.readers import vocabulary
 from mmjax.encoders.readers.gguf_llama import GgufLlama
 from mmjax.encoders.readers.meta_llama import MetaLlama
-from mmjax.encoders.text_preprocess import TextPreprocess, check_ids, load_text_preprocess
+from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
 from mmjax.errors import MmjaxError
 
 PyTree = Any
+_MOST_ENDS = 100  # ids that end an answer
 # {"role": "user", "content": "..."}; for a LLaVA the content may be a list of {"type": "text",
 # "text": "..."} and {"type": "image", "image": a picture}.
 Message = Mapping[str, Any]
@@ -110,7 +111,7 @@ class LanguageModel(Encoder):
         """
         if self.chat.template is None:
             raise MmjaxError(f"{self.name!r} has no chat template; give it plain texts")
-        return _render(self.chat.template, messages, self.chat.special_tokens)
+        return chat_template.render(self.chat.template, messages, self.chat.special_tokens)
 
     def encode_prompt(self, prompt: str | Sequence[Message] | Sequence[int]) -> list[int]:
         """Token ids of a prompt.
@@ -126,12 +127,13 @@ class LanguageModel(Encoder):
           MmjaxError: no token at all, one that the model has not got, or messages that cannot be
             rendered.
         """
-        tokenizer = self.preprocess.tokenizer
+        tokenizer, of_messages = self.preprocess.tokenizer, False
+        if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
+            prompt = self.prompt_of([m for m in prompt if isinstance(m, Mapping)])
+            of_messages = True  # the template has written the first special tokens itself
         if isinstance(prompt, str):
-            ids = tokenizer.encode(prompt).ids
-        elif prompt and isinstance(prompt[0], Mapping):
-            messages = [m for m in prompt if isinstance(m, Mapping)]
-            ids = tokenizer.encode(self.prompt_of(messages), add_special_tokens=False).ids
+            with tokenizer_files.guarded(f"the tokenizer of {self.name}"):
+                ids = tokenizer.encode(prompt, add_special_tokens=not of_messages).ids
         else:
             ids = [i for i in prompt if isinstance(i, int)]
         if not ids:
@@ -190,28 +192,6 @@ def logits(module: nn.Module, params: PyTree, hidden: Float[Array, "*b d"]) -> F
     return found
 
 
-def _render(template: str, messages: Sequence[Message], special_tokens: Mapping[str, str]) -> str:
-    """Renders a chat template as transformers does: sandboxed, block lines trimmed."""
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    # transformers' own tag, which marks what the assistant said: it changes no text.
-    template = re.sub(r"(\{%[-+]?\s*)generation(\s*[-+]?%\})", r"\1if true\2", template)
-    template = re.sub(r"(\{%[-+]?\s*)endgeneration(\s*[-+]?%\})", r"\1endif\2", template)
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    try:
-        return environment.from_string(template).render(
-            messages=messages, add_generation_prompt=True, **special_tokens
-        )
-    except TemplateError as error:
-        raise MmjaxError(f"the chat template refuses the messages: {error}") from error
-
-
 def load_text(
     path: Path, config: LlamaConfig, opened: GgufLlama | MetaLlama | None = None
 ) -> tuple[TextPreprocess, Chat]:
@@ -229,38 +209,62 @@ def load_text(
       MmjaxError: no tokenizer, a damaged one, or one with more tokens than the model.
     """
     if isinstance(opened, GgufLlama):
-        ends = _ids(opened.special_ids().get("eos_token_id"))
+        eos = opened.special_ids().get("eos_token_id")
+        ends = _ids(f"{path}: eos_token_id", eos, config.vocab_size)
         chat = Chat(opened.chat_template, opened.special_tokens(), ends)
-        return _preprocess(path, opened.tokenizer(), config), chat
+        return _preprocess(opened.tokenizer(), config, path), chat
     if isinstance(opened, MetaLlama) and not (path / "tokenizer.json").is_file():
         tokenizer, special, ends = opened.tokenizer()
-        return _preprocess(path, tokenizer, config), Chat(None, special, ends)
+        return _preprocess(tokenizer, config, path), Chat(None, special, ends)
     preprocess = load_text_preprocess(
         path, config.max_length, config.vocab_size, config.pad_token_id
     )
     own = read_optional_json(path / "tokenizer_config.json")
-    file = path / "chat_template.jinja"
+    return preprocess, Chat(
+        _template(path, own), _special_tokens(path, own), _ends(path, config.vocab_size)
+    )
+
+
+def _template(folder: Path, own: Mapping[str, Any]) -> str | None:
+    """The chat template: in a file of its own, a processor's, or among the tokenizer's settings."""
+    file = folder / "chat_template.jinja"
     if file.is_file():
-        template = file.read_text("utf-8")
-    else:  # a processor's templates lie in a file of their own
-        template = read_optional_json(path / "chat_template.json").get("chat_template")
-        template = template or own.get("chat_template")
+        with foreign.reading(file, "a chat template"):
+            return foreign.read_bytes(file, foreign.LONGEST_TEXT).decode()
+    path, template = folder / "chat_template.json", None
+    if path.exists():
+        template = read_json(path).get("chat_template")
+    if not template:
+        path, template = folder / "tokenizer_config.json", own.get("chat_template")
+    if template is None or isinstance(template, list):
+        return None  # a list of templates: a plain text is the one that all of them mean
+    return foreign.text(f"{path}: chat_template", template)
+
+
+def _special_tokens(folder: Path, own: Mapping[str, Any]) -> dict[str, str]:
     special = {}
     for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
         token = own.get(name)
         token = token.get("content") if isinstance(token, dict) else token
         if token is not None:
-            special[name] = token
-    ends = read_optional_json(path / "generation_config.json").get("eos_token_id")
+            where = f"{folder / 'tokenizer_config.json'}: {name}"
+            special[name] = foreign.text(where, token, vocabulary.LONGEST)
+    return special
+
+
+def _ends(folder: Path, vocab_size: int) -> tuple[int, ...]:
+    """Ids that end an answer, by generation_config.json or else config.json."""
+    path = folder / "generation_config.json"
+    ends = read_optional_json(path).get("eos_token_id")
     if ends is None:
-        content = read_optional_json(path / "config.json")
-        ends = content.get("eos_token_id", content.get("text_config", {}).get("eos_token_id"))
-    # Some files hold a list of templates; a plain text is the one that all of them mean.
-    return preprocess, Chat(template if isinstance(template, str) else None, special, _ids(ends))
+        path = folder / "config.json"
+        content = read_optional_json(path)
+        ends = content.get("eos_token_id", (content.get("text_config") or {}).get("eos_token_id"))
+    return _ids(f"{path}: eos_token_id", ends, vocab_size)
 
 
-def _preprocess(path: Path, tokenizer: Tokenizer, config: LlamaConfig) -> TextPreprocess:
-    check_ids(path, tokenizer, config.vocab_size, config.pad_token_id)
+def _preprocess(tokenizer: Tokenizer, config: LlamaConfig, where: Path) -> TextPreprocess:
+    tokenizer_files.check(tokenizer, str(where), config.vocab_size)
     sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
     return TextPreprocess(
         tokenizer,
@@ -271,5 +275,10 @@ def _preprocess(path: Path, tokenizer: Tokenizer, config: LlamaConfig) -> TextPr
     )
 
 
-def _ids(ends: int | list[int] | None) -> tuple[int, ...]:
-    return () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
+def _ids(where: str, ends: object, vocab_size: int) -> tuple[int, ...]:
+    """One id or several, each of them a token's; older files say -1 where there is none."""
+    found = ends if isinstance(ends, list | tuple) else [] if ends is None else [ends]
+    if len(found) > _MOST_ENDS:
+        raise MmjaxError(f"{where} has {len(found)} ids; at most {_MOST_ENDS}")
+    ids = [foreign.integer(where, end, -1, vocab_size - 1) for end in found]
+    return tuple(end for end in ids if end >= 0)

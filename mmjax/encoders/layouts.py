@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmjax.encoders.convert import Checkpoint
+from mmjax.encoders import ranges
+from mmjax.encoders.convert import Checkpoint, read_scalar
 from mmjax.encoders.files import read_json, read_optional_json
 from mmjax.encoders.readers.gguf_llama import GgufLlama
 from mmjax.encoders.readers.meta_llama import PARAMS, MetaLlama
@@ -83,6 +84,7 @@ def _clip(
 
 
 def _open_clip(content: Mapping[str, Any], where: str) -> Description:
+    ranges.check(content, where, ranges.OPEN_CLIP)
     try:
         model = content["model_cfg"]
         vision, text = model["vision_cfg"], model["text_cfg"]
@@ -96,7 +98,7 @@ def _open_clip(content: Mapping[str, Any], where: str) -> Description:
             "hidden_size": vision["width"],
             "intermediate_size": int(vision["width"] * vision.get("mlp_ratio", 4)),
             "num_hidden_layers": vision["layers"],
-            "num_attention_heads": vision["width"] // vision.get("head_width", 64),
+            "num_attention_heads": max(vision["width"] // vision.get("head_width", 64), 1),
             "image_size": vision["image_size"],
             "patch_size": vision["patch_size"],
         }
@@ -140,12 +142,12 @@ def _openai(checkpoint: Checkpoint, where: str) -> Description:
         (context, _) = shapes["positional_embedding"]
     except (KeyError, ValueError, IndexError) as error:
         raise MmjaxError(f"{where} is no CLIP of OpenAI's: {error!r}") from error
-    side = int(checkpoint.read("input_resolution"))
+    side = int(read_scalar(checkpoint, "input_resolution") or 0)
     vision = {
         "hidden_size": width,
         "intermediate_size": 4 * width,
         "num_hidden_layers": layers(r"visual\."),
-        "num_attention_heads": width // 64,
+        "num_attention_heads": max(width // 64, 1),
         "image_size": side,
         "patch_size": patch,
     }
@@ -153,7 +155,7 @@ def _openai(checkpoint: Checkpoint, where: str) -> Description:
         "hidden_size": text_width,
         "intermediate_size": 4 * text_width,
         "num_hidden_layers": layers(""),
-        "num_attention_heads": text_width // 64,
+        "num_attention_heads": max(text_width // 64, 1),
         "vocab_size": vocabulary,
         "max_position_embeddings": context,
     }

@@ -23,6 +23,7 @@ from mmjax.encoders.layers import (
     check_sizes,
     stack,
 )
+from mmjax.encoders.ranges import check_id
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
 
@@ -76,22 +77,36 @@ class LlamaConfig:
                 f"config.json: num_attention_heads {heads} is not a multiple of "
                 f"num_key_value_heads {kv_heads}"
             )
+        head_dim = config.get("head_dim") or config["hidden_size"] // heads
+        if head_dim % 2:
+            raise MmjaxError(
+                f"config.json: head_dim {head_dim} is odd, but rotary positions turn pairs of "
+                "channels"
+            )
+        rotary = rope.RopeConfig.from_hf(config)
+        if rotary.factors and len(rotary.factors) != head_dim // 2:
+            raise MmjaxError(
+                f"config.json: {len(rotary.factors)} rope factors for the {head_dim // 2} pairs of "
+                "channels of a head"
+            )
+        pad = max(config.get("pad_token_id") or 0, 0)  # older files say -1 where there is none
+        check_id("pad_token_id", pad, config["vocab_size"])
         return cls(
             vocab_size=config["vocab_size"],
             hidden_size=config["hidden_size"],
             num_layers=config["num_hidden_layers"],
             num_heads=heads,
             num_kv_heads=kv_heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            head_dim=head_dim,
             intermediate_size=config["intermediate_size"],
             max_positions=config.get("max_position_embeddings", 2048),
             rms_norm_eps=config.get("rms_norm_eps", 1e-6),
-            rope=rope.RopeConfig.from_hf(config),
+            rope=rotary,
             hidden_act=act,
             attention_bias=bool(config.get("attention_bias", False)),
             mlp_bias=bool(config.get("mlp_bias", False)),
             tied=bool(config.get("tie_word_embeddings", False)),
-            pad_token_id=config.get("pad_token_id") or 0,
+            pad_token_id=pad,
         )
 
 

@@ -14,6 +14,7 @@ from mmjax.encoders import clip, llama
 from mmjax.encoders.convert import COPY, KeyRule, dense_rules
 from mmjax.encoders.layers import Dense, Dtype, Hook, activation
 from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
+from mmjax.encoders.ranges import check_id
 from mmjax.encoders.vision import SHARDING as VISION_SHARDING
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.errors import MmjaxError
@@ -109,6 +110,8 @@ class LlavaConfig:
         act = config.get("projector_hidden_act", "gelu")
         activation(act)
         pinpoints = config.get("image_grid_pinpoints") or _PINPOINTS
+        token = 32000 if token is None else token
+        check_id("image_token_index", token, text["vocab_size"])
         return cls(
             text=LlamaConfig.from_hf(text),
             vision=dataclasses.replace(
@@ -118,7 +121,7 @@ class LlavaConfig:
             class_token=strategy == "full",
             projector_act=act,
             projector_bias=bool(config.get("multimodal_projector_bias", True)),
-            image_token_id=32000 if token is None else token,
+            image_token_id=token,
             pinpoints=_checked(pinpoints, tower.image_size) if tiled else (),
         )
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mmjax import sharding
+from mmjax import foreign, sharding
 from mmjax.arguments import whole
 from mmjax.encoders import bert_heads, catalog, convert, layouts
 from mmjax.encoders.base import Encoder
@@ -27,6 +27,7 @@ from mmjax.foreign import shown
 from mmjax.sharding import Rules
 
 MOST_PIXELS = 2048  # a side of a picture: a transformer's memory grows with its fourth power
+_STEEPEST = 20.0  # of a logit scale, in either direction
 _HEADS = ("pooler", "classifier")  # poolings that have weights
 
 
@@ -94,12 +95,9 @@ def load_encoder(
     place, text = resolve(source), os.fspath(source)
     # A GGUF file holds all that a folder does; other files of weights lie in one.
     folder = place if place.is_dir() or place.suffix == ".gguf" else place.parent
-    description = layouts.describe(place)
-    family = catalog.find(description.config, description.where, tower)
-    try:
-        config = family.config(description.config)
-    except KeyError as error:
-        raise MmjaxError(f"{description.where} lacks {error}") from error
+    with foreign.reading(place, "a model's folder or file", MmjaxError):
+        description = layouts.describe(place)
+        family, config = catalog.configure(description.config, description.where, tower)
 
     kind, pool, own, extra = Encoder, None, {}, {}
     if family.modality == "text":
@@ -157,9 +155,17 @@ def load_encoder(
         dtype=jnp.dtype(dtype),
         quantize=quantize,
         mesh=mesh,
-        logit_scale=convert.read_scalar(checkpoint, "logit_scale"),
+        logit_scale=_logit_scale(checkpoint),
         **own,
     )
+
+
+def _logit_scale(checkpoint: convert.Checkpoint) -> float | None:
+    """ln(1 / temperature), where the checkpoint has one; CLIP's end at ln 100."""
+    scale = convert.read_scalar(checkpoint, "logit_scale")
+    if scale is None:
+        return None
+    return foreign.real(f"{checkpoint.source}: logit_scale", scale, -_STEEPEST, _STEEPEST)
 
 
 def _pooled_without_weights(folder: Path, name: str | None) -> Pooling:

@@ -1,13 +1,14 @@
 """How a text's tokens become one vector, and what sentence-transformers' files say about it."""
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mmjax import foreign
+from mmjax.encoders import ranges
 from mmjax.encoders.files import read_json
 from mmjax.errors import MmjaxError
 
@@ -100,6 +101,9 @@ def load_dense(folder: Path) -> Dense | None:
     if not found:
         return None
     config = read_json(found[0] / "config.json")
+    ranges.check(config, str(found[0] / "config.json"), _DENSE)
+    if "out_features" not in config:
+        raise MmjaxError(f"{found[0] / 'config.json'} lacks 'out_features'")
     act = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1].lower()
     if act not in ("tanh", "identity"):
         raise MmjaxError(f"{found[0] / 'config.json'}: activation {act!r}; use Tanh or Identity")
@@ -109,10 +113,11 @@ def load_dense(folder: Path) -> Dense | None:
 
 def _modules(path: Path) -> list[tuple[str, Path]]:
     """(kind, folder) of each module."""
+    modules = foreign.read_json(path)
     try:
-        modules: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-        found = [(str(m["type"]).rsplit(".", 1)[-1], str(m.get("path", ""))) for m in modules]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        ranges.several(ranges.keyed(_MODULE), most=20)(str(path), modules)
+        found = [(m["type"].rsplit(".", 1)[-1], m.get("path", "")) for m in modules]
+    except (KeyError, MmjaxError) as error:
         raise MmjaxError(f"{path} is not a list of modules ({error})") from error
     for _, place in found:
         if place not in ("", ".") and Path(place).name != place:
@@ -120,6 +125,13 @@ def _modules(path: Path) -> list[tuple[str, Path]]:
     return [(kind, path.parent / place) for kind, place in found]
 
 
+_MODULE = {"type": ranges.text(), "path": ranges.text()}
+_DENSE = {
+    "in_features": ranges.whole(1, foreign.WIDEST),
+    "out_features": ranges.whole(1, foreign.WIDEST),
+    "bias": ranges.flag,
+    "activation_function": ranges.text(),
+}
 _SUPPORTED = ("Transformer", "Pooling", "Dense", "Normalize")
 
 
@@ -143,6 +155,8 @@ def _read_modules(path: Path) -> Pooling:
 
 def _pooling_name(path: Path) -> PoolingName:
     config = read_json(path)
+    modes = [key for key in config if key.startswith("pooling_mode_")]
+    ranges.check(config, str(path), dict.fromkeys([*modes, "include_prompt"], ranges.flag))
     if not config.get("include_prompt", True):
         raise MmjaxError(f"{path}: include_prompt is false, which is not supported")
     if isinstance(config.get("pooling_mode"), str):

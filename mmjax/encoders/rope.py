@@ -11,6 +11,15 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.errors import MmjaxError
 
+# What a kind of scaling must say, beside the base.
+_BENDS = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+SCALINGS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", *_BENDS),
+    "factors": ("factors",),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeConfig:
@@ -35,18 +44,23 @@ class RopeConfig:
           The config.
 
         Raises:
-          MmjaxError: a scaling other than linear and llama3, or a rotation of part of a head.
+          MmjaxError: a scaling other than linear and llama3 or without one of its numbers, or a
+            rotation of part of a head.
         """
         rope = {"rope_theta": config.get("rope_theta", 10000.0)}
         rope |= config.get("rope_scaling") or {}
         rope |= config.get("rope_parameters") or {}
         kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind not in ("default", "linear", "llama3", "factors"):
+        if kind not in SCALINGS:
             raise MmjaxError(
                 f"config.json: rope scaling {kind!r} is not supported; default, linear or llama3"
             )
+        for key in SCALINGS[kind]:
+            if key not in rope:
+                raise MmjaxError(f"config.json: rope scaling {kind!r} lacks {key!r}")
         if kind == "factors":
-            return cls(float(rope["rope_theta"]), kind, factors=tuple(rope["factors"]))
+            factors = tuple(float(x) for x in rope["factors"])
+            return cls(float(rope["rope_theta"]), kind, factors=factors)
         partial = rope.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1.0
         if partial != 1.0:
             raise MmjaxError(f"config.json: partial_rotary_factor {partial} is not supported")
@@ -57,6 +71,11 @@ class RopeConfig:
                 "high_freq_factor": float(rope["high_freq_factor"]),
                 "original_max_positions": int(rope["original_max_position_embeddings"]),
             }
+            if scaling["high_freq_factor"] <= scaling["low_freq_factor"]:
+                raise MmjaxError(
+                    f"config.json: high_freq_factor {scaling['high_freq_factor']} is not above "
+                    f"low_freq_factor {scaling['low_freq_factor']}"
+                )
         return cls(theta=float(rope["rope_theta"]), kind=kind, **scaling)
 
     def frequencies(self, head_dim: int) -> Float[np.ndarray, "half"]:

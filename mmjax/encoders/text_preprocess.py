@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import Encoding, Tokenizer
 
+from mmjax import foreign
+from mmjax.encoders import ranges, tokenizer_files
 from mmjax.encoders.files import read_optional_json
 from mmjax.errors import MmjaxError
-from mmjax.foreign import parse_json, shown
 
 # Lengths that batches are padded to. Fine where short texts live, so that little work is wasted;
 # each length that occurs costs one compilation.
@@ -102,7 +103,8 @@ class TextPreprocess:
             if not isinstance(text, str):
                 raise MmjaxError(f"text {i} is a {type(text).__name__}, not a str")
         prepared = [prefix + (t.lower() if self.lower_case else t) for t in texts]
-        encodings = self.tokenizer.encode_batch_fast(prepared)
+        with tokenizer_files.guarded("the texts"):
+            encodings = self.tokenizer.encode_batch_fast(prepared)
         ids = [encoding.ids for encoding in encodings]
         long = [i for i, tokens in enumerate(ids) if len(tokens) > limit]
         for i in long:
@@ -175,6 +177,27 @@ def pad_ids(
     return input_ids, mask
 
 
+def _texts(where: str, value: object) -> None:
+    """An object of texts by name."""
+    ranges.keyed({})(where, value)
+    assert isinstance(value, Mapping)
+    for name, prompt in value.items():
+        foreign.text(f"{where}.{foreign.shown(name)}", prompt, _LONGEST_PROMPT)
+
+
+_LONGEST_PROMPT = 1 << 16  # letters
+# Of sentence-transformers' files, and of transformers', whose limit may be 10^30.
+_SENTENCE = {
+    "max_seq_length": ranges.optional(ranges.whole(1, foreign.MOST_TOKENS)),
+    "do_lower_case": ranges.optional(ranges.flag),
+}
+_PROMPTS = {
+    "prompts": ranges.optional(_texts),
+    "default_prompt_name": ranges.optional(ranges.text()),
+}
+_OWN = {"model_max_length": ranges.optional(ranges.real(1, 1e31))}
+
+
 def load_text_preprocess(
     folder: Path, position_limit: int, vocab_size: int, pad_token_id: int
 ) -> TextPreprocess:
@@ -192,97 +215,33 @@ def load_text_preprocess(
     Raises:
       MmjaxError: no tokenizer, a damaged one, or one with more tokens than the model.
     """
-    path = folder / "tokenizer.json"
-    if path.is_file():
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the tokenizers package raises bare Exception
-            raise MmjaxError(f"{path} is not a readable tokenizer ({error})") from error
-        content = path.read_bytes()
-        _check_added(path, parse_json(path, content), tokenizer)
-        sha256 = hashlib.sha256(content).hexdigest()
-    else:
-        tokenizer = _convert_tokenizer(folder)
-        sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
-    # Some files have padding to a fixed 128 switched on, which costs ten times the work.
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    check_ids(folder, tokenizer, vocab_size, pad_token_id)
+    tokenizer, sha256 = tokenizer_files.load(folder, vocab_size)
+    foreign.integer(f"{folder}: pad_token_id", pad_token_id, 0, vocab_size - 1)
     sentence = read_optional_json(folder / "sentence_bert_config.json")
     prompts = read_optional_json(folder / "config_sentence_transformers.json")
-    own = read_optional_json(folder / "tokenizer_config.json").get("model_max_length")
+    own = read_optional_json(folder / "tokenizer_config.json")
+    for content, name, table in (
+        (sentence, "sentence_bert_config.json", _SENTENCE),
+        (prompts, "config_sentence_transformers.json", _PROMPTS),
+        (own, "tokenizer_config.json", _OWN),
+    ):
+        ranges.check(content, str(folder / name), table)
+    own = own.get("model_max_length")
     limits = [position_limit, sentence.get("max_seq_length") or own or position_limit]
+    named = prompts.get("prompts") or {}
+    default = prompts.get("default_prompt_name")
+    if default is not None and default not in named:
+        raise MmjaxError(
+            f"{folder / 'config_sentence_transformers.json'}: default_prompt_name "
+            f"{default!r} is none of its prompts"
+        )
     return TextPreprocess(
         tokenizer=tokenizer,
         tokenizer_sha256=sha256,
         max_length=int(min(limits)),
         pad_token_id=pad_token_id,
         lower_case=bool(sentence.get("do_lower_case", False)),
-        prompts=prompts.get("prompts") or {},
-        default_prompt=prompts.get("default_prompt_name"),
+        prompts=named,
+        default_prompt=default,
         position_limit=position_limit,
     )
-
-
-def check_ids(where: Path | str, tokenizer: Tokenizer, vocab_size: int, pad_token_id: int) -> None:
-    """Refuses a tokenizer that gives ids beyond the model's table of words.
-
-    Looked up there, such an id is no error but NaN, or another word.
-
-    Args:
-      where: the file or folder, for the message.
-      tokenizer: without padding and truncation.
-      vocab_size: rows of the table.
-      pad_token_id: what fills a batch.
-
-    Raises:
-      MmjaxError: names the token.
-    """
-    if tokenizer.get_vocab_size() > vocab_size:
-        raise MmjaxError(
-            f"{where}: the tokenizer has {tokenizer.get_vocab_size()} tokens but the model only "
-            f"{vocab_size}; they do not belong together"
-        )
-    vocabulary, framed = tokenizer.get_vocab(), tokenizer.encode("")
-    # A file says the ids of what stands around a text apart from its vocabulary.
-    for ids in (vocabulary, dict(zip(framed.tokens, framed.ids, strict=True))):
-        if max(ids.values(), default=0) >= vocab_size:
-            token = max(ids, key=lambda token: ids[token])
-            raise MmjaxError(
-                f"{where}: the tokenizer's token {shown(token)} has the id {ids[token]}, but the "
-                f"model has {vocab_size} words; they do not belong together"
-            )
-    if not 0 <= pad_token_id < vocab_size:
-        raise MmjaxError(
-            f"{where}: pad_token_id is {pad_token_id}, but the model has {vocab_size} words"
-        )
-
-
-def _check_added(path: Path, content: Any, tokenizer: Tokenizer) -> None:
-    """Refuses added tokens whose ids do not follow the vocabulary: they would get other ids.
-
-    Raises:
-      MmjaxError: names the token.
-    """
-    for token in content.get("added_tokens") or ():
-        found = tokenizer.token_to_id(token["content"])
-        if found != token["id"]:
-            raise MmjaxError(
-                f"{path}: the added token {shown(token['content'])} has the id "
-                f"{shown(token['id'])}, but its place in the vocabulary is {found}; number added "
-                "tokens from the vocabulary's end on"
-            )
-
-
-def _convert_tokenizer(folder: Path) -> Tokenizer:
-    """Lets transformers convert an older tokenizer (vocab.txt, sentencepiece)."""
-    from transformers import AutoTokenizer  # slow to import, seldom needed
-
-    try:
-        converted: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        return converted.backend_tokenizer
-    except (OSError, ValueError, ImportError, AttributeError, KeyError, TypeError) as error:
-        raise MmjaxError(
-            f"{folder} has no tokenizer.json, and transformers could not make one from the other "
-            f"files ({error})"
-        ) from error

@@ -76,6 +76,11 @@ class VisionConfig:
             if value[0] != value[1]:
                 raise MmjaxError(f"config.json: {name} {value} is not square")
             sides[name] = value[0]
+        if sides["patch_size"] > sides["image_size"]:
+            raise MmjaxError(
+                f"config.json: patch_size {sides['patch_size']} is larger than image_size "
+                f"{sides['image_size']}"
+            )
         act = config.get("hidden_act", "gelu")
         check_sizes(config["hidden_size"], config["num_attention_heads"], act)
         sizes: dict[str, Any] = {"intermediate_size": config.get("intermediate_size")}

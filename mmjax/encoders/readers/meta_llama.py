@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from mmjax import foreign
 from mmjax.encoders.files import read_json
 from mmjax.encoders.readers import sentencepiece, tiktoken
 from mmjax.encoders.readers.gguf_llama import halves, tokenizer_of
 from mmjax.encoders.readers.torch_file import TorchFile
 from mmjax.errors import WeightsError
+from mmjax.foreign import shown
 
 PARAMS = "params.json"
 _SHARD = re.compile(r"consolidated\.(\d\d)\.pth")
@@ -40,6 +42,11 @@ _TABLE = "tok_embeddings.weight"
 _FIRST = "layers.0.attention.wq.weight"  # its rows say how many shards there are
 # Rotary scaling of Llama 3.1, whose params.json says no more than that there is one.
 _SCALING = {"rope_type": "llama3", "low_freq_factor": 1.0, "original_max_position_embeddings": 8192}
+_LIMITS = {
+    **{"dim": foreign.WIDEST, "multiple_of": foreign.WIDEST, "n_layers": foreign.MOST_LAYERS},
+    **{"n_heads": foreign.WIDEST, "n_kv_heads": foreign.WIDEST},
+}
+_MOST_SHARDS = 100  # their names have two digits
 _NAMED_FACTOR = 4096  # models narrower than this are Llama 3.2's, which are stretched further
 
 
@@ -72,12 +79,17 @@ class MetaLlama:
         if any(len(any_shard.header(name)[1]) != 2 for name in (_FIRST, _TABLE)):
             raise WeightsError(f"{folder}: {_FIRST} and {_TABLE} must be matrices")
         count = self._size("dim") // max(any_shard.header(_FIRST)[1][0], 1)
+        if not 1 <= count <= _MOST_SHARDS:
+            raise WeightsError(
+                f"{folder / PARAMS}: dim {self._size('dim')} does not go with the "
+                f"{any_shard.header(_FIRST)[1][0]} rows of {_FIRST}"
+            )
         lacking = [f"consolidated.{i:02d}.pth" for i in range(count) if i not in opened]
         further = [found[i].name for i in sorted(found) if i >= count]
         if lacking or further:
             raise WeightsError(
                 f"{folder}: the model was split into {count} shards"
-                + (f", of which {', '.join(lacking)} lacks" if lacking else "")
+                + (f", of which {', '.join(lacking[:8])} lacks" if lacking else "")
                 + (f"; {', '.join(further)} is none of them" if further else "")
             )
         self._shards = [opened[number] for number in range(count)]
@@ -95,7 +107,7 @@ class MetaLlama:
             if differing:
                 raise WeightsError(
                     f"{self.folder}: consolidated.{number:02d}.pth and consolidated.00.pth differ "
-                    f"in {', '.join(sorted(differing)[:5])}"
+                    f"in {', '.join(name[:80] for name in sorted(differing)[:5])}"
                 )
         return {self._name(n)[0]: (n, self._name(n)[1]) for n in names if not _BUFFERS.fullmatch(n)}
 
@@ -108,9 +120,9 @@ class MetaLlama:
         if stem in _NAMES and stem != name:
             theirs, axis = _NAMES[stem]
             return f"{theirs}.weight", axis
-        match = re.fullmatch(r"layers\.(\d+)\.(.*)", stem)
+        match = re.fullmatch(r"layers\.(\d{1,4})\.(.*)", stem)
         if match is None or match[2] not in _LAYER_NAMES or stem == name:
-            raise WeightsError(f"{self.folder}: tensor {name!r} has no place in a LLaMA")
+            raise WeightsError(f"{self.folder}: tensor {shown(name)} has no place in a LLaMA")
         theirs, axis = _LAYER_NAMES[match[2]]
         return f"model.layers.{match[1]}.{theirs}.weight", axis
 
@@ -121,9 +133,11 @@ class MetaLlama:
 
     def _size(self, key: str) -> int:
         value = self._param(key)
-        if not isinstance(value, int) or value < 1:
-            raise WeightsError(f"{self.folder / PARAMS}: {key} is {value!r}, expected a count")
-        return value
+        return foreign.integer(f"{self.folder / PARAMS}: {key}", value, 1, _LIMITS[key])
+
+    def _real(self, key: str, default: float | None = None) -> float:
+        value = self._param(key) if default is None else self._params.get(key, default)
+        return foreign.real(f"{self.folder / PARAMS}: {key}", value, 0, 1e12, above=0)
 
     def keys(self) -> list[str]:
         """All tensor names, sorted."""
@@ -152,12 +166,12 @@ class MetaLlama:
 
     @property
     def _kv_heads(self) -> int:
-        return self._params.get("n_kv_heads") or self._size("n_heads")
+        return self._size("n_heads" if self._params.get("n_kv_heads") is None else "n_kv_heads")
 
     def config(self) -> dict[str, Any]:
         """The content of config.json that params.json and the shapes amount to."""
         params, dim = self._params, self._size("dim")
-        theta = float(params.get("rope_theta", 10000.0))
+        theta = self._real("rope_theta", 10000.0)
         config: dict[str, Any] = {
             "model_type": "llama",
             "hidden_size": dim,
@@ -165,7 +179,7 @@ class MetaLlama:
             "num_hidden_layers": self._size("n_layers"),
             "num_attention_heads": self._size("n_heads"),
             "num_key_value_heads": self._kv_heads,
-            "rms_norm_eps": self._param("norm_eps"),
+            "rms_norm_eps": self._real("norm_eps"),
             "rope_theta": theta,
             "tie_word_embeddings": "lm_head.weight" not in self._sources,
             # LLaMA 1 and 2 say -1, for what the tokenizer has.
@@ -178,12 +192,12 @@ class MetaLlama:
                     f"{self.folder / PARAMS} says use_scaled_rope but not rope_scaling_factor; "
                     "write it in: 32 for Llama 3.2 of 1B or 3B, 8 for Llama 3.1"
                 )
-            factors = {"factor": float(params.get("rope_scaling_factor", 8.0))}
-            factors["high_freq_factor"] = float(params.get("rope_high_freq_factor", 4.0))
+            factors = {"factor": self._real("rope_scaling_factor", 8.0)}
+            factors["high_freq_factor"] = self._real("rope_high_freq_factor", 4.0)
             config["rope_scaling"] = _SCALING | factors
         # Not said by the file: it is told by what differs between the generations.
         length = 131072 if scaled else 8192 if theta > 10000 else 4096
-        if theta == 10000 and self._param("norm_eps") == 1e-6:  # LLaMA 1
+        if theta == 10000 and self._real("norm_eps") == 1e-6:  # LLaMA 1
             length = 2048
         return config | {"max_position_embeddings": params.get("max_seq_len", length)}
 
@@ -191,7 +205,7 @@ class MetaLlama:
         """The feed-forward width, as Meta's model.py rounds it."""
         width = int(2 * 4 * self._size("dim") / 3)
         if self._params.get("ffn_dim_multiplier") is not None:
-            width = int(self._params["ffn_dim_multiplier"] * width)
+            width = int(self._real("ffn_dim_multiplier") * width)
         multiple = self._size("multiple_of")
         return multiple * (-(-width // multiple))
 
@@ -218,4 +232,4 @@ class MetaLlama:
         ids: dict[str, int] = {name: meta[key] for name, key in keys.items() if key in meta}
         special = {f"{name}_token": tokens[ids[name]] for name in ("bos", "eos")}
         ends = tuple(i for name, i in ids.items() if name != "bos")
-        return tokenizer_of(meta), special, ends
+        return tokenizer_of(meta, str(path)), special, ends

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmjax import foreign
 from mmjax.errors import WeightsError
+from mmjax.foreign import reason, shown
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
@@ -44,7 +46,11 @@ def read(path: Path) -> OnnxFile:
     Raises:
       WeightsError: another format, or a truncated or damaged file.
     """
-    graph = _load(path)
+    with foreign.reading(path, "an ONNX file"):
+        return _read(path, _load(path))
+
+
+def _read(path: Path, graph: "GraphProto") -> OnnxFile:
     weights = {tensor.name: _array(path, tensor) for tensor in graph.initializer}
     if len(weights) != len(graph.initializer):
         raise WeightsError(f"{path} is damaged: two initializers have the same name")
@@ -59,7 +65,8 @@ def read(path: Path) -> OnnxFile:
                 by_operation[node.op_type, slot].append(name)
     for node in graph.node:
         owned = [name for name in node.input if name in weights]
-        if node.op_type != "MatMul" or len(owned) != 1 or "::" not in owned[0]:
+        named = len(owned) == 1 and "::" not in owned[0]
+        if node.op_type != "MatMul" or len(owned) != 1 or named or not node.output:
             continue
         bias = _bias(consumers[node.output[0]], node.output[0], weights)
         if bias is not None:
@@ -87,15 +94,17 @@ def _array(path: Path, tensor) -> np.ndarray:
 
     # Data in other files is never followed: a graph could name any file of this machine.
     if tensor.data_location == TensorProto.EXTERNAL:
-        raise WeightsError(f"{path} keeps {tensor.name} in another file; give one whole file")
+        raise WeightsError(
+            f"{path} keeps {shown(tensor.name)} in another file; give one whole file"
+        )
     try:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:
         raise WeightsError(
-            f"{path} is damaged: {tensor.name} is not what its shape says ({error})"
+            f"{path} is damaged: {tensor.name[:80]} is not what its shape says ({reason(error)})"
         ) from error
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise WeightsError(f"{path}: {tensor.name} holds NaN or infinite numbers")
+    if array.dtype.kind == "f":
+        foreign.finite(f"{path}: {shown(tensor.name)}", array)
     return array
 
 

@@ -1,15 +1,19 @@
 """Reads the vocabulary of a sentencepiece model, which is a protobuf message."""
 
+import itertools
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmjax import foreign
+from mmjax.encoders.readers import vocabulary
 from mmjax.errors import WeightsError
 
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _BPE = 2
 _NORMAL = 1
+_LONGEST_PIECE = 4 * vocabulary.LONGEST + 64  # bytes of a piece's message: its text and numbers
 _IDS = (("unknown", 40, 0), ("bos", 41, 1), ("eos", 42, 2))
 
 
@@ -25,10 +29,15 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
       WeightsError: damaged, or not a BPE of sentencepiece's.
     """
-    try:
-        fields = list(_fields(path.read_bytes()))
+    with foreign.reading(path, "a sentencepiece model"):
+        data = foreign.read_bytes(path, vocabulary.LARGEST_FILE)
+        fields = list(itertools.islice(_fields(data), vocabulary.MOST + 1))
+        if len(fields) > vocabulary.MOST or any(
+            number == 1 and len(value) > _LONGEST_PIECE for number, value in fields
+        ):
+            raise WeightsError(f"{path} has too many pieces, or one that is too long")
         pieces = [dict(_fields(value)) for number, value in fields if number == 1]
-        trainer = dict(_fields(next(value for number, value in fields if number == 2)))
+        trainer = dict(_fields(next((value for number, value in fields if number == 2), b"")))
         tokens = [piece[1].decode() for piece in pieces]
         scores = [struct.unpack("<f", piece.get(2, bytes(4)))[0] for piece in pieces]
         types = [piece.get(3, _NORMAL) for piece in pieces]
@@ -37,8 +46,6 @@ def read(path: Path) -> dict[str, Any]:
         ids = {name: trainer.get(at, default) for name, at, default in _IDS}
         if not tokens or max(ids.values()) >= len(tokens):
             raise WeightsError(f"{path} has {len(tokens)} pieces, fewer than its special ones need")
-    except (ValueError, KeyError, IndexError, StopIteration, TypeError, struct.error) as error:
-        raise WeightsError(f"{path} is no sentencepiece model, or damaged ({error!r})") from error
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": tokens,

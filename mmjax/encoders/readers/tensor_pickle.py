@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.errors import WeightsError
+from mmjax.foreign import LONGEST_NAME, reason, shown
 
 _STORAGES = {
     "DoubleStorage": np.float64,
@@ -42,6 +43,7 @@ _LITERALS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
 }
 _MOST_NAMES, _DEEPEST = 50_000, 40
+_MOST_OPERATIONS = 2_000_000  # a tensor takes about forty
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,8 @@ def load(file: BufferedIOBase, others_inert: bool = False) -> tuple[Any, dict[st
         return machine.run(file), machine.storages
     except WeightsError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"its pickle is cut short or damaged ({type(error).__name__}: {error})"
-        ) from error
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, EOFError) as error:
+        raise WeightsError(f"its pickle is cut short or damaged ({reason(error)})") from error
 
 
 class _Machine:
@@ -122,7 +122,10 @@ class _Machine:
         self.storages: dict[str, Storage] = {}
 
     def run(self, file: BufferedIOBase) -> Any:
-        for opcode, argument, _ in pickletools.genops(cast(IO[bytes], file)):
+        operations = pickletools.genops(cast(IO[bytes], file))
+        for count, (opcode, argument, _) in enumerate(operations):
+            if count > _MOST_OPERATIONS:
+                raise WeightsError(f"its pickle has more than {_MOST_OPERATIONS} operations")
             if opcode.name == "STOP":
                 return self.stack.pop()
             self._step(opcode.name, argument)
@@ -169,7 +172,7 @@ class _Machine:
         elif name == "BINPERSID":
             storage = _storage(stack.pop())
             if self.storages.setdefault(storage.key, storage) != storage:
-                raise WeightsError(f"its pickle gives storage {storage.key!r} two types")
+                raise WeightsError(f"its pickle gives storage {shown(storage.key)} two types")
             stack.append(storage)
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = stack.pop(), stack.pop()
@@ -208,8 +211,8 @@ def _named(text: str, others_inert: bool) -> _Name:
         return _Name(text, known=False)
     if text not in _KNOWN and not text.startswith("__torch__"):
         raise WeightsError(
-            f"its pickle names {text.replace(' ', '.')!r}, and only tensors are read; where you "
-            "trust the file, open it with torch and save its state_dict as safetensors"
+            f"its pickle names {shown(text.replace(' ', '.'))}, and only tensors are read; where "
+            "you trust the file, open it with torch and save its state_dict as safetensors"
         )
     return _Name(text)
 
@@ -238,7 +241,9 @@ def _made(name: str, arguments: tuple[Any, ...]) -> Any:
         return {}
     if name.startswith("__torch__") and not arguments:
         return Module()
-    raise WeightsError(f"its pickle calls {name.replace(' ', '.')!r} in a way that is not known")
+    raise WeightsError(
+        f"its pickle calls {shown(name.replace(' ', '.'))} in a way that is not known"
+    )
 
 
 def tensors_of(root: Any) -> dict[str, Tensor]:
@@ -269,6 +274,8 @@ def tensors_of(root: Any) -> dict[str, Tensor]:
             seen += len(parts)
             if seen > _MOST_NAMES or depth > _DEEPEST:
                 raise WeightsError("its pickle has too many or too deeply nested entries")
+            if len(name) > LONGEST_NAME:
+                raise WeightsError(f"a part of its pickle has a name of {len(name)} letters")
             prefix = f"{name}." if name else ""
             waiting += [(f"{prefix}{key}", part, depth + 1) for key, part in parts.items()]
     if not found:

@@ -1,10 +1,11 @@
 """Reads LLaMA 3's tokenizer.model: a line for each token, its bytes in base64 and its rank."""
 
 import base64
-import binascii
 from pathlib import Path
 from typing import Any
 
+from mmjax import foreign
+from mmjax.encoders.readers import vocabulary
 from mmjax.errors import WeightsError
 
 # The special tokens come after all others, in this order; further ones are reserved.
@@ -29,11 +30,13 @@ def read(path: Path, vocab_size: int) -> dict[str, Any]:
     Raises:
       WeightsError: damaged, or made for another number of tokens.
     """
-    try:
-        lines = [line.split() for line in path.read_bytes().splitlines()]
+    with foreign.reading(path, "a vocabulary of LLaMA 3's"):
+        data = foreign.read_bytes(path, vocabulary.LARGEST_FILE)
+        if data.count(b"\n") > vocabulary.MOST:
+            raise WeightsError(f"{path} has more than {vocabulary.MOST} tokens")
+        lines = [line.split() for line in data.split(b"\n") if line.strip()]
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
-    except (ValueError, binascii.Error) as error:
-        raise WeightsError(f"{path} is no vocabulary of LLaMA 3's ({error})") from error
+    vocabulary.check_lengths(f"{path}: its tokens", list(ranks))
     if sorted(ranks.values()) != list(range(len(lines))):
         raise WeightsError(f"{path} is damaged: its ranks are not 0 to {len(lines) - 1}")
     special = list(_SPECIAL)

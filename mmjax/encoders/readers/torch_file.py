@@ -2,22 +2,26 @@
 
 import io
 import itertools
-import os
+import math
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from mmjax import foreign
 from mmjax.encoders.readers import tensor_pickle
 from mmjax.encoders.readers.tensor_pickle import Storage, Tensor
 from mmjax.errors import WeightsError
+from mmjax.foreign import shown
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # of files that torch before 1.6 wrote
 _DTYPE_NAMES = {
     **{"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"},
     **{"int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"},
 }
+_MOST_SHARED = 16  # times that a number may be seen through tensors, on average
+_LARGEST_PICKLE = 1 << 25  # bytes; those of published models have less than one million
 _LOCAL_HEADER = 30  # bytes of a zip entry's own header, before its name
 
 
@@ -35,18 +39,27 @@ class TorchFile:
           WeightsError: damaged, compressed, or not tensors alone.
         """
         self._path = path
-        try:
-            self._bytes = np.memmap(path, np.uint8, mode="r")
-            zipped = zipfile.is_zipfile(path)
-            read = _read_zip if zipped else _read_legacy
-            places, self._tensors = read(path, others_inert)
-            self._numbers = {key: self._storage(*place) for key, place in places.items()}
-            for name, tensor in self._tensors.items():
-                self._check(name, tensor)
-        except WeightsError as error:
-            raise WeightsError(f"{path}: {error}") from error
-        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise WeightsError(f"{path} is damaged or cut short ({error})") from error
+        with foreign.reading(path, "a torch file"):
+            try:
+                self._open(path, others_inert)
+            except WeightsError as error:
+                raise WeightsError(f"{path}: {error}") from error
+            except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+                raise WeightsError(
+                    f"{path} is damaged or cut short ({foreign.reason(error)})"
+                ) from error
+
+    def _open(self, path: Path, others_inert: bool) -> None:
+        self._bytes = np.memmap(path, np.uint8, mode="r")
+        read = _read_zip if zipfile.is_zipfile(path) else _read_legacy
+        places, self._tensors = read(path, others_inert)
+        self._numbers = {key: self._storage(*place) for key, place in places.items()}
+        for name, tensor in self._tensors.items():
+            self._check(name, tensor)
+        # Some share a storage, such as a tied head; thousands of views of one are no model.
+        seen = sum(math.prod(tensor.shape) for tensor in self._tensors.values())
+        if seen > _MOST_SHARED * sum(numbers.size for numbers in self._numbers.values()):
+            raise WeightsError("its tensors are views of one storage over and over")
 
     def keys(self) -> Iterable[str]:
         """All tensor names."""
@@ -58,16 +71,21 @@ class TorchFile:
         return _DTYPE_NAMES[tensor.storage.dtype.name], tensor.shape
 
     def read(self, key: str) -> np.ndarray:
-        """The tensor, as a read-only view of the file."""
+        """The tensor, as a read-only view of the file.
+
+        Raises:
+          WeightsError: it holds NaN or infinite numbers.
+        """
         tensor = self._tensors[key]
         numbers = self._numbers[tensor.storage.key][tensor.offset :]
         strides = [stride * numbers.itemsize for stride in tensor.strides]
-        return np.lib.stride_tricks.as_strided(numbers, tensor.shape, strides, writeable=False)
+        view = np.lib.stride_tricks.as_strided(numbers, tensor.shape, strides, writeable=False)
+        return foreign.finite(f"{self._path}: tensor {key!r}", view)
 
     def _storage(self, storage: Storage, start: int, nbytes: int) -> np.ndarray:
         """The numbers of a storage, of `nbytes` from `start` on."""
         if start + nbytes > self._bytes.size or nbytes % storage.dtype.itemsize:
-            raise WeightsError(f"storage {storage.key!r} of {nbytes} bytes is cut short")
+            raise WeightsError(f"storage {shown(storage.key)} of {nbytes} bytes is cut short")
         return np.asarray(self._bytes)[start : start + nbytes].view(storage.dtype)
 
     def _check(self, name: str, tensor: Tensor) -> None:
@@ -83,7 +101,7 @@ class TorchFile:
             wrong = tensor.offset + last >= numbers.size or total > numbers.size
         if wrong:
             raise WeightsError(
-                f"tensor {name!r} of shape {list(shape)} does not fit into its storage"
+                f"tensor {shown(name)} of shape {shown(list(shape))} does not fit into its storage"
             )
 
 
@@ -100,6 +118,8 @@ def _read_zip(path: Path, others_inert: bool) -> tuple[_Places, dict[str, Tensor
             raise WeightsError("it is a zip archive without data.pkl: no torch file")
         prefix = roots[0].removesuffix("data.pkl")
         _stored(entries[roots[0]])
+        if entries[roots[0]].file_size > _LARGEST_PICKLE:
+            raise WeightsError(f"its pickle has {entries[roots[0]].file_size} bytes")
         if (order := entries.get(f"{prefix}byteorder")) is not None:
             _stored(order)
             if order.file_size > 8 or archive.read(order) != b"little":
@@ -111,7 +131,7 @@ def _read_zip(path: Path, others_inert: bool) -> tuple[_Places, dict[str, Tensor
         for key, storage in {t.storage.key: t.storage for t in tensors.values()}.items():
             info = entries.get(f"{prefix}data/{key}")
             if info is None:
-                raise WeightsError(f"storage {key!r} is not in the archive")
+                raise WeightsError(f"storage {shown(key)} is not in the archive")
             _stored(info)
             places[key] = (storage, _start(path, info), info.file_size)
     ends = sorted((start, start + size) for _, start, size in places.values())
@@ -123,7 +143,7 @@ def _read_zip(path: Path, others_inert: bool) -> tuple[_Places, dict[str, Tensor
 def _stored(info: zipfile.ZipInfo) -> None:
     # torch stores all of this; a compressed entry may be a bomb.
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-        raise WeightsError(f"entry {info.filename!r} is compressed, which torch never does")
+        raise WeightsError(f"entry {shown(info.filename)} is compressed, which torch never does")
 
 
 def _start(path: Path, info: zipfile.ZipInfo) -> int:
@@ -132,17 +152,19 @@ def _start(path: Path, info: zipfile.ZipInfo) -> int:
         file.seek(info.header_offset)
         header = file.read(_LOCAL_HEADER)
     if len(header) < _LOCAL_HEADER or header[:4] != b"PK\3\4":
-        raise WeightsError(f"entry {info.filename!r} is not where the archive says")
+        raise WeightsError(f"entry {shown(info.filename)} is not where the archive says")
     lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
     return info.header_offset + _LOCAL_HEADER + lengths
 
 
 def _read_legacy(path: Path, others_inert: bool) -> tuple[_Places, dict[str, Tensor]]:
     """Files of torch before 1.6: five pickles, then each storage behind its length."""
-    with path.open("rb") as file:
-        if file.read(1) != b"\x80":
+    with path.open("rb") as whole:
+        if whole.read(1) != b"\x80":
             raise WeightsError("it is neither a zip archive nor an older torch file")
-        file.seek(0)
+        whole.seek(0)
+        # The pickles stand in front of all numbers.
+        file = io.BytesIO(whole.read(_LARGEST_PICKLE))
         if tensor_pickle.load(file)[0] != _MAGIC:
             raise WeightsError("it is a pickle, but not one that torch wrote")
         tensor_pickle.load(file)  # version
@@ -152,8 +174,12 @@ def _read_legacy(path: Path, others_inert: bool) -> tuple[_Places, dict[str, Ten
         if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
             raise WeightsError("its list of storages is damaged")
         places: _Places = {}
+        at, end = file.tell(), path.stat().st_size
         for key in keys:
-            size = int.from_bytes(file.read(8), "little") * storages[key].dtype.itemsize
-            places[key] = (storages[key], file.tell(), size)
-            file.seek(size, os.SEEK_CUR)
+            whole.seek(at)
+            size = int.from_bytes(whole.read(8), "little") * storages[key].dtype.itemsize
+            places[key] = (storages[key], at + 8, size)
+            at += 8 + size
+            if at > end:
+                raise WeightsError(f"storage {shown(key)} of {size} bytes is cut short")
     return places, tensor_pickle.tensors_of(root)

@@ -196,11 +196,13 @@ LETTERS = {
 
 
 def test_byte_level_tokenizers_split_as_they_were_trained():
-    tokenizer = gguf_llama.tokenizer_of(LETTERS)
+    tokenizer = gguf_llama.tokenizer_of(LETTERS, "a.gguf")
     assert tokenizer.encode("<|im_start|>ab 12").tokens == ["<|im_start|>", "ab", "Ġ", "1", "2"]
     assert tokenizer.decode([6, 5, 3]) == "ab 1"
     bos = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 0}
-    llama3 = gguf_llama.tokenizer_of({**LETTERS, "tokenizer.ggml.pre": "llama-bpe", **bos})
+    llama3 = gguf_llama.tokenizer_of(
+        {**LETTERS, "tokenizer.ggml.pre": "llama-bpe", **bos}, "a.gguf"
+    )
     assert llama3.encode("ab 12").tokens == ["<|im_start|>", "ab", "Ġ", "12"]
 
 
@@ -215,7 +217,7 @@ def test_sentencepiece_merges_by_score_and_falls_back_to_bytes():
         "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * 8],
         "tokenizer.ggml.bos_token_id": 1,
     }
-    tokenizer = gguf_llama.tokenizer_of(meta)
+    tokenizer = gguf_llama.tokenizer_of(meta, "a.gguf")
     assert tokenizer.encode("abc").tokens == ["<s>", "▁a", "bc"]  # "bc" scores best, then "▁a"
     assert tokenizer.encode("é").tokens == ["<s>", "▁", "<0xC3>", "<0xA9>"]
     assert tokenizer.decode(tokenizer.encode("abc é").ids) == "abc é"
@@ -229,8 +231,8 @@ def test_sentencepiece_merges_by_score_and_falls_back_to_bytes():
     ],
 )
 def test_unknown_tokenizers_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        gguf_llama.tokenizer_of({**LETTERS, **change})
+    with pytest.raises(WeightsError, match=message):
+        gguf_llama.tokenizer_of({**LETTERS, **change}, "a.gguf")
 
 
 def test_a_file_is_opened_once(write, monkeypatch):

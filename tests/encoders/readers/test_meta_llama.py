@@ -207,7 +207,7 @@ NORM, WO = {"norm.weight": np.zeros(DIM, "f4")}, {"layers.1.attention.wo.weight"
         (spoilt(n_layers=3), r"nothing feeds layers/.* for layers \[2\]"),
         (spoilt(use_scaled_rope=True), "says use_scaled_rope but not rope_scaling_factor"),
         (lambda f: (f / "params.json").write_text("{}"), "lacks 'dim'"),
-        (spoilt(dim="large"), "dim is 'large', expected a count"),
+        (spoilt(dim="large"), "dim is 'large'; expected a whole number"),
         (lambda f: (f / "tokenizer.json").unlink(), "neither tokenizer.json nor tokenizer.model"),
     ],
 )

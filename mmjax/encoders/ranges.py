@@ -1,0 +1,226 @@
+"""What the descriptions of a model may say: a type and a range for every key that mmjax reads.
+
+All layouts (Hugging Face's, open_clip's, OpenAI's, Meta's, GGUF's) end in Hugging Face's keys, so
+that these tables hold for every family, wherever its numbers come from.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mmjax import foreign
+from mmjax.errors import MmjaxError
+
+Check = Callable[[str, Any], object]  # (where, value); raises what says which value is wrong
+Table = Mapping[str, Check]
+
+# Pixels a side of what a picture encoder reads; published ones end at 1,024.
+LARGEST_SIDE = 2_048
+_NAME = 200  # letters of a kind, an activation, a mode
+
+
+def whole(least: int, most: int) -> Check:
+    """A whole number within bounds."""
+    return lambda where, value: foreign.integer(where, value, least, most)
+
+
+def real(least: float, most: float, above: float | None = None) -> Check:
+    """A finite number within bounds."""
+    return lambda where, value: foreign.real(where, value, least, most, above=above)
+
+
+def text(longest: int = _NAME) -> Check:
+    """A text of bounded length."""
+    return lambda where, value: foreign.text(where, value, longest)
+
+
+def flag(where: str, value: object) -> None:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise MmjaxError(f"{where} is {foreign.shown(value)}; expected true or false")
+
+
+def optional(check: Check) -> Check:
+    """What `check` allows, or null."""
+    return lambda where, value: None if value is None else check(where, value)
+
+
+def either(*checks: Check) -> Check:
+    """What any of the checks allows; the last one's message is the one that is told."""
+
+    def check(where: str, value: object) -> None:
+        for alternative in checks[:-1]:
+            try:
+                alternative(where, value)
+            except MmjaxError:
+                continue
+            return
+        checks[-1](where, value)
+
+    return check
+
+
+def several(each: Check, least: int = 0, most: int = 1_000) -> Check:
+    """A list of so many values, all of which `each` allows."""
+
+    def check(where: str, value: object) -> None:
+        if not isinstance(value, list | tuple) or not least <= len(value) <= most:
+            count = f"{least}" if least == most else f"{least} to {most}"
+            raise MmjaxError(f"{where} is {foreign.shown(value)}; expected a list of {count}")
+        for i, item in enumerate(value):
+            each(f"{where}[{i}]", item)
+
+    return check
+
+
+def keyed(table: Table) -> Check:
+    """An object whose known keys have the types and ranges of a table."""
+
+    def check(where: str, value: object) -> None:
+        if not isinstance(value, Mapping):
+            raise MmjaxError(f"{where} is {foreign.shown(value)}; expected an object")
+        for key, inner in table.items():
+            if key in value:
+                inner(f"{where}.{key}", value[key])
+
+    return check
+
+
+def check(content: Mapping[str, Any], where: str, table: Table) -> None:
+    """Holds every key that the table knows against its type and range.
+
+    Args:
+      content: what a description says.
+      where: names it in messages.
+      table: key -> check.
+
+    Raises:
+      MmjaxError: the first value that is of another type or out of its range.
+    """
+    for key, inner in table.items():
+        if key in content:
+            inner(f"{where}: {key}", content[key])
+
+
+def check_id(key: str, value: object, vocab_size: int) -> None:
+    """Refuses a token id for which the table of words has no row."""
+    if not isinstance(value, int) or not 0 <= value < vocab_size:
+        said = foreign.shown(value)
+        raise MmjaxError(f"{key} {said} is not among the {vocab_size} tokens of vocab_size")
+
+
+_WIDTH, _COUNT = whole(1, foreign.WIDEST), whole(1, foreign.MOST_TOKENS)
+_SIDE = whole(1, LARGEST_SIDE)
+_ID = whole(-1, foreign.MOST_TOKENS)  # LLaMAs say -1 where there is none
+_IDS = either(several(_ID, most=100), optional(_ID))
+_SCALE = real(0, 1e6, above=0)
+# Below the least, float32 adds nothing; a tenth would flatten every difference.
+_EPSILON = real(1e-20, 0.1)
+
+_ROPE: Table = {
+    "rope_type": text(),
+    "type": text(),
+    "rope_theta": real(1, 1e12),
+    "factor": _SCALE,
+    "factors": several(_SCALE, 1, foreign.WIDEST),
+    "low_freq_factor": _SCALE,
+    "high_freq_factor": _SCALE,
+    "original_max_position_embeddings": _COUNT,
+    "partial_rotary_factor": optional(real(0, 1, above=0)),
+}
+_TOWER: Table = {
+    "model_type": text(),
+    "architectures": optional(several(text())),
+    "position_embedding_type": text(),
+    "is_decoder": flag,
+    "vocab_size": _COUNT,
+    "hidden_size": _WIDTH,
+    "num_hidden_layers": whole(1, foreign.MOST_LAYERS),
+    "num_attention_heads": _WIDTH,
+    "num_key_value_heads": optional(_WIDTH),
+    "head_dim": optional(_WIDTH),
+    "intermediate_size": _WIDTH,
+    "max_position_embeddings": _COUNT,
+    "type_vocab_size": _WIDTH,
+    "layer_norm_eps": _EPSILON,
+    "rms_norm_eps": _EPSILON,
+    "hidden_act": text(),
+    "pad_token_id": optional(_ID),
+    "eos_token_id": _IDS,
+    "num_labels": optional(_COUNT),
+    "id2label": optional(keyed({})),
+    "modelBase": text(),
+    "numDims": _WIDTH,
+    "projection_dim": optional(_WIDTH),
+    "project_dim": _WIDTH,
+    "image_size": either(several(_SIDE, 2, 2), _SIDE),
+    "patch_size": either(several(_SIDE, 2, 2), _SIDE),
+    "num_channels": whole(3, 3),
+    "mlp_ratio": real(0, 64, above=0),
+    "qkv_bias": flag,
+    "use_swiglu_ffn": flag,
+    "attention_bias": flag,
+    "mlp_bias": flag,
+    "tie_word_embeddings": flag,
+    "rope_theta": _ROPE["rope_theta"],
+    "rope_scaling": optional(keyed(_ROPE)),
+    "rope_parameters": optional(keyed(_ROPE)),
+    "partial_rotary_factor": _ROPE["partial_rotary_factor"],
+}
+_LAYER = whole(-foreign.MOST_LAYERS, foreign.MOST_LAYERS)
+# config.json of every family.
+MODEL: Table = _TOWER | {
+    **{f"{tower}_config": optional(keyed(_TOWER)) for tower in ("text", "vision")},
+    **{f"{tower}_config_dict": optional(keyed(_TOWER)) for tower in ("text", "vision")},
+    "vision_feature_layer": either(several(_LAYER, 1, foreign.MOST_LAYERS), _LAYER),
+    "vision_feature_select_strategy": text(),
+    "image_token_index": optional(whole(0, foreign.MOST_TOKENS)),
+    "image_token_id": optional(whole(0, foreign.MOST_TOKENS)),
+    "projector_hidden_act": text(),
+    "multimodal_projector_bias": flag,
+    "image_grid_pinpoints": optional(several(several(whole(1, 2 * LARGEST_SIDE), 2, 2))),
+}
+
+# open_clip_config.json; the layers of a ResNet are a list, which is told elsewhere.
+_OPEN_CLIP_TOWER: Table = {
+    "layers": either(several(_COUNT, 1, 10), whole(1, foreign.MOST_LAYERS)),
+    "width": _WIDTH,
+    "heads": _WIDTH,
+    "head_width": _WIDTH,
+    "mlp_ratio": _TOWER["mlp_ratio"],
+    "image_size": _SIDE,
+    "patch_size": _SIDE,
+    "context_length": _COUNT,
+    "vocab_size": _COUNT,
+}
+_PIXELS = several(real(-1_000, 1_000), 3, 3)
+_SPREADS = several(real(1e-6, 1_000), 3, 3)
+OPEN_CLIP: Table = {
+    "model_cfg": keyed(
+        {
+            "embed_dim": _WIDTH,
+            "quick_gelu": optional(flag),
+            "vision_cfg": keyed(_OPEN_CLIP_TOWER),
+            "text_cfg": keyed(_OPEN_CLIP_TOWER),
+        }
+    ),
+    "preprocess_cfg": optional(
+        keyed({"mean": _PIXELS, "std": _SPREADS, "interpolation": text(), "resize_mode": text()})
+    ),
+}
+
+_SIZE = either(
+    optional(keyed(dict.fromkeys(("shortest_edge", "height", "width"), optional(_SIDE)))), _SIDE
+)
+# preprocessor_config.json.
+PICTURES: Table = {
+    **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_pad"), optional(flag)),
+    "do_center_crop": flag,
+    "image_processor_type": optional(text()),
+    "feature_extractor_type": optional(text()),
+    "size": _SIZE,
+    "crop_size": _SIZE,
+    "image_mean": _PIXELS,
+    "image_std": _SPREADS,
+    "resample": whole(0, 5),  # PIL's filters
+    "rescale_factor": real(0, 1e6, above=0),
+}
