@@ -49,7 +49,7 @@ def check(recipe: Recipe, runs: Sequence[Run], library: Library) -> None:
             if run.stage.task == "prompts":
                 _check_shots(run.stage, run.seed, library)
     tasks: dict[Path, Task] = {}
-    for run in runs:
+    for run in _main_first(recipe, runs):
         with settings_of(part_of(recipe, run.stage)):
             tasks[run.adapter] = _task(run, tasks, library)
 

@@ -231,6 +231,9 @@ class Stage:
         )
         if self.task != "language":
             check(loss.kind == "contrastive", "loss.kind", loss.kind, "'contrastive' for this task")
+        if self.task in ("contrastive", "domain"):  # no twins of queries are measured there
+            choices = ("mR", "t2i_mR", "none")
+            check(t.select in choices, "train.select", t.select, f"one of {choices} for this task")
         self._check_pairs()
         self._check_domain()
         self._check_projection()

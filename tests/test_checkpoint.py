@@ -13,7 +13,7 @@ from mmjax.data.tables import table_of
 from mmjax.errors import MmjaxError
 from mmjax.optim import make_optimizer
 from mmjax.spec import OptimSpec
-from mmjax.state import create
+from mmjax.state import TrainState, create
 
 IDENTITY = {"encoders": {"text": {"source": "asset:a", "fingerprint": "1" * 64}}}
 
@@ -103,6 +103,67 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(saved, mesh, h
     assert int(found[0].step) == 3
     assert batches.get_state()["next_index"] == 3
     assert f"checkpoint {folder / '5'} is damaged" in caplog.text
+
+
+def edit(folder, old, new):
+    """Replaces a text in whichever file of a checkpoint holds it."""
+    (path,) = (f for f in folder.rglob("*") if f.is_file() and old.encode() in f.read_bytes())
+    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode(), 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"best": 0.5', '"best": 0.9'), ('"next_index": 5', '"next_index": 7'), ("1" * 64, "2" * 64)],
+    ids=["progress", "position of the data", "identity"],
+)
+def test_an_edited_fact_is_damage_too(saved, mesh, old, new, caplog):
+    folder, _, _ = saved
+    edit(folder / "5", old, new)
+    found, batches = restore(folder, mesh(1))
+    assert found is not None
+    assert (int(found[0].step), found[1]) == (3, {"best": 0.3})
+    assert batches.get_state()["next_index"] == 3
+    assert f"checkpoint {folder / '5'} is damaged" in caplog.text
+
+
+def test_the_step_and_the_key_belong_to_what_was_saved(saved, mesh, monkeypatch, caplog):
+    folder, _, _ = saved
+    monkeypatch.setattr(
+        checkpoint, "TrainState", lambda *leaves: TrainState(*leaves[:3], leaves[3] + 1)
+    )
+    found, _ = restore(folder, mesh(1))
+    assert found is None
+    assert "its bytes are not those that were saved" in caplog.text
+
+
+def test_a_checkpoint_of_an_earlier_version_is_taken(saved, mesh):
+    folder, state, _ = saved
+    (path,) = (f for f in (folder / "5").rglob("*") if f.is_file() and b'"facts"' in f.read_bytes())
+    content = json.loads(path.read_bytes())
+    custom = next(v for v in content.values() if isinstance(v, dict) and "facts" in v)
+    del custom["facts"]
+    custom["fingerprint"] = trees.fingerprint((state.trainable, state.opt_state))
+    path.write_text(json.dumps(content))
+    found, batches = restore(folder, mesh(1))
+    assert found is not None
+    assert int(found[0].step) == 5
+    assert batches.get_state()["next_index"] == 5
+
+
+def test_a_checkpoint_that_does_not_go_with_the_rest_gives_way_to_the_one_before(saved, mesh):
+    folder, _, _ = saved
+    checkpoints = checkpoint.Checkpoints(folder, 2, IDENTITY)
+    state, batches = make_state(mesh(1)), make_batches()
+
+    def misfit(step, progress):
+        return "the metrics are another's" if progress["best"] > 0.4 else None
+
+    found = checkpoints.restore(state, batches, misfit=misfit)
+    assert found is not None
+    assert int(found[0].step) == 3
+    with pytest.raises(MmjaxError, match=r"^all is gone, and no checkpoint in .* is from before"):
+        checkpoints.restore(state, make_batches(), misfit=lambda step, progress: "all is gone")
+    checkpoints.close()
 
 
 def test_no_whole_checkpoint_starts_anew(saved, mesh):

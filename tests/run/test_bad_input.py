@@ -1,5 +1,6 @@
 """Bad input through the command line: one sentence, exit code 1, nothing half-written."""
 
+import shlex
 import subprocess
 import sys
 import time
@@ -42,6 +43,51 @@ def test_help_answers_within_a_second_without_jax():
     pytest.fail(f"--help took {times} s")
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpshort", "--helpfull"])
+def test_help_names_the_own_flags_first_and_exits_0(flag, toy):
+    command = [sys.executable, "-m", "mmjax.main", flag]
+    done = subprocess.run(command, env=toy.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    own = [
+        f"\n  --{name}: " for name in ("config", "workdir", "mode", "cpu_devices", "distributed")
+    ]
+    places = [done.stdout.index(text) for text in own]
+    assert places == sorted(places)
+    others = done.stdout.find("absl.logging")
+    assert others > places[-1] if flag == "--helpfull" else others == -1
+
+
+@pytest.mark.parametrize("form", ["--config.base={}", "--config.base='{}'", "--config.base {}"])
+def test_a_base_may_be_given_plainly_where_the_file_has_a_recipe(form, toy, tmp_path):
+    flags = shlex.split(form.replace("'", "\\'").format(tmp_path / "nothing"))
+    refused(toy.run(tmp_path / "run", *flags), f"no adapter at {tmp_path / 'nothing'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_beside_a_setting_of_it_is_refused(toy, tmp_path):
+    flags = "--config.base=runs/x", "--config.base.optim.lr=1.0"
+    refused(toy.run(tmp_path / "run", *flags), "--config.base=runs/x replaces the whole base")
+
+
+def test_settings_may_be_none_and_come_from_none():
+    """What a file leaves at None takes any value; a number or a text may be set to None."""
+    from absl import flags as absl_flags
+    from ml_collections import ConfigDict, config_flags
+
+    from mmjax import command_line
+
+    command_line.accept_none()
+    values = absl_flags.FlagValues()
+    config = ConfigDict({"a": None, "b": None, "c": None, "d": 3, "e": "text", "f": 0.5, "g": 1})
+    argv = ["x", "--config.a=runs/x", "--config.b=64", '--config.c=("a", "b")', "--config.d=None"]
+    argv += ["--config.e=None", "--config.f=None", "--config.g=2"]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    values(argv)
+    assert config.to_dict() == {
+        **{"a": "runs/x", "b": 64, "c": ("a", "b"), "d": None, "e": None, "f": None, "g": 2}
+    }
+
+
 def test_no_config_is_a_sentence(toy):
     done = subprocess.run(
         [sys.executable, "-m", "mmjax.main"],
@@ -63,7 +109,7 @@ def test_no_config_is_a_sentence(toy):
         ("--config.base.pairs.source=none.jsonl", ("cannot read none.jsonl", "No such file")),
         (
             "--config.base.train.batch_size=64",
-            ("batch size 64 is larger than the 22", "at most 22"),
+            ("batch size 64 is larger than the 22", "--config.base.train.batch_size to at most 22"),
         ),
         ("--config.mesh.data=3", ("mesh data=3", "1 devices")),
     ],
@@ -71,7 +117,7 @@ def test_no_config_is_a_sentence(toy):
 def test_values_that_cannot_be(flag, parts, toy, tmp_path):
     done = toy.run(tmp_path / "run", flag)
     refused(done, *parts)
-    assert not list(tmp_path.glob("run/seed_0/*/adapter"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
