@@ -8,8 +8,10 @@ import json
 import logging
 import math
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, cast
 
 import flax.traverse_util
@@ -21,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from mmjax import sharding, trees
 from mmjax.card import check_card
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, is_full_disk, writing
 from mmjax.foreign import reading
 from mmjax.sharding import to_host
 from mmjax.state import TrainState
@@ -34,7 +36,7 @@ log = logging.getLogger("mmjax")
 
 
 class Checkpoints:
-    """The last checkpoints of one run, for exact resume.
+    """The last checkpoints of one run, for exact resume; a context that closes itself.
 
     Attributes:
       folder: holds one numbered folder a checkpoint.
@@ -56,6 +58,23 @@ class Checkpoints:
             preservation_policy=preserve,  # pyright: ignore[reportArgumentType]  # Orbax's own class
             cleanup_tmp_directories=True,
         )
+        self._saving: Any = None  # Orbax's response to the save under way
+        self._quiet = contextlib.ExitStack()
+        self._quiet.enter_context(_quiet_about_full_disks())
+
+    def __enter__(self) -> "Checkpoints":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Waits for the save under way; what ended the block counts more than its failure."""
+        with contextlib.suppress(*(() if error is None else (Exception,))):
+            self.close()
 
     def save(self, state: TrainState, iterator: Any, progress: Mapping[str, Any]) -> None:
         """Saves in the background; the next batch may be drawn as soon as this returns.
@@ -68,8 +87,9 @@ class Checkpoints:
         Raises:
           MmjaxError: the disk is full.
         """
-        try:
-            self._checkpointer.save_checkpointables_async(
+        with _saving(self.folder):
+            self._wait()
+            self._saving = self._checkpointer.save_checkpointables_async(
                 int(state.step),
                 {"state": state, "data": iterator},
                 force=True,
@@ -81,8 +101,6 @@ class Checkpoints:
                     "fingerprint": _fingerprint(state, iterator),
                 },
             )
-        except OSError as error:
-            raise _disk_error(self.folder, error) from error
 
     def restore(
         self,
@@ -115,7 +133,7 @@ class Checkpoints:
         for found in reversed(self._checkpointer.checkpoints):
             path = self.folder / str(found.step)
             try:
-                with _quiet_about_iterators():
+                with _quiet(_is_about_iterators):
                     metadata = self._checkpointer.checkpointables_metadata(found.step)
                 custom = cast(Mapping[str, Any], metadata.custom_metadata)
                 identity, progress = custom["identity"], dict(custom["progress"])
@@ -155,10 +173,18 @@ class Checkpoints:
         Raises:
           MmjaxError: it failed, e.g. because the disk is full.
         """
-        try:
-            self._checkpointer.close()
-        except OSError as error:
-            raise _disk_error(self.folder, error) from error
+        with _saving(self.folder):
+            try:
+                self._wait()
+            finally:
+                self._checkpointer.close()
+                self._quiet.close()
+
+    def _wait(self) -> None:
+        """Waits for the save under way: only so does its thread end, and give back its loop."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
 
 def _fingerprint(state: TrainState, iterator: Any | None = None) -> str:
@@ -178,11 +204,11 @@ def _fingerprint(state: TrainState, iterator: Any | None = None) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_about_iterators() -> Iterator[None]:
-    """Orbax warns, at every resume, that a data iterator has no metadata; nobody can act on it."""
+def _quiet(is_noise: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
+    """Orbax speaks through absl's logger; what nobody can act on is left out for a while."""
 
     def matters(record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith("Failed to get metadata for checkpointable")
+        return not is_noise(record)
 
     orbax = logging.getLogger("absl")
     orbax.addFilter(matters)
@@ -192,16 +218,43 @@ def _quiet_about_iterators() -> Iterator[None]:
         orbax.removeFilter(matters)
 
 
+def _is_about_iterators(record: logging.LogRecord) -> bool:
+    """At every resume it warns that a data iterator has no metadata."""
+    return str(record.msg).startswith("Failed to get metadata for checkpointable")
+
+
+@contextlib.contextmanager
+def _quiet_about_full_disks() -> Iterator[None]:
+    """Every thread of a save prints a traceback of what the one that waits for them raises."""
+
+    def is_told_anyway(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return error is not None and is_full_disk(error)
+
+    told = sys.unraisablehook
+
+    def tell(failed: Any) -> None:
+        # Writes that end after the first has failed find its event loop closed.
+        if str(failed.exc_value) != "Event loop is closed":
+            told(failed)
+
+    sys.unraisablehook = tell
+    try:
+        with _quiet(is_told_anyway):
+            yield
+    finally:
+        sys.unraisablehook = told
+
+
 def _report_torn(path: Path, error: Exception) -> None:
     reason = str(error).strip().split("\n")[0][:200]
     log.warning("checkpoint %s is damaged (%s); trying the one before it", path, reason)
 
 
-def _disk_error(folder: Path, error: OSError) -> MmjaxError:
-    return MmjaxError(
-        f"cannot save to {folder}: {error.strerror or error}; earlier checkpoints are whole: free "
-        "some space and run the same command again"
-    )
+def _saving(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Says in one sentence that nothing can be saved."""
+    advice = "earlier checkpoints are whole: free some space and run the same command again"
+    return writing(f"cannot save to {folder}", advice)
 
 
 def _check_identity(
@@ -246,7 +299,7 @@ def save_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> st
         "params": params,
         "trainable": {"count": trees.count(host), "fingerprint": fingerprint},
     }
-    try:
+    with _saving(folder), _quiet_about_full_disks():
         folder.mkdir(parents=True, exist_ok=True)
         ocp.save(str((folder / params).absolute()), trainable, overwrite=True)
         if jax.process_index() == 0:
@@ -255,8 +308,6 @@ def save_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> st
                 if old.name not in (params, CARD):
                     shutil.rmtree(old) if old.is_dir() else old.unlink()
         sharding.wait_for_all(f"adapter {params}")  # none may look for it before it is whole
-    except OSError as error:
-        raise _disk_error(folder, error) from error
     return fingerprint
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -68,23 +69,59 @@ def check(condition: bool, where: str, value: object, expected: str) -> None:
         raise MmjaxError(f"{setting(where)} is {shown(value)}; expected {expected}")
 
 
+# Libraries in other languages keep the reason of a failure in its text only.
+_FULL = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)}
+
+
 def is_full_disk(error: BaseException) -> bool:
     """Whether an exception, or what caused it, says that the disk or the quota is full.
 
     Args:
-      error: any exception; libraries in other languages keep the reason in the text only.
+      error: any exception, of any library.
 
     Returns:
       True for a full disk.
     """
+    return _why_full(error) is not None
+
+
+def _why_full(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(cause) or "Disk quota exceeded" in str(cause):
-            return True
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            return _FULL[cause.errno]
+        for reason in _FULL.values():
+            if reason in str(cause):
+                return reason
         cause = cause.__cause__ or cause.__context__
-    return False
+    return None
+
+
+@contextlib.contextmanager
+def writing(
+    what: object, advice: str = "free some space or choose a --workdir", kind: type = MmjaxError
+) -> Iterator[None]:
+    """Turns what any library raises where a disk is full or cannot be written into one sentence.
+
+    Args:
+      what: the beginning of the sentence: a path, or "cannot save to PATH".
+      advice: its end: what to do.
+      kind: the `MmjaxError` to raise.
+
+    Raises:
+      MmjaxError: as `kind`; every other exception passes.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _why_full(error)
+        if reason is None and isinstance(error, OSError):
+            reason = error.strerror or str(error)
+        if isinstance(error, MmjaxError) or reason is None:
+            raise
+        path = isinstance(what, os.PathLike)
+        said = f"{what}: cannot be written ({reason})" if path else f"{what}: {reason}"
+        raise kind(f"{said}; {advice}") from error
 
 
 def unknown_field(error: Exception, arguments: Sequence[str]) -> str | None:

@@ -103,7 +103,7 @@ def start() -> None:
     recipe = resolve(config)
     workdir = Path(WORKDIR.value or f"runs/{recipe.name}")
 
-    from mmjax import assets, sharding, study, use
+    from mmjax import assets, lock, sharding, study, use
 
     sharding.set_up(DEVICES.value, DISTRIBUTED.value, assets.cache_dir() / "compiled")
     command = shlex.join(["python", "-m", "mmjax.main", *sys.argv[1:]])
@@ -113,8 +113,9 @@ def start() -> None:
         study.evaluate(recipe, config, workdir, command)
     else:
         run_folder.check_same(workdir, config, run_folder.ASKED)
-        for folder in use.export(study.plan(recipe, workdir), workdir / "export"):
-            print(f"exported: {folder.resolve()}")
+        with lock.hold(workdir):
+            for folder in use.export(study.plan(recipe, workdir), workdir / "export"):
+                print(f"exported: {folder.resolve()}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from mmjax import checkpoint, early, run_folder, sharding
+from mmjax import checkpoint, early, lock, run_folder, sharding
 from mmjax.base import stage_of
 from mmjax.class_figures import left_out
 from mmjax.data.labels import sentences
@@ -102,10 +102,16 @@ def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) 
       command: what the user typed.
 
     Raises:
-      MmjaxError: the folder holds another recipe; anything that training refuses.
+      MmjaxError: the folder holds another recipe, or another process is at work in it; anything
+        that training refuses.
     """
-    began = time.monotonic()
     check_folder("--workdir", workdir)
+    with lock.hold(workdir):
+        _run(recipe, config, workdir, command)
+
+
+def _run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) -> None:
+    began = time.monotonic()
     if (workdir / run_folder.CONFIG).is_file():
         run_folder.check_same(workdir, config)
     runs = plan(recipe, workdir)
@@ -146,9 +152,15 @@ def evaluate(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: 
       command: what the user typed.
 
     Raises:
-      MmjaxError: the folder holds no run, or another recipe's; a run of it is not finished.
+      MmjaxError: the folder holds no run, or another recipe's; a run of it is not finished;
+        another process is at work in it.
     """
     run_folder.check_same(workdir, config, run_folder.ASKED)
+    with lock.hold(workdir):
+        _evaluate(recipe, config, workdir, command)
+
+
+def _evaluate(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) -> None:
     runs = plan(recipe, workdir)
     for one in runs:
         if one.damage is not None:

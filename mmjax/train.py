@@ -217,7 +217,7 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
     window: list[metrics.Metrics] = []
     last_good = start
     label = f"seed {run.seed}: training {stage.name}"
-    with writer:
+    with writer, checkpoints:
         for step in track(range(start + 1, spec.steps + 1), label):
             if progress["stopped"]:
                 break
@@ -246,7 +246,6 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
                 last_good = step
         if not spec.steps:  # training-free
             keep_best(run, state.trainable, 0, {}, progress, card)
-        checkpoints.close()
     finish(run, {"steps": int(state.step), **progress})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, writing
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -59,13 +59,11 @@ class MetricsWriter:
             return
         self.path = workdir / METRICS_FILE
         events = _open_events(workdir / "tensorboard", resume_step) if tensorboard else None
-        try:
+        with writing(self.path):
             workdir.mkdir(parents=True, exist_ok=True)
             kept = _keep_up_to(self.path, resume_step, mark)
             self._size, self._digest = len(kept), hashlib.sha256(kept)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
         self._events = events
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -87,10 +85,8 @@ class MetricsWriter:
         record: Record = {"step": int(step)}
         record.update((name, _plain(name, value)) for name, value in metrics.items())
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-        try:
+        with writing(self.path):
             _write_all(self._fd, line.encode())
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
         self._size += len(line.encode())
         self._digest.update(line.encode())
         if self._events is not None:
@@ -208,16 +204,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     temporary: str | None = None
     try:
-        fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            os.fchmod(fd, 0o644)  # mkstemp's 0600 would hide a report from its reader
-            _write_all(fd, data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+        with writing(path):
+            fd, temporary = tempfile.mkstemp(
+                dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+            )
+            try:
+                os.fchmod(fd, 0o644)  # mkstemp's 0600 would hide a report from its reader
+                _write_all(fd, data)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, path)
     finally:
         # After a rename the name is gone; after any failure the half-written file must go.
         if temporary is not None:
@@ -298,10 +295,3 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:  # os.write may take less than it is given
         view = view[os.write(fd, view) :]
-
-
-def _cannot_write(path: Path, error: OSError) -> MmjaxError:
-    reason = error.strerror or str(error)
-    return MmjaxError(
-        f"{path}: cannot be written ({reason}); free some space or choose a --workdir"
-    )

@@ -18,12 +18,14 @@ import numpy as np
 from mmjax.data.tables import FeatureTable, table_of
 from mmjax.encoders import Encoder
 from mmjax.encoders.batching import Chosen, Items
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, writing
 from mmjax.foreign import shown
 from mmjax.progress import track
 from mmjax.sharding import in_every_process
 
 SHARD_ITEMS = 2048
+# What to do where the cache cannot be written.
+ELSEWHERE = "free some space or point MMJAX_CACHE at another disk, then run the same command again"
 VERSION = "1"
 
 
@@ -86,18 +88,13 @@ def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> Featur
             total=sum(len(parts[i]) for i in missing),
         )
         results = iter(computed)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for i in missing:
-                rows = [np.asarray(next(results), request.dtype) for _ in parts[i]]
-                _check_finite(request, parts[i], rows)
+        for i in missing:
+            rows = [np.asarray(next(results), request.dtype) for _ in parts[i]]
+            _check_finite(request, parts[i], rows)
+            with writing(f"cannot write features to {folder}", ELSEWHERE):
+                folder.mkdir(parents=True, exist_ok=True)
                 _write_shard(_shard_path(folder, i, request), rows)
-                shards[i] = rows
-        except OSError as error:
-            raise MmjaxError(
-                f"cannot write features to {folder}: {error.strerror or error}; free some space or "
-                "point MMJAX_CACHE at another disk, then run the same command again"
-            ) from error
+            shards[i] = rows
     return table_of([row for shard in shards for row in shard or []])
 
 

@@ -13,8 +13,9 @@ from mmjax import assets
 from mmjax.adapters.mma import TEXT
 from mmjax.adapters.multimodal import WORD
 from mmjax.data.conversations import Conversations, Encoded
+from mmjax.data.feature_cache import ELSEWHERE
 from mmjax.encoders.language_model import LanguageModel
-from mmjax.errors import MmjaxError
+from mmjax.errors import writing
 from mmjax.generation import Sampling, generate
 from mmjax.instruct_spec import QuestionsSpec
 from mmjax.progress import track
@@ -80,18 +81,13 @@ def _kept(path: Path) -> Int[np.ndarray, "n l"] | None:
 
 def _keep(path: Path, found: Int[np.ndarray, "n l"]) -> None:
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npy")
-    try:
+    with writing(path, ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             np.save(temporary, found)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise MmjaxError(
-            f"cannot write {path}: {error.strerror or error}; free some space or point MMJAX_CACHE "
-            "at another disk, then run the same command again"
-        ) from error
 
 
 def rehearse(

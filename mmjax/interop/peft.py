@@ -12,7 +12,7 @@ from mmjax.adapters.lora import Lora
 from mmjax.adapters.places import ATTENTION, widths
 from mmjax.encoders.layers import PyTree
 from mmjax.encoders.readers.safetensors import SafetensorsFile
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, writing
 from mmjax.writer import write_atomic
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -74,13 +74,11 @@ def export_lora(folder: Path | str, lora: Lora, adapters: PyTree, base: str) -> 
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
-    try:
+    with writing(f"cannot write {folder}", "free some space or choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{WEIGHTS}"
         save_file(tensors, temporary, metadata={"format": "pt"})
         temporary.rename(folder / WEIGHTS)
-    except OSError as error:
-        raise MmjaxError(f"cannot write {folder}: {error.strerror or error}") from error
     write_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from mmjax.errors import MmjaxError
 
-
 STAGES = ("base", "language")
 # The last step is the best one, so that the last checkpoint holds the adapter.
 SMALL = {"variants": {}, "evals": ("retrieval",)} | {
