@@ -8,6 +8,10 @@
 
 A run that was stopped goes on when the same command is given again. What is trained keeps its
 recipe: to evaluate or export it, its folder is enough.
+
+SIGTERM and Ctrl-C save at the next step and end the run, a second one ends it at once. Exit codes:
+0 done, 1 an error, told in one sentence, 75 another process of the run was lost, 130 Ctrl-C, 143
+SIGTERM.
 """
 
 import os
@@ -19,7 +23,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mmjax import command_line, run_folder
+from mmjax import command_line, interrupts, peers, run_folder
 from mmjax.errors import MmjaxError, failed_recipe, unknown_field
 
 command_line.accept_none()
@@ -47,7 +51,14 @@ DISTRIBUTED = flags.DEFINE_bool(
     False,
     "Several processes: jax.distributed finds its peers (TPU pod, Slurm, env).",
 )
-_OWN = (CONFIG, WORKDIR, MODE, DEVICES, DISTRIBUTED)
+PEER_TIMEOUT = flags.DEFINE_float(
+    "peer_timeout",
+    30.0,
+    "Seconds that the processes of --distributed wait for each other, and without a sign of life "
+    "after which one is lost.",
+    lower_bound=3.0,
+)
+_OWN = (CONFIG, WORKDIR, MODE, DEVICES, DISTRIBUTED, PEER_TIMEOUT)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -86,13 +97,20 @@ def main(argv: list[str]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
     try:
-        start()
+        with interrupts.installed():
+            start()
     except MmjaxError as error:
         print(f"error: {error}", file=sys.stderr)
+        peers.leave(1)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("stopped; the same command goes on where it was", file=sys.stderr)
-        sys.exit(130)
+        peers.leave(0)
+        sys.exit(error.code if isinstance(error, interrupts.Interrupted) else 130)
+    except Exception:
+        peers.explain()  # a collective fails where another process is lost
+        raise
+    peers.leave(0)
 
 
 def start() -> None:
@@ -105,7 +123,8 @@ def start() -> None:
 
     from mmjax import assets, lock, sharding, study, use
 
-    sharding.set_up(DEVICES.value, DISTRIBUTED.value, assets.cache_dir() / "compiled")
+    compiled = assets.cache_dir() / "compiled"
+    sharding.set_up(DEVICES.value, DISTRIBUTED.value, compiled, PEER_TIMEOUT.value)
     command = shlex.join(["python", "-m", "mmjax.main", *sys.argv[1:]])
     if MODE.value == "train":
         study.run(recipe, config, workdir, command)

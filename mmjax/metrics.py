@@ -1,6 +1,6 @@
 """Metrics as sums and counts: merged over batches and processes, divided once at the end."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -42,6 +42,19 @@ def merge(metrics: Iterable[Metrics]) -> Metrics:
                 mean if old is None else Mean(old.total + mean.total, old.examples + mean.examples)
             )
     return merged
+
+
+def plain(metrics: Mapping[str, Mean]) -> dict[str, list[float]]:
+    """Open means as numbers that JSON keeps exactly: name -> [total, examples]."""
+    return {name: [float(mean.total), float(mean.examples)] for name, mean in metrics.items()}
+
+
+def read(values: Mapping[str, Sequence[float]]) -> Metrics:
+    """What `plain` wrote."""
+    return {
+        name: Mean(*(jnp.asarray(value, jnp.float32) for value in pair))
+        for name, pair in values.items()
+    }
 
 
 def compute(metrics: Mapping[str, Mean]) -> dict[str, float]:

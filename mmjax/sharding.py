@@ -8,31 +8,36 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed as jax_distributed  # the coordinator's client has no public name
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Int
 
-from mmjax import trees
+from mmjax import peers, trees
 from mmjax.errors import MmjaxError, setting
 from mmjax.trees import PyTree
 
 Rules = Sequence[tuple[str, PartitionSpec]]
+PEER_TIMEOUT = 30.0  # seconds
 REPLICATED: Rules = ((r".*", PartitionSpec()),)
 
 
-def set_up(cpu_devices: int, distributed: bool, compiled: Path) -> None:
+def set_up(
+    cpu_devices: int, distributed: bool, compiled: Path, peer_timeout: float = PEER_TIMEOUT
+) -> None:
     """Settles JAX's devices, processes and compile cache, before anything else asks for a device.
 
     Args:
       cpu_devices: emulate so many devices on the CPU; 0 takes what there is.
       distributed: join the other processes of this run.
       compiled: folder of compiled programs; a second start compiles nothing that the first one did.
+      peer_timeout: see `join_processes`.
     """
     if cpu_devices:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", cpu_devices)
     if distributed:
-        join_processes()
+        join_processes(peer_timeout)
     # Programs for several CPU processes do not survive the cache: Gloo aborts with a "distributed
     # collective mismatch".
     if jax.process_count() == 1 or jax.default_backend() != "cpu":
@@ -40,19 +45,32 @@ def set_up(cpu_devices: int, distributed: bool, compiled: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def join_processes() -> None:
+def join_processes(peer_timeout: float = PEER_TIMEOUT) -> None:
     """Joins the processes of a run, before anything else asks JAX for a device.
 
     JAX finds TPU pods and Slurm by itself; other launchers give JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment.
+
+    Args:
+      peer_timeout: seconds that processes wait for each other, and without a sign of life after
+        which one is lost; this process then ends with exit code `peers.LOST`.
     """
     # On CPUs two programs at once may meet their peers' in another order; Gloo then gives up.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # JAX's own notifier would swallow SIGTERM, which `mmjax.interrupts` answers.
+    jax.config.update("jax_enable_preemption_service", False)
     count, number = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
+    timer = peers.waiting(number, count, peer_timeout)
     jax.distributed.initialize(
         num_processes=None if count is None else int(count),
         process_id=None if number is None else int(number),
+        # Longer than the timer's: JAX ends the process in a traceback.
+        initialization_timeout=round(peer_timeout) + 60,
     )
+    timer.cancel()
+    joined = jax_distributed.global_state
+    assert joined.num_processes is not None
+    peers.watch(joined.client, joined.process_id, joined.num_processes, peer_timeout)
 
 
 def in_every_process(holds: Bool[np.ndarray, "*n"]) -> Bool[np.ndarray, "*n"]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import __version__, fewshot, finished, metrics, optim, sharding, trees
+from mmjax import __version__, fewshot, finished, interrupts, metrics, optim, sharding, trees
 from mmjax.base import load_base
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
 from mmjax.data.instructions import prepare_instructions
@@ -204,7 +204,7 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
             f"{run.folder} is not whole ({damage}) and has no checkpoint to mend it from; remove "
             "that folder to train the stage again"
         )
-    mark = progress.pop("metrics", None)
+    mark, opened = progress.pop("metrics", None), progress.pop("window", None)
     start, began = int(state.step), time.monotonic() - progress["seconds"]
     writer = MetricsWriter(
         run.folder,
@@ -214,10 +214,10 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
     )
 
     # ---- The loop
-    window: list[metrics.Metrics] = []
+    window: list[metrics.Metrics] = [metrics.read(opened)] if opened else []
     last_good = start
     label = f"seed {run.seed}: training {stage.name}"
-    with writer, checkpoints:
+    with writer, checkpoints, interrupts.held():
         for step in track(range(start + 1, spec.steps + 1), label):
             if progress["stopped"]:
                 break
@@ -240,10 +240,17 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
                 values = data.val.run(evaluators, functions)
                 writer.write(step, {f"val/{name}": value for name, value in values.items()})
                 keep_best(run, state.trainable, step, values, progress, card)
-            if evaluate or step % spec.save_every == 0:
+            stop = interrupts.stop_here()
+            if evaluate or step % spec.save_every == 0 or stop is not None:
                 progress["seconds"] = time.monotonic() - began
-                checkpoints.save(state, batches, {**progress, "metrics": writer.mark()})
+                facts = {**progress, "metrics": writer.mark()}
+                if window:  # a signal came between two records
+                    check_finite(window[-1], step, run, last_good)
+                    facts["window"] = metrics.plain(metrics.merge(window))
+                checkpoints.save(state, batches, facts)
                 last_good = step
+            if stop is not None:
+                raise interrupts.Interrupted(stop)
         if not spec.steps:  # training-free
             keep_best(run, state.trainable, 0, {}, progress, card)
     finish(run, {"steps": int(state.step), **progress})
