@@ -115,19 +115,18 @@ def _run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str)
     if (workdir / run_folder.CONFIG).is_file():
         run_folder.check_same(workdir, config)
     runs = plan(recipe, workdir)
-    mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model)
-    library = Library(mesh, recipe.languages)
-    if (workdir / RESULTS).is_file() and all(one.is_done for one in runs):
-        print(f"{workdir} is complete; its adapters and results are used as they are")
-        if show_again(recipe, runs, workdir, library):
-            return
-    else:
+    complete = (workdir / RESULTS).is_file() and all(one.is_done for one in runs)
+    if complete and show_again(recipe, runs, workdir):
+        return
+    library = _library(recipe)
+    if not complete:
         # A mistake in what comes last must not cost the time of what comes first, and a start that
         # is refused leaves the folder as it was.
         early.check(recipe, runs, library)
         tell_left_out(recipe, library)
         for one in runs:
             train(one, library, lambda: claim(workdir, config, recipe))
+        claim(workdir, config, recipe)  # where all were trained already
     _measure(recipe, runs, workdir, command, library, time.monotonic() - began)
 
 
@@ -173,8 +172,7 @@ def _evaluate(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command:
                 f"{one.folder} is not finished; train it first: the same command without "
                 "--mode evaluate, and with --config"
             )
-    mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model)
-    library = Library(mesh, recipe.languages)
+    library = _library(recipe)
     early.check_asked(recipe, library)
     place = run_folder.evaluation_folder(workdir, config)
     if place != workdir:
@@ -188,6 +186,11 @@ def _evaluate(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command:
     elif (place / RESULTS).is_file():
         print(f"measured again: the results and the report in {place} are replaced")
     _measure(recipe, runs, place, command, library)
+
+
+def _library(recipe: Recipe) -> Library:
+    mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model)
+    return Library(mesh, recipe.languages)
 
 
 def _measure(
@@ -229,14 +232,13 @@ def _report(
         write_report(folder, report)
 
 
-def show_again(recipe: Recipe, runs: list[Run], workdir: Path, library: Library) -> bool:
+def show_again(recipe: Recipe, runs: list[Run], workdir: Path) -> bool:
     """Prints the results of a finished run; a report that is gone is written again from them.
 
     Args:
       recipe: what was trained.
       runs: finished.
       workdir: the run folder.
-      library: loads what a report shows, where one is to be written.
 
     Returns:
       False where the results are damaged, and have to be measured again.
@@ -246,9 +248,10 @@ def show_again(recipe: Recipe, runs: list[Run], workdir: Path, library: Library)
     except MmjaxError as error:
         log.warning("%s; measuring again", error)
         return False
+    print(f"{workdir} is complete; its adapters and results are used as they are")
     if not all((workdir / name).is_file() for name in REPORTS):
         log.warning("the report in %s is gone; it is written again from %s", workdir, RESULTS)
-        _report(results, runs, recipe, library, workdir)
+        _report(results, runs, recipe, _library(recipe), workdir)
     show(results, workdir)
     return True
 

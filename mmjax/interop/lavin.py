@@ -145,6 +145,7 @@ def save(path: Path | str, trainable: PyTree) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # the library writes for its owner only; it is meant for others
         temporary.rename(path)
     except (OSError, SafetensorError) as error:
         raise MmjaxError(f"cannot write {path}: {error}") from error

@@ -78,6 +78,7 @@ def export_lora(folder: Path | str, lora: Lora, adapters: PyTree, base: str) -> 
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{WEIGHTS}"
         save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.chmod(0o644)  # the library writes for its owner only; it is meant for others
         temporary.rename(folder / WEIGHTS)
     write_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
