@@ -128,9 +128,11 @@ def test_an_edited_fact_is_damage_too(saved, mesh, old, new, caplog):
 
 def test_the_step_and_the_key_belong_to_what_was_saved(saved, mesh, monkeypatch, caplog):
     folder, _, _ = saved
-    monkeypatch.setattr(
-        checkpoint, "TrainState", lambda *leaves: TrainState(*leaves[:3], leaves[3] + 1)
-    )
+
+    def with_another_key(step, trainable, opt_state, key_data):
+        return TrainState(step, trainable, opt_state, key_data + 1)
+
+    monkeypatch.setattr(checkpoint, "TrainState", with_another_key)
     found, _ = restore(folder, mesh(1))
     assert found is None
     assert "its bytes are not those that were saved" in caplog.text

@@ -34,7 +34,7 @@ def test_a_recipes_name_and_its_variants(name):
 @pytest.mark.parametrize("name", ["adapted", "floor", "Base"])
 def test_a_variant_named_as_a_system_would_take_its_place(name):
     config = as_dict(language_emoji.get_config("tiny"))
-    with pytest.raises(MmjaxError, match="config.variants is .* expected a name that no system"):
+    with pytest.raises(MmjaxError, match=r"config\.variants is .* expected a name that no system"):
         resolve(config | {"variants": {name: {}}})
 
 
@@ -46,7 +46,7 @@ def test_names_that_some_systems_take_for_one():
 @pytest.mark.parametrize("source", ["cn_clip:", "muge:a/..", "cn_clip:data/a\\b"])
 def test_a_benchmarks_name(source):
     config = as_dict(language_emoji.get_config("tiny"))
-    with pytest.raises(MmjaxError, match="the name that config.benchmarks takes from"):
+    with pytest.raises(MmjaxError, match=r"the name that config\.benchmarks takes from"):
         resolve(config | {"benchmarks": {"retrieval": (source,)}})
 
 
