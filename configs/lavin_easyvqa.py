@@ -67,6 +67,7 @@ def get_config(choice: str = "default") -> ConfigDict:
         clip_routing="per_image",
         router_weight_dtype="float32",
         remat=False,
+        feed_forward="none",
     )
     config.optim = dict(
         name="adamw",

@@ -67,6 +67,7 @@ def get_config(choice: str = "default") -> ConfigDict:
         clip_routing="per_image",
         router_weight_dtype="float32",
         remat=not tiny,
+        feed_forward="none",  # "vision": the original's router_block; "language": its block
     )
     config.optim = dict(
         name="adamw",

@@ -122,6 +122,9 @@ class InstructSpec:
         other pictures of a batch.
       router_weight_dtype: `float16` rounds routing weights as the original does.
       remat: compute the language model's layers again going backward, to save memory.
+      feed_forward: in whose layers another `routed` or `single` adapter sits before the
+        feed-forward part: of neither model, of the `vision` transformer (the original's
+        `router_block`), of the `language` model (its `block`), or of `both`.
     """
 
     adapter: Literal["routed", "single", "lora", "none"] = "routed"
@@ -139,7 +142,13 @@ class InstructSpec:
     clip_routing: Literal["per_image", "first_in_batch"] = "per_image"
     router_weight_dtype: Literal["float32", "float16"] = "float32"
     remat: bool = False
+    feed_forward: Literal["none", "vision", "language", "both"] = "none"
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
         check_all(self, "instruct")
+        block, name = self.feed_forward, "instruct.feed_forward"
+        good = block == "none" or self.adapter in ("routed", "single")
+        check(good, name, block, f"'none' with adapter={self.adapter!r}")
+        good = self.visual or block in ("none", "language")
+        check(good, name, block, "'none' or 'language' with visual=False")

@@ -26,8 +26,8 @@ def merge(model: LanguageModel, adapters: PyTree) -> LanguageModel:
         `mmjax.adapters.mma.bind`.
 
     Returns:
-      A model without a hook; the given one keeps its parameters. Attention has biases where the
-      adapter has some.
+      A model without a hook; the given one keeps its parameters. Attention and the feed-forward
+      part have biases where their adapters have some.
 
     Raises:
       MmjaxError: there is no adapter, the kernels are int8, or the router still decides.
@@ -49,6 +49,9 @@ def merge(model: LanguageModel, adapters: PyTree) -> LanguageModel:
     if "bias" in layers["attention"]["query"] and not config.attention_bias:
         config = dataclasses.replace(config, attention_bias=True)
         layers["attention"] = {name: _with_bias(layers["attention"][name]) for name in ATTENTION}
+    if "bias" in layers["gate"] and not config.mlp_bias:
+        config = dataclasses.replace(config, mlp_bias=True)
+        layers |= {name: _with_bias(layers[name]) for name in ("gate", "up", "down")}
     digest = hashlib.sha256(f"{model.fingerprint} {hook} {trees.fingerprint(adapters)}".encode())
     return dataclasses.replace(
         model,

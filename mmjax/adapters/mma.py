@@ -1,4 +1,4 @@
-"""Mixture-of-modality adapters: linear bottlenecks at the attention input, mixed by a router."""
+"""Mixture-of-modality adapters: linear bottlenecks where a layer reads, mixed by a router."""
 
 import dataclasses
 import functools
@@ -8,13 +8,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mmjax.adapters.places import ATTENTION_INPUT, DROPOUT, dropout, widths
+from mmjax.adapters.places import (
+    ATTENTION_INPUT,
+    DROPOUT,
+    FEED_FORWARD,
+    FEED_FORWARD_INPUT,
+    dropout,
+    widths,
+)
 from mmjax.encoders.language_model import LanguageModel
 from mmjax.encoders.layers import Dtype, PyTree
-from mmjax.encoders.llama import LlamaConfig, LlamaLayer, RMSNorm, self_attention
+from mmjax.encoders.llama import LlamaConfig, LlamaLayer, self_attention
 from mmjax.errors import MmjaxError
 
 WEIGHTS = "weights"  # routing weights that are given rather than computed
+BLOCK = "feed_forward"  # in an adapter's parameters, those of its part before the feed-forward maps
 TEXT, IMAGE = 0, 1  # modalities: rows of the modality embedding
 
 
@@ -40,6 +48,9 @@ class RepAdapter:
         `first_in_batch`: as the original's CLIP runs, every token on the token at the same place
         of the batch's first picture, so that a result depends on its neighbours.
       router_weight_dtype: `float16` rounds the weights as the original does, even in float32 runs.
+      feed_forward: whether another one, with a router of its own, sits at what the feed-forward
+        part reads. The original calls that `router_block` in CLIP and `block` in LLaMA; its
+        published models have none.
 
     Source: Luo et al. 2023 (LaVIN, arXiv 2305.15023), equations 1-5; Luo et al. 2023 (RepAdapter,
       arXiv 2302.08106).
@@ -53,6 +64,7 @@ class RepAdapter:
     dropout: float = 0.1
     routing: Literal["first_token", "per_image", "first_in_batch"] = "first_token"
     router_weight_dtype: Literal["float32", "float16"] = "float32"
+    feed_forward: bool = False
 
     def init(self, key: Key[Array, ""], layers: PyTree) -> PyTree:
         """Parameters for every layer, with which the model is unchanged.
@@ -63,15 +75,26 @@ class RepAdapter:
 
         Returns:
           {"down": {"kernel" [n, d, r], "bias" [n, r]}, "up": {"kernel" [n, e, g, r / g, d / g],
-          "bias" [n, e, d]}, "router": {"kernel" [n, d, e], "bias" [n, e]}}, float32.
+          "bias" [n, e, d]}, "router": {"kernel" [n, d, e], "bias" [n, e]}}, float32; the same
+          once more under `feed_forward` where there is one.
 
         Raises:
           MmjaxError: groups that do not divide the rank and the width.
         """
         n, d, _ = widths(layers)["query"]
-        r, e, g = self.rank, self.experts, self.groups
+        r, g = self.rank, self.groups
         if r % g or d % g:
             raise MmjaxError(f"{g} groups do not divide the rank {r} and the model's width {d}")
+        params = self._init(key, n, d)
+        return (
+            params | {BLOCK: self._init(jax.random.fold_in(key, 1), n, d)}
+            if self.feed_forward
+            else params
+        )
+
+    def _init(self, key: Key[Array, ""], n: int, d: int) -> PyTree:
+        """Parameters of one place in n layers of width d."""
+        r, e, g = self.rank, self.experts, self.groups
         down, kernel, bias = jax.random.split(key, 3)
 
         def uniform(key: Key[Array, ""], shape: tuple[int, ...], limit: float) -> Array:
@@ -92,22 +115,31 @@ class RepAdapter:
         return params
 
     def __call__(self, adapter: PyTree, place: str, x: Array, y: Array) -> Array:
-        """What attention reads in one layer.
+        """What attention or the feed-forward part reads in one layer.
 
         Args:
           adapter: the layer's slice of the parameters; `weights` [b or 1, e] in it stand in for
             the router's, and a `dropout_key` means training.
-          place: only the attention input is changed.
+          place: only the normed inputs are changed.
           x: float [b, l, d].
           y: what came out of the place.
 
         Returns:
           Float [b, l, d] in the dtype of y.
         """
-        return self.adapt(adapter, y) if place == ATTENTION_INPUT else y
+        own = self.part(adapter, place)
+        return y if own is None else self.adapt(own, y)
+
+    def part(self, adapter: PyTree, place: str) -> PyTree | None:
+        """The parameters of one place of one layer; None where this adapter leaves it alone."""
+        if place == FEED_FORWARD_INPUT and self.feed_forward:
+            key = adapter.get(DROPOUT)
+            own = adapter[BLOCK]
+            return own if key is None else {**own, DROPOUT: jax.random.fold_in(key, 1)}
+        return adapter if place == ATTENTION_INPUT else None
 
     def adapt(self, adapter: PyTree, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        """One layer's normed input of attention, adapted; float [b, l, d]."""
+        """One normed input of one layer, adapted by that place's parameters; float [b, l, d]."""
         b, l, d = x.shape
         down, up = (jax.tree.map(lambda p: p.astype(x.dtype), adapter[n]) for n in ("down", "up"))
         w = self.weights(adapter, x).astype(x.dtype)
@@ -139,11 +171,22 @@ class RepAdapter:
           adapters: bound to a modality where there is a router; see `bind`.
 
         Returns:
-          The layers with new kernels and biases of queries, keys and values.
+          The layers with new kernels and biases of queries, keys and values, and of the maps that
+          read the feed-forward part's input where the adapter changes that.
 
         Raises:
           MmjaxError: the router still decides.
         """
+        attention = layers["attention"]
+        changed = self._fold({n: attention[n] for n in ("query", "key", "value")}, adapters)
+        merged = {**layers, "attention": {**attention, **changed}}
+        if not self.feed_forward:
+            return merged
+        reading = {name: layers[name] for name in FEED_FORWARD if name in layers}
+        return {**merged, **self._fold(reading, adapters[BLOCK])}
+
+    def _fold(self, maps: PyTree, adapters: PyTree) -> PyTree:
+        """Dense maps of all layers, with what one place's adapter does to their input folded in."""
         n = len(adapters["down"]["kernel"])
         w = adapters.get(WEIGHTS)
         if w is None:
@@ -164,22 +207,21 @@ class RepAdapter:
         full = jnp.einsum("ngrd,gh->ngrhd", kernel, eye).reshape(n, self.rank, -1)
         bias = jnp.einsum("ne,ned->nd", w[:, 0], up["bias"]) * self.scale
         bias = bias + jnp.einsum("nr,nrd->nd", down["bias"], full)
-        attention = dict(layers["attention"])
-        for place in ("query", "key", "value"):
-            old = attention[place]
+        found = {}
+        for place, old in maps.items():
             frozen = old["kernel"].astype(jnp.float32)
             folded = frozen + down["kernel"] @ (full @ frozen)
             added = jnp.einsum("nd,ndo->no", bias, frozen) + old.get("bias", 0.0)
-            attention[place] = {
+            found[place] = {
                 "kernel": folded.astype(old["kernel"].dtype),
                 "bias": added.astype(old["kernel"].dtype),
             }
-        return {**layers, "attention": attention}
+        return found
 
 
 def routing_table(
     model: LanguageModel, adapters: PyTree, modality: Float[Array, "m d"]
-) -> Float[Array, "n m e"]:
+) -> Float[Array, "n *p m e"]:
     """The routing weights of every layer for every modality.
 
     The modality token sees itself alone and is seen by no other token, so what a layer's router
@@ -191,7 +233,9 @@ def routing_table(
       modality: the modality embedding, float [m, d].
 
     Returns:
-      Float32 [layers, m, e].
+      Float32 [layers, m, e]; [layers, 2, m, e], attention's first, with routers before the
+      feed-forward maps too. Those read the token as it is after attention, as in training; the
+      original's cached decoding has them read what attention did.
 
     Raises:
       MmjaxError: the model has no routed adapter.
@@ -211,23 +255,27 @@ def _table(
     hook: RepAdapter,
     config: LlamaConfig,
     dtype: Dtype,
-) -> Float[Array, "n m e"]:
-    layer = LlamaLayer(config, dtype, hook=hook)
-    norm = RMSNorm(config.rms_norm_eps, dtype)
+) -> Float[Array, "n *p m e"]:
     alone = self_attention(config, len(modality))
 
     def step(x: Array, both: tuple[PyTree, PyTree]) -> tuple[Array, Array]:
         frozen, adapter = both
-        read = norm.apply({"params": frozen["attention_norm"]}, x)
-        w = hook.weights(adapter, jnp.asarray(read))[:, 0]
-        bound = {**adapter, WEIGHTS: w}
-        x, _ = layer.apply({"params": frozen}, x, alone, None, bound)  # pyright: ignore[reportGeneralTypeIssues]
-        return x, w
+        found: list[Array] = []
+
+        def noted(adapter: PyTree, place: str, given: Array, y: Array) -> Array:
+            own = hook.part(adapter, place)
+            if own is not None:
+                found.append(hook.weights(own, y)[:, 0])
+            return hook(adapter, place, given, y)
+
+        layer = LlamaLayer(config, dtype, hook=noted)
+        x, _ = layer.apply({"params": frozen}, x, alone, None, adapter)  # pyright: ignore[reportGeneralTypeIssues]
+        return x, jnp.stack(found) if hook.feed_forward else found[0]
 
     return jax.lax.scan(step, modality[:, None].astype(dtype), (layers, adapters))[1]
 
 
-def bind(adapters: PyTree, table: Float[Array, "n m e"], modality: int) -> PyTree:
+def bind(adapters: PyTree, table: Float[Array, "n *p m e"], modality: int) -> PyTree:
     """An adapter whose routing weights are those of one modality, whatever tokens it reads.
 
     With it the modality token need not stand in front of the text any more.
@@ -240,5 +288,8 @@ def bind(adapters: PyTree, table: Float[Array, "n m e"], modality: int) -> PyTre
     Returns:
       Parameters without a router.
     """
-    kept = {name: leaf for name, leaf in adapters.items() if name != "router"}
-    return {**kept, WEIGHTS: table[:, modality : modality + 1]}
+    kept = {name: leaf for name, leaf in adapters.items() if name not in ("router", BLOCK)}
+    if BLOCK not in adapters:
+        return {**kept, WEIGHTS: table[:, modality : modality + 1]}
+    block = bind(adapters[BLOCK], table[:, 1], modality)
+    return {**kept, WEIGHTS: table[:, 0, modality : modality + 1], BLOCK: block}

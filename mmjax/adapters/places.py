@@ -9,8 +9,9 @@ from jaxtyping import Array, Key
 
 from mmjax.encoders.layers import PyTree
 
-ATTENTION_INPUT = "attention_input"
+ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention_input", "feed_forward_input"
 ATTENTION = ("query", "key", "value", "out")
+FEED_FORWARD = ("gate", "up", "fc1")  # maps that read the feed-forward part's input: LLaMA's, ViT's
 DROPOUT = "dropout_key"  # a layer's key while training; without it nothing is dropped
 
 

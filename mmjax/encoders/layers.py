@@ -16,8 +16,9 @@ from mmjax.errors import MmjaxError
 Dtype = Any
 PyTree = Any
 # (one layer's slice of an adapter's parameters, a place in the layer, what goes in, what comes out)
-# -> what comes out instead. Places are "attention_input" (the normed input: in and out are the
-# same), "query", "key", "value", "out", and the layer's own feed-forward maps by name.
+# -> what comes out instead. Places are "attention_input" and "feed_forward_input" (the normed
+# inputs: in and out are the same), "query", "key", "value", "out", and the layer's own feed-forward
+# maps by name.
 Hook = Callable[[PyTree, str, jax.Array, jax.Array], jax.Array]
 At = Callable[[str, jax.Array, jax.Array], jax.Array]
 
@@ -261,6 +262,7 @@ class PreNormLayer(nn.Module):
         )
         x = x + scaled(attention(hidden, mask, at), "layer_scale1")
         hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm2")(x)
+        hidden = at("feed_forward_input", hidden, hidden)
         wide = at("fc1", hidden, Dense(self.intermediate_size, **dtypes, name="fc1")(hidden))
         wide = activation(self.hidden_act)(wide)
         hidden = at("fc2", wide, Dense(d, **dtypes, name="fc2")(wide))

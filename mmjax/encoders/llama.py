@@ -255,6 +255,7 @@ class LlamaLayer(nn.Module):
         attended, new = attention(hidden, shared, past, at)
         x = x + attended
         hidden = RMSNorm(config.rms_norm_eps, **dtypes, name="mlp_norm")(x)
+        hidden = at("feed_forward_input", hidden, hidden)
         gate = activation(config.hidden_act)(dense(config.intermediate_size, "gate", hidden))
         hidden = gate * dense(config.intermediate_size, "up", hidden)
         return x + dense(config.hidden_size, "down", hidden), new

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from mmjax import foreign
-from mmjax.adapters.mma import RepAdapter
+from mmjax.adapters.mma import BLOCK, RepAdapter
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.answering import Answering
 from mmjax.data.wording import INSTRUCTION, Wording
@@ -26,10 +26,11 @@ from mmjax.errors import MmjaxError
 from mmjax.tasks.instruct import InstructTask
 
 _LAYER = {
-    "language": "layers.{i}.adapter_attn.",
-    "vision": "backbone.visual.transformer.resblocks.{i}.adapter_attn.",
+    "language": "layers.{i}.",
+    "vision": "backbone.visual.transformer.resblocks.{i}.",
 }
 _LARGEST = 1e6  # of scales, temperatures and their inverses
+_ATTENTION, _MLP = "adapter_attn.", "adapter_mlp."  # before attention, before the feed-forward part
 _EXPERTS = ("conv_B", "conv_D")  # in the router's order
 
 
@@ -48,6 +49,8 @@ def load(
     question: str = INSTRUCTION,
 ) -> Answering:
     """A published adapter in its frozen models, ready to answer.
+
+    Where it has adapters before feed-forward parts (`block`, `router_block`), its names say so.
 
     Pictures are prepared as the original does: squashed to a square, with ImageNet's mean and
     deviation instead of CLIP's.
@@ -90,17 +93,22 @@ def load(
             f"a LaVIN adapter joins a LLaMA and a vision transformer, not {language.name!r} "
             f"({language.family}) and {vision.name!r} ({vision.family})"
         )
+    tensors = read(path)
     routed = RepAdapter(
         rank=rank, scale=scale, temperature=temperature, router_weight_dtype=router_weight_dtype
     )
-    parts = Multimodal(routed, dataclasses.replace(routed, routing=clip_routing), taps, hidden)
+    towers = {
+        tower: dataclasses.replace(routed, routing=routing, feed_forward=_is_block(tensors, tower))
+        for tower, routing in (("language", "first_token"), ("vision", clip_routing))
+    }
+    parts = Multimodal(towers["language"], towers["vision"], taps, hidden)
     expected = jax.eval_shape(parts.init, jax.random.key(0), language.params, vision.params)
     preprocess = vision.preprocess.imagenet_square()
     return Answering(
         InstructTask.of(parts, language.module, vision.module),
         language,
         dataclasses.replace(vision, preprocess=preprocess),
-        from_original(read(path), expected),
+        from_original(tensors, expected),
         {"recipe": "LaVIN", "source": str(path), "scale": scale, "temperature": temperature},
         Wording(question, talks=question == INSTRUCTION),
     )
@@ -169,8 +177,7 @@ def to_original(trainable: PyTree) -> dict[str, Any]:
             "config.instruct.adapter='routed' and config.instruct.visual=True"
         )
     tensors: dict[str, Any] = {}
-    for tower, prefix in _LAYER.items():
-        own = trainable[tower]
+    for prefix, own in _places(trainable):
         down, up, router = own["down"], own["up"], own["router"]
         n, experts, groups, inner, outer = up["kernel"].shape
         convs = up["kernel"].transpose(0, 1, 2, 4, 3).reshape(n, experts, groups * outer, inner, 1)
@@ -230,33 +237,37 @@ def from_original(tensors: Mapping[str, np.ndarray], expected: PyTree) -> PyTree
     def take(name: str) -> np.ndarray:
         return foreign.floating(name, found[name]).astype(np.float32)
 
-    def stack(tower: str, *names: str) -> np.ndarray:
-        n = expected[tower]["down"]["bias"].shape[0]
-        at = [_LAYER[tower].format(i=i) for i in range(n)]
-        return np.stack([np.stack([take(a + name) for name in names]) for a in at])
+    def adapter(prefix: str, shapes: PyTree) -> PyTree:
+        n, experts, groups, inner, outer = shapes["up"]["kernel"].shape
+        at = [prefix.format(i=i) for i in range(n)]
+
+        def stack(*names: str) -> np.ndarray:
+            return np.stack([np.stack([take(a + name) for name in names]) for a in at])
+
+        convs = stack(*(f"{name}.weight" for name in _EXPERTS))
+        convs = convs.reshape(n, experts, groups, outer, inner)
+        return {
+            "down": {
+                "kernel": stack("conv_A.weight")[:, 0, :, :, 0].transpose(0, 2, 1),
+                "bias": stack("conv_A.bias")[:, 0],
+            },
+            "up": {
+                "kernel": convs.transpose(0, 1, 2, 4, 3),
+                "bias": stack(*(f"{name}.bias" for name in _EXPERTS)),
+            },
+            "router": {
+                "kernel": stack("expert_weights.weight")[:, 0].transpose(0, 2, 1),
+                "bias": stack("expert_weights.bias")[:, 0],
+            },
+        }
 
     trainable: dict[str, Any] = {
         "modality": {"embedding": take("adapter_modality_embedding.weight")}
     }
-    for tower in _LAYER:
-        n, experts, groups, inner, outer = expected[tower]["up"]["kernel"].shape
-        convs = stack(tower, *(f"{name}.weight" for name in _EXPERTS))
-        convs = convs.reshape(n, experts, groups, outer, inner)
-        router = stack(tower, "expert_weights.weight")[:, 0]
-        trainable[tower] = {
-            "down": {
-                "kernel": stack(tower, "conv_A.weight")[:, 0, :, :, 0].transpose(0, 2, 1),
-                "bias": stack(tower, "conv_A.bias")[:, 0],
-            },
-            "up": {
-                "kernel": convs.transpose(0, 1, 2, 4, 3),
-                "bias": stack(tower, *(f"{name}.bias" for name in _EXPERTS)),
-            },
-            "router": {
-                "kernel": router.transpose(0, 2, 1),
-                "bias": stack(tower, "expert_weights.bias")[:, 0],
-            },
-        }
+    for tower, prefix in _LAYER.items():
+        trainable[tower] = adapter(prefix + _ATTENTION, expected[tower])
+        if BLOCK in expected[tower]:
+            trainable[tower][BLOCK] = adapter(prefix + _MLP, expected[tower][BLOCK])
     trainable["projection"] = {
         ours: {
             "kernel": take(f"adapter_proj.{theirs}.weight").T,
@@ -265,6 +276,21 @@ def from_original(tensors: Mapping[str, np.ndarray], expected: PyTree) -> PyTree
         for theirs, ours in (("conv_A", "down"), ("conv_B", "up"))
     }
     return trainable
+
+
+def _places(trainable: PyTree) -> Iterator[tuple[str, PyTree]]:
+    """(how names begin, parameters) of both towers' adapters; `{i}` in a name is the layer."""
+    for tower, prefix in _LAYER.items():
+        yield prefix + _ATTENTION, trainable[tower]
+        if BLOCK in trainable[tower]:
+            yield prefix + _MLP, trainable[tower][BLOCK]
+
+
+def _is_block(tensors: Mapping[str, Any], tower: str) -> bool:
+    """Whether a tower has adapters before its feed-forward parts as well."""
+    start = _LAYER[tower].partition("{i}")[0]
+    names = (re.sub(r"^module\.", "", name) for name in tensors)
+    return any(name.startswith(start) and f".{_MLP}" in name for name in names)
 
 
 def _shapes(expected: PyTree) -> dict[str, Any]:

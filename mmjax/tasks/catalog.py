@@ -142,4 +142,5 @@ def adapter_of(spec: InstructSpec, role: str) -> LayerAdapter | None:
         dropout=spec.dropout,
         routing="first_token" if role == "language" else spec.clip_routing,
         router_weight_dtype=spec.router_weight_dtype,
+        feed_forward=spec.feed_forward in ("both", "language" if role == "language" else "vision"),
     )

@@ -66,7 +66,11 @@ def rotate(x, positions, theta):
 
 
 def llama(params, config, adapters, x, temperature, scale=1.0, half=False, weights=None):
-    """Hidden states after the last norm of embeddings [b, l, d] whose column 0 is the modality."""
+    """Hidden states after the last norm of embeddings [b, l, d] whose column 0 is the modality.
+
+    Beside them the routing weights, [layers, b, 2]; with a block [layers, 2, b, 2], the weights of
+    its second adapter read from what that adapter itself reads.
+    """
     b, length, _ = x.shape
     may = np.tril(np.ones((length, length), bool))
     may[1:, 0] = False
@@ -77,7 +81,7 @@ def llama(params, config, adapters, x, temperature, scale=1.0, half=False, weigh
         p, a = layer(params["layers"], i), layer(adapters, i)
         h = rms_norm(x, p["attention_norm"], config.rms_norm_eps)
         w = router_weights(a, h[:, 0], temperature, half) if weights is None else weights[i]
-        table.append(w)
+        used = [w]
         h = rep_adapter(a, h, w, scale)
         q, k, v = (
             (h @ p["attention"][n]["kernel"]).reshape(b, length, -1, c)
@@ -90,6 +94,11 @@ def llama(params, config, adapters, x, temperature, scale=1.0, half=False, weigh
         mixed = np.einsum("bhlm,bmhc->blhc", softmax(scores), v).reshape(b, length, -1)
         x = x + mixed @ p["attention"]["out"]["kernel"]
         h = rms_norm(x, p["mlp_norm"], config.rms_norm_eps)
+        if "feed_forward" in a:
+            second = a["feed_forward"]
+            used.append(router_weights(second, h[:, 0], temperature, half))
+            h = rep_adapter(second, h, used[1], scale)
+        table.append(np.stack(used) if "feed_forward" in a else w)
         gate = h @ p["gate"]["kernel"]
         x = x + (gate / (1 + np.exp(-gate)) * (h @ p["up"]["kernel"])) @ p["down"]["kernel"]
     return rms_norm(x, params["norm"], config.rms_norm_eps), np.stack(table)
@@ -139,6 +148,9 @@ def clip_class_tokens(params, config, adapters, pixels, temperature, together, s
         mixed = np.einsum("bhlm,mbhc->lbhc", scores, parts["value"]).reshape(length, b, d)
         x = x + mixed @ q["attention"]["out"]["kernel"] + q["attention"]["out"]["bias"]
         h = layer_norm(x, q["norm2"], config.layer_norm_eps)
+        if "feed_forward" in a:
+            second = a["feed_forward"]
+            h = rep_adapter(second, h, router_weights(second, h[:, 0], temperature), scale)
         h = h @ q["fc1"]["kernel"] + q["fc1"]["bias"]
         h = h / (1 + np.exp(-1.702 * h))  # QuickGELU
         x = x + h @ q["fc2"]["kernel"] + q["fc2"]["bias"]

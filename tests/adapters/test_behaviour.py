@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from mmjax import checkpoint, trees
 from mmjax.adapters.lora import Lora
 from mmjax.adapters.merging import merge
-from mmjax.adapters.mma import IMAGE, TEXT, RepAdapter, bind, routing_table
+from mmjax.adapters.mma import BLOCK, IMAGE, TEXT, RepAdapter, bind, routing_table
 from mmjax.adapters.places import DROPOUT
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.language_model import embed, extend, logits
@@ -50,7 +50,11 @@ def of_images(model: LanguageModel, adapters: Any) -> Any:
 
 KINDS = {
     "routed": Kind(RepAdapter(rank=4, temperature=2.0, dropout=0.2), 6, of_images),
+    "routed block": Kind(
+        RepAdapter(rank=4, temperature=2.0, dropout=0.2, feed_forward=True), 12, of_images
+    ),
     "single": Kind(RepAdapter(rank=4, experts=1), 4),
+    "single block": Kind(RepAdapter(rank=4, experts=1, feed_forward=True), 8),
     "lora": Kind(Lora(rank=3, alpha=6.0, dropout=0.2), 8),
     "lora of everything": Kind(Lora(rank=2, alpha=1.0, targets=ALL), 14),
 }
@@ -193,8 +197,9 @@ def test_merged_it_says_the_same(kind, language, trained):
     assert products(plain, None) == products(language, None) < products(model, bound)
 
 
-def test_a_routed_adapter_is_merged_for_each_modality(language, trained):
-    kind = KINDS["routed"]
+@pytest.mark.parametrize("name", ["routed", "routed block"])
+def test_a_routed_adapter_is_merged_for_each_modality(name, language, trained):
+    kind = KINDS[name]
     model = language.with_hook(kind.hook)
     adapters = trained(start(kind, model), std=0.1)
     table = routing_table(model, adapters, FIRST)
@@ -207,6 +212,10 @@ def test_a_routed_adapter_is_merged_for_each_modality(language, trained):
         assert_allclose(run(merged, None), whole[modality, 1:], atol=2e-5)
     with pytest.raises(MmjaxError, match="bind it first"):
         merge(model, adapters)
+    if name == "routed block":  # bound before attention alone, a router still decides
+        half = bind({n: x for n, x in adapters.items() if n != BLOCK}, table[:, 0], TEXT)
+        with pytest.raises(MmjaxError, match="bind it first"):
+            merge(model, {**half, BLOCK: adapters[BLOCK]})
 
 
 @pytest.mark.parametrize(

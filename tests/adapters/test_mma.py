@@ -22,6 +22,11 @@ from tests.adapters import numpy_mma as reference
 
 ROUTED = RepAdapter(rank=4, temperature=2.0, scale=0.7)
 PARTS = Multimodal(ROUTED, dataclasses.replace(ROUTED, routing="per_image"), taps=2, hidden=6)
+# LaVIN's `block` in LLaMA and `router_block` in CLIP: adapters before feed-forward parts too.
+BLOCK = dataclasses.replace(ROUTED, feed_forward=True)
+BLOCKS = dataclasses.replace(
+    PARTS, language=BLOCK, vision=dataclasses.replace(BLOCK, routing="per_image")
+)
 TOLERANCE = 2e-5
 BOS = 1
 # (words before the picture, then prompt and answer; which columns of the latter are the answer)
@@ -49,9 +54,10 @@ def test_router_and_block_equal_numpy(language, trained, half):
         assert hook(one, "query", jnp.asarray(x), ours) is ours  # nothing else is touched
 
 
+@pytest.mark.parametrize("block", [False, True])
 @pytest.mark.parametrize("routing", ["per_image", "first_in_batch"])
-def test_clip_blocks_equal_numpy_in_both_routing_modes(vision, trained, routing):
-    hook = dataclasses.replace(ROUTED, routing=routing)
+def test_clip_blocks_equal_numpy_in_both_routing_modes(vision, trained, routing, block):
+    hook = dataclasses.replace(ROUTED, routing=routing, feed_forward=block)
     adapters = trained(hook.init(jax.random.key(0), vision.params["layers"]))
     module = dataclasses.replace(vision.module, hook=hook, parent=None)
     pixels = np.random.default_rng(2).standard_normal((3, 20, 20, 3)).astype(np.float32)
@@ -120,19 +126,24 @@ def batch():
 ANSWERS = [(0, 8), (0, 9), (0, 10), (1, 7), (1, 8)]
 
 
+@pytest.fixture(scope="module", params=[PARTS, BLOCKS], ids=["attention", "block"])
+def parts(request) -> Multimodal:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def whole(language, vision, trained):
-    trainable = trained(PARTS.init(jax.random.key(0), language.params, vision.params))
+def whole(language, vision, trained, parts):
+    trainable = trained(parts.init(jax.random.key(0), language.params, vision.params))
     return trainable, np.random.default_rng(3).standard_normal((2, 20, 20, 3)).astype(np.float32)
 
 
-def ours_of(language, vision, trainable, pixels):
+def ours_of(language, vision, parts, trainable, pixels):
     """Embeddings, logits at all positions, and the loss, by mmjax."""
     ids, slot, modality, mask = batch()
-    module = dataclasses.replace(vision.module, hook=PARTS.vision, parent=None)
-    model = language.with_hook(PARTS.language)
+    module = dataclasses.replace(vision.module, hook=parts.vision, parent=None)
+    model = language.with_hook(parts.language)
     taps = class_tokens(module, vision.params, pixels, trainable["vision"])
-    pictures = PARTS.image_tokens(trainable, taps[np.array(PARTS.tapped(2))])
+    pictures = parts.image_tokens(trainable, taps[np.array(parts.tapped(2))])
     words = embed(model.module, model.params, jnp.asarray(ids))
     x = assemble(words, pictures, jnp.asarray(slot), trainable["modality"]["embedding"][modality])
     hidden, _ = extend(model.module, model.params, trainable["language"], x, jnp.asarray(mask))
@@ -174,9 +185,9 @@ def found_padded(rows):
     return np.stack([np.pad(row, [(0, length - len(row)), (0, 0)]) for row in rows])
 
 
-def test_sequence_logits_and_loss_equal_numpy(language, vision, whole):
+def test_sequence_logits_and_loss_equal_numpy(language, vision, parts, whole):
     trainable, pixels = whole
-    run = jax.jit(lambda t, p: ours_of(language, vision, t, p))
+    run = jax.jit(lambda t, p: ours_of(language, vision, parts, t, p))
     embeddings, scores, loss = run(trainable, pixels)
     rows, found, expected = theirs_of(
         language, vision, reference.float64(trainable), pixels.astype(np.float64)
@@ -187,12 +198,11 @@ def test_sequence_logits_and_loss_equal_numpy(language, vision, whole):
     assert_allclose(loss, expected, atol=TOLERANCE)
 
 
-def test_gradients_of_every_leaf_equal_numpy(language, vision, whole):
+def test_gradients_of_every_leaf_equal_numpy(language, vision, parts, whole):
     """Directional derivatives of the reference in float64, two directions a leaf."""
     trainable, pixels = whole
-    ours = jax.jit(jax.grad(lambda t: ours_of(language, vision, t, jnp.asarray(pixels))[2]))(
-        trainable
-    )
+    given = jnp.asarray(pixels)
+    ours = jax.jit(jax.grad(lambda t: ours_of(language, vision, parts, t, given)[2]))(trainable)
     start, pixels = reference.float64(trainable), pixels.astype(np.float64)
     random, h = np.random.default_rng(4), 1e-5
     leaves, treedef = jax.tree.flatten(start)
@@ -211,9 +221,10 @@ def test_gradients_of_every_leaf_equal_numpy(language, vision, whole):
         assert np.abs(gradient).max() > 1e-7, path  # every leaf is used
 
 
-def test_the_router_is_a_table_of_layer_and_modality(language, trained):
-    model = language.with_hook(ROUTED)
-    adapters = trained(ROUTED.init(jax.random.key(0), language.params["layers"]))
+@pytest.mark.parametrize("hook", [ROUTED, BLOCK], ids=["attention", "block"])
+def test_the_router_is_a_table_of_layer_and_modality(hook, language, trained):
+    model = language.with_hook(hook)
+    adapters = trained(hook.init(jax.random.key(0), language.params["layers"]))
     first = np.random.default_rng(5).standard_normal((2, 32)).astype(np.float32)
     table = routing_table(model, adapters, jnp.asarray(first))
     rows = np.random.default_rng(6).standard_normal((2, 4, 32))
@@ -227,9 +238,10 @@ def test_the_router_is_a_table_of_layer_and_modality(language, trained):
         routing_table(language, adapters, jnp.asarray(first))
 
 
-def test_bound_to_a_modality_the_first_token_is_not_needed(language, trained):
-    model = language.with_hook(ROUTED)
-    adapters = trained(ROUTED.init(jax.random.key(0), language.params["layers"]))
+@pytest.mark.parametrize("hook", [ROUTED, BLOCK], ids=["attention", "block"])
+def test_bound_to_a_modality_the_first_token_is_not_needed(hook, language, trained):
+    model = language.with_hook(hook)
+    adapters = trained(hook.init(jax.random.key(0), language.params["layers"]))
     first = jnp.asarray(np.random.default_rng(5).standard_normal((2, 32)), jnp.float32)
     table = routing_table(model, adapters, first)
     words = np.random.default_rng(7).standard_normal((2, 5, 32)).astype(np.float32)
@@ -242,7 +254,7 @@ def test_bound_to_a_modality_the_first_token_is_not_needed(language, trained):
         assert np.abs(bound[1 - modality] - whole[1 - modality, 1:]).max() > 1e-3
 
 
-def shapes_of(width, layers, heads, intermediate):
+def shapes_of(width, layers, heads, intermediate, parts=Multimodal()):  # noqa: B008
     config = LlamaConfig.from_hf(
         {
             **{"vocab_size": 32000, "hidden_size": width, "num_hidden_layers": layers},
@@ -259,7 +271,7 @@ def shapes_of(width, layers, heads, intermediate):
     language = jax.eval_shape(Llama(config).init, key, ids, ids)["params"]
     pixels = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     vision = jax.eval_shape(VisionTransformer(clip).init, key, pixels)["params"]
-    return jax.eval_shape(Multimodal().init, key, language, vision)
+    return jax.eval_shape(parts.init, key, language, vision)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +298,30 @@ def test_published_sizes(sizes, count, tensors, megabytes):
     assert shapes[f"{resblock}.conv_B.weight"] == (1024, 4, 1)
     assert shapes["adapter_proj.conv_B.weight"] == (d, 128)
     assert shapes["adapter_modality_embedding.weight"] == (2, d)
+
+
+@pytest.mark.parametrize(
+    ("language", "vision", "more"),
+    [
+        (False, True, 24 * 20_490),
+        (True, False, 32 * 81_930),
+        (True, True, 24 * 20_490 + 32 * 81_930),
+    ],
+)
+def test_sizes_with_adapters_before_feed_forward_parts(language, vision, more):
+    """Of 7B: as much again as what stands before attention, tower by tower."""
+    words, images = (RepAdapter(feed_forward=block) for block in (language, vision))
+    trainable = shapes_of(4096, 32, 32, 11008, Multimodal(words, images))
+    assert trees.count(trainable) == 3_781_296 + more
+    original = jax.eval_shape(to_original, trainable)
+    assert trees.count(original) == 3_781_296 + more
+    assert len(original) == 453 + 8 * (32 * language + 24 * vision)
+    name = "layers.31.adapter_mlp.conv_B.weight"
+    assert (name in original) == language
+    assert not language or original[name].shape == (4096, 4, 1)
+    resblock = "backbone.visual.transformer.resblocks.0.adapter_mlp.expert_weights.weight"
+    assert (resblock in original) == vision
+    assert not vision or original[resblock].shape == (2, 1024)
 
 
 def test_original_tensors_go_there_and_back(language, vision, whole):
@@ -323,7 +359,7 @@ def test_original_tensors_mean_what_the_convolutions_do(trained, language):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("layers.1.adapter_attn.conv_D.bias"), "lacks 1 of 37 tensors"),
+        (lambda t: t.pop("layers.1.adapter_attn.conv_D.bias"), "lacks 1 of (37|69) tensors"),
         (lambda t: t.update({"layers.2.adapter_attn.conv_A.bias": np.ones(4)}), "no place for"),
         (lambda t: t.update({"adapter_proj.conv_A.bias": np.ones(7)}), r"shape \[7\].* need \[6\]"),
     ],

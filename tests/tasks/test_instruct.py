@@ -14,8 +14,10 @@ from mmjax.adapters.multimodal import WORD, Multimodal, assemble
 from mmjax.encoders import Encoder, LanguageModel, load_encoder
 from mmjax.encoders.language_model import embed
 from mmjax.generation import generate
+from mmjax.instruct_spec import InstructSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
+from mmjax.tasks.catalog import parts_of
 from mmjax.tasks.instruct import InstructTask
 
 PARTS = Multimodal(
@@ -51,6 +53,22 @@ def batch_of(pictures: bool) -> dict[str, Any]:
     text["image_slot"][:, 2:4] = [0, 1]
     pixels = random.standard_normal((2, 20, 20, 3)).astype(np.float32)
     return {"text": text, "image": {"pixel_values": pixels}}
+
+
+@pytest.mark.parametrize(
+    ("block", "language", "vision"),
+    [
+        ("none", False, False),
+        ("vision", False, True),
+        ("language", True, False),
+        ("both", True, True),
+    ],
+)
+def test_towers_have_adapters_before_feed_forward_parts_where_that_is_said(block, language, vision):
+    parts = parts_of(InstructSpec(feed_forward=block))
+    assert isinstance(parts.language, RepAdapter)
+    assert isinstance(parts.vision, RepAdapter)
+    assert (parts.language.feed_forward, parts.vision.feed_forward) == (language, vision)
 
 
 @pytest.mark.slow
