@@ -13,7 +13,8 @@ from mmjax.adapters.mma import IMAGE, TEXT
 from mmjax.arguments import pictures, several, texts
 from mmjax.base import check_encoder, stage_of
 from mmjax.checkpoint import load_adapter_params
-from mmjax.data.conversations import Conversation, Layout, encode_prompt
+from mmjax.data.conversations import Conversation, Layout
+from mmjax.data.conversations import encode_prompt as encode
 from mmjax.data.library import Library
 from mmjax.data.wording import QUESTION, Turn, Wording, ask, cut
 from mmjax.encoders import Encoder, LanguageModel
@@ -199,7 +200,7 @@ class Answering:
             for asked, answered in [] if history is None else history[i]:
                 turns += [self._asked(asked, turns), self._said(answered.strip())]
             turns += [self._asked(question, turns)]
-            ids, slots = encode_prompt(
+            ids, slots = encode(
                 Conversation(tuple(turns), None if images is None else i),
                 self._model.preprocess.tokenizer,
                 self._layout,

@@ -4,6 +4,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from jaxtyping import Int
+
 from mmjax.train import DONE, Run
 
 
@@ -15,11 +18,14 @@ class Figures:
       systems: system -> metric -> values, one a seed.
       counts: what is counted -> numbers, one a seed.
       timings: phase -> seconds.
+      learned: {"rows", "seen", "visits"} -> rows to learn from, how many of them were, and how
+        often all of them together; one number a seed.
     """
 
     systems: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     counts: dict[str, list[int]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    learned: dict[str, list[int]] = field(default_factory=dict)
 
     def trained(self, run: Run) -> int:
         """Adds the time that a run took to train; returns its steps."""
@@ -38,6 +44,12 @@ class Figures:
         """Adds one seed's counts."""
         for what, number in numbers.items():
             self.counts.setdefault(what, []).append(number)
+
+    def learn(self, visits: Int[np.ndarray, " n"]) -> None:
+        """Adds how often one seed learned each of its rows."""
+        found = {"rows": len(visits), "seen": int((visits > 0).sum()), "visits": int(visits.sum())}
+        for what, number in found.items():
+            self.learned.setdefault(what, []).append(number)
 
     def ordered(self, first: Iterable[str]) -> dict[str, dict[str, list[float]]]:
         """The systems: those named first, then the others, `adapted` last."""

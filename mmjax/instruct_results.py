@@ -83,9 +83,7 @@ def measure_answers(
                 values["blank"] = data.test["blank"].run([], functions)
             values |= {name: dict(metrics) for name, metrics in data.references.items()}
             figures.count({side: len(items) for side, items in data.items.items()})
-            visits = data.train.visits(steps, run.stage.train.batch_size, run.data_seed)
-            seen = int((visits > 0).sum())
-            figures.count({"rows": len(visits), "rows_seen": seen, "visits": int(visits.sum())})
+            figures.learn(data.train.visits(steps, run.stage.train.batch_size, run.data_seed))
             if run.stage.questions.rehearsal:
                 figures.count({REHEARSED: run.stage.questions.rehearsal})
             if data.left_out:
@@ -100,11 +98,12 @@ def measure_answers(
 def first_expert(
     task: InstructTask, language: LanguageModel, trainable: PyTree
 ) -> Float[np.ndarray, "n m"]:
-    """The weight of the first expert in every layer, for text alone and for pictures."""
+    """The weight of attention's first expert in every layer, for text alone and for pictures."""
     assert isinstance(task.parts.language, RepAdapter)
     model = language.with_hook(task.parts.language)
     table = routing_table(model, trainable["language"], trainable["modality"]["embedding"])
-    return to_host(table)[..., 0]
+    table = to_host(table)
+    return (table if table.ndim == 3 else table[:, 0])[..., 0]
 
 
 def describe(stage: Stage) -> str:
@@ -112,6 +111,9 @@ def describe(stage: Stage) -> str:
     i = stage.instruct
     kinds = {"routed": "routed adapters", "single": "adapters, no router", "lora": "LoRA"}
     kind = f"{kinds[i.adapter]}, rank {i.rank}" if i.adapter in kinds else "projection alone"
+    if i.feed_forward != "none":
+        towers = {"vision": "of the vision transformer", "language": "of the language model"}
+        kind += f", before feed-forward parts {towers.get(i.feed_forward, 'of both')} too"
     if not i.visual and i.adapter != "none":
         kind += ", language model only"
     texts = stage.questions.rehearsal
@@ -123,15 +125,16 @@ def answer_tables(
     labels: Mapping[str, str],
     counts: Mapping[str, Sequence[int]],
     routing: Sequence[Sequence[Sequence[float]]],
+    learned: Mapping[str, Sequence[int]],
 ) -> list[Table]:
     """Accuracy of every system, and the router's weights where there is one.
 
     Args:
       systems: system -> metric -> one value a seed.
       labels: system -> how a table calls it.
-      counts: pictures and questions, rows to learn from, how many of them were, how often all of
-        them together, and texts rehearsed; one number a seed.
+      counts: pictures and questions, and texts rehearsed, one number a seed.
       routing: of every seed the first expert's weight by layer and modality.
+      learned: see `Figures.learned`; empty where nobody counted.
 
     Returns:
       One or two tables.
@@ -154,9 +157,9 @@ def answer_tables(
         caption = f"{asked} held-out conversations; every token of their answers weighs the same."
         if "left_out" in counts:
             caption += f" {counts['left_out'][0]} rows with an empty answer were left out."
-    if "rows" in counts:
-        epochs = sum(counts["visits"]) / sum(counts["rows"])
-        seen = f"{numbers(counts['rows_seen'])} of {numbers(counts['rows'])}"
+    if learned:
+        epochs = sum(learned["visits"]) / sum(learned["rows"])
+        seen = f"{numbers(learned['seen'])} of {numbers(learned['rows'])}"
         caption += f" Trained on {seen} rows, {epochs:.3g} epochs."
     used = [m for m in metrics if any(m in values for values in systems.values())]
 

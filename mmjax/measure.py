@@ -133,6 +133,7 @@ def _measure_answers(runs: Sequence[Run], recipe: Recipe, library: Library) -> R
         figures.counts,
         figures.timings,
         routing=routing,
+        learned=figures.learned,
     )
 
 

@@ -61,6 +61,8 @@ class Results:
       protocol: system -> shots and half of the classes that it read; for `prompts` alone.
       routing: [seed][layer][modality] weight of the first expert; for `instruct` with a router.
       classes: how each class fared, where items are told apart by class.
+      learned: {"rows", "seen", "visits"} -> rows to learn from, how many of them were, and how
+        often all together, one number a seed; for `instruct` alone.
     """
 
     recipe: str
@@ -77,6 +79,7 @@ class Results:
     protocol: Mapping[str, Mapping[str, int | str]] = field(default_factory=dict)
     routing: Sequence[Sequence[Sequence[float]]] = ()
     classes: ClassFigures | None = None
+    learned: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def grid(self) -> Grid:
@@ -96,7 +99,7 @@ class Results:
         if self.protocol:
             return fewshot_tables(self.grid, self.counts)
         if self.answers:
-            return answer_tables(self.systems, self.labels, self.counts, self.routing)
+            return answer_tables(self.systems, self.labels, self.counts, self.routing, self.learned)
         if self.shares:
             return domain_tables(self.systems, self.labels, self.shares, self.counts)
         tested = sorted(set(self.counts["test"]))

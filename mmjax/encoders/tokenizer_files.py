@@ -80,6 +80,9 @@ def check(tokenizer: Tokenizer, where: str, vocab_size: int) -> None:
             f"{where}: the tokenizer has {count} tokens but the model only {vocab_size}; they do "
             "not belong together"
         )
+    words = tokenizer.get_vocab_size(with_added_tokens=False)
+    if words < 2:
+        raise MmjaxError(f"{where}: the tokenizer has a vocabulary of {words} tokens")
     longest = max(found, key=len, default="")
     if len(longest) > vocabulary.LONGEST:
         raise MmjaxError(

@@ -119,11 +119,9 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(toy, straight, tmp_
 def test_what_was_said_before_is_read_again(adapted, toy, monkeypatch):
     import mmjax.answering
 
-    read, encode = [], mmjax.answering.encode_prompt
+    read, encode = [], mmjax.answering.encode
     monkeypatch.setattr(
-        mmjax.answering,
-        "encode_prompt",
-        lambda said, *rest: (read.append(said), encode(said, *rest))[1],
+        mmjax.answering, "encode", lambda said, *rest: (read.append(said), encode(said, *rest))[1]
     )
     picture = toy.pictures[:1]
     (alone,) = adapted.answer([ASKED[0]], picture, 2, history=[[]])
@@ -133,7 +131,7 @@ def test_what_was_said_before_is_read_again(adapted, toy, monkeypatch):
     assert np.abs(after.log_probs[0] - alone.log_probs[0]) > 1e-4
     turns = [(turn.text, turn.learn) for turn in read[1].turns]
     asked = (f"\nQuestion: {ASKED[0]}\nResponse:", False)  # on a line of its own
-    assert turns == [("Question: w9\nResponse:", False), (" w25 w26", True), asked]
+    assert turns[:3] == [("Question: w9\nResponse:", False), (" w25 w26", True), asked]
     with pytest.raises(MmjaxError, match="2 histories for 1 questions"):
         adapted.answer([ASKED[0]], picture, history=[[], []])
     with pytest.raises(MmjaxError, match="an empty answer"):

@@ -13,6 +13,7 @@ from mmjax.errors import WeightsError
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _BPE = 2
 _NORMAL = 1
+_MOST_FIELDS = 300_000  # pieces, and what stands beside them; Gemma has 262,144
 _LONGEST_PIECE = 4 * vocabulary.LONGEST + 64  # bytes of a piece's message: its text and numbers
 _IDS = (("unknown", 40, 0), ("bos", 41, 1), ("eos", 42, 2))
 
@@ -31,13 +32,13 @@ def read(path: Path) -> dict[str, Any]:
     """
     with foreign.reading(path, "a sentencepiece model"):
         data = foreign.read_bytes(path, vocabulary.LARGEST_FILE)
-        fields = list(itertools.islice(_fields(data), vocabulary.MOST + 1))
-        if len(fields) > vocabulary.MOST or any(
+        fields = list(itertools.islice(_fields(data), _MOST_FIELDS + 1))
+        if len(fields) > _MOST_FIELDS or any(
             number == 1 and len(value) > _LONGEST_PIECE for number, value in fields
         ):
             raise WeightsError(f"{path} has too many pieces, or one that is too long")
         pieces = [dict(_fields(value)) for number, value in fields if number == 1]
-        trainer = dict(_fields(next((value for number, value in fields if number == 2), b"")))
+        trainer = dict(_fields(b"".join(value for number, value in fields if number == 2)))
         tokens = [piece[1].decode() for piece in pieces]
         scores = [struct.unpack("<f", piece.get(2, bytes(4)))[0] for piece in pieces]
         types = [piece.get(3, _NORMAL) for piece in pieces]

@@ -8,7 +8,7 @@ from mmjax.errors import WeightsError
 # Letters of one token: the longest of published models are runs of a few hundred spaces.
 LONGEST = 1_024
 MOST_LETTERS = 1 << 22  # of all tokens; 262,144 tokens have two million
-MOST = 1 << 20  # tokens, or merges
+MOST = 1 << 19  # tokens, or merges
 LARGEST_FILE = 1 << 24  # bytes of a tokenizer.model
 
 
