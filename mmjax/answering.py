@@ -12,7 +12,7 @@ from mmjax import sharding
 from mmjax.adapters.mma import IMAGE, TEXT
 from mmjax.arguments import pictures, several, texts
 from mmjax.base import check_encoder, stage_of
-from mmjax.checkpoint import load_adapter_params
+from mmjax.checkpoint import CARD, load_adapter_params
 from mmjax.data.conversations import Conversation, Layout
 from mmjax.data.conversations import encode_prompt as encode
 from mmjax.data.library import Library
@@ -20,6 +20,7 @@ from mmjax.data.wording import QUESTION, Turn, Wording, ask, cut
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.errors import MmjaxError
+from mmjax.foreign import reading
 from mmjax.generation import Generation, Sampling, Scored, generate, score
 from mmjax.speaking import Prompter
 from mmjax.tasks import make_instruct
@@ -29,6 +30,11 @@ from mmjax.trees import PyTree
 # A question that was asked before, and its answer.
 Exchange = tuple[str, str]
 _DEFAULT = Wording(QUESTION, " ")
+
+
+def _check_size(wanted: jax.ShapeDtypeStruct, found: np.ndarray) -> None:
+    if wanted.shape != found.shape:
+        raise ValueError(f"an array of shape {found.shape}, where its stage has {wanted.shape}")
 
 
 class Answering:
@@ -87,6 +93,11 @@ class Answering:
             check_encoder(library, card, role, spec, allow_other_encoder, folder)
         language, vision = (library.encoder(stage.encoders[role]) for role in ("language", "image"))
         task = make_instruct(stage, language, vision)
+        with reading(folder / CARD, "the card of its parameters", MmjaxError):
+            sizes = jax.eval_shape(
+                task.parts.init, jax.random.key(0), language.params, vision.params
+            )
+            jax.tree.map(_check_size, sizes, params)
         assert isinstance(language, LanguageModel)
         wording = Wording.of_card(card, stage.questions, f"the card of {folder}")
         return cls(task, language, vision, params, card, wording)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mmjax import sharding
@@ -11,6 +13,7 @@ from mmjax.card import BELOW
 from mmjax.checkpoint import CARD, load_adapter_params, read_card
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
+from mmjax.foreign import reading
 from mmjax.recipe import build
 from mmjax.spec import EncoderSpec, Stage
 from mmjax.tasks import Task, Tower, make_task
@@ -88,6 +91,44 @@ def load_base_of(
             "on; train the adapter again, or put its own base back"
         )
     return found
+
+
+def check_sizes(
+    task: Task,
+    stage: Stage,
+    towers: Mapping[str, Tower],
+    params: PyTree,
+    frozen: PyTree,
+    folder: Path,
+) -> None:
+    """Refuses parameters of other sizes than the card's stage makes, without computing anything.
+
+    Args:
+      task: of the stage.
+      stage: as the card describes it.
+      towers: role -> frozen tower.
+      params: what was trained.
+      frozen: what it stands on.
+      folder: of the adapter, for messages.
+
+    Raises:
+      MmjaxError: the published functions cannot be computed with these parameters.
+    """
+    for name, function in task.functions().items():
+        if name.endswith("images"):
+            roles = ["image"]
+        elif name.endswith("joined"):
+            roles = list(towers)
+        else:
+            own = name == "embed_texts" or stage.task == "domain"
+            roles = [stage.text_role if own else "text"]
+        width = sum(towers[role].width for role in roles)
+        inputs: dict[str, Any] = {"features": jax.ShapeDtypeStruct((1, width), jnp.float32)}
+        if stage.encoders[roles[0]].output.startswith("tokens"):
+            inputs["features"] = jax.ShapeDtypeStruct((1, 4, width), jnp.float32)
+            inputs["mask"] = jax.ShapeDtypeStruct((1, 4), jnp.bool_)
+        with reading(folder / CARD, "the card of its parameters", MmjaxError):
+            jax.eval_shape(function, params, frozen, inputs)
 
 
 def check_encoder(

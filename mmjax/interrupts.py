@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: what is trained is saved at the next step boundary; a second one ends at once.
+"""SIGTERM and Ctrl-C save what is trained at the next step boundary; a second one ends at once.
 
 A training loop stands in `held()` and asks `stop_here()` after every step. Elsewhere (features,
 evaluation) the first signal ends the program as soon as Python may, for nothing is half-written.

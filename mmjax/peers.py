@@ -127,8 +127,8 @@ class _Watch(threading.Thread):
             if kind == "failed" and int(number) != self._index and not self._left.wait(_SOON):
                 _end(
                     _FAILED,
-                    f"process {number} of {self._count} stopped with an error, which its own output "
-                    "tells; this one stops too",
+                    f"process {number} of {self._count} stopped with an error, which its own "
+                    "output tells; this one stops too",
                 )
             if kind == "stop":
                 self._offer(int(what))
@@ -202,7 +202,7 @@ class _Watch(threading.Thread):
         self._busy = busy
 
     def _offer(self, signum: int) -> None:
-        """Says how far this process may get; process 0 takes the farthest, or now if none is busy."""
+        """Says how far this process may get; process 0 takes the farthest, now if none is busy."""
         with self._lock:
             if self._bound is None:
                 self._bound = self._tick + 1

@@ -16,7 +16,7 @@ from PIL.Image import Image
 from mmjax import arguments, fewshot, sharding
 from mmjax.answering import Answering
 from mmjax.arguments import several, whole
-from mmjax.base import base_folder, check_encoder, load_base_of, stage_of
+from mmjax.base import base_folder, check_encoder, check_sizes, load_base_of, stage_of
 from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
 from mmjax.data.library import Library
 from mmjax.data.tables import FeatureTable, PatchTable, Table, table_of
@@ -25,7 +25,7 @@ from mmjax.encoders.pictures import ImageLike, open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import View
 from mmjax.evals.functions import Published
-from mmjax.foreign import is_file, shown, shown_path
+from mmjax.foreign import is_file, reading, shown, shown_path
 from mmjax.tasks import Tower, make_task
 from mmjax.train import Run
 
@@ -92,7 +92,7 @@ class Adapted:
 
     def __init__(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None = None) -> None:
         """Loads the adapter and checks its encoders; see `load_adapter`."""
-        self._mesh = mesh or sharding.make_mesh()
+        self._mesh, self._folder = mesh or sharding.make_mesh(), folder
         params, self.card = load_adapter_params(folder)
         stage = stage_of(self.card)
         self._library = Library(self._mesh, tuple(self.card["languages"]))
@@ -117,6 +117,7 @@ class Adapted:
             self._functions = {**joint.functions(self._library), **scores}
         else:
             task = make_task(stage, towers, base, self._mesh)
+            check_sizes(task, stage, towers, trainable, frozen, folder)
             self._functions = Published(task, self._mesh).bind(trainable, frozen)
 
     def _embed(self, role: str, function: str, items: Sequence[Any]) -> Float[np.ndarray, "n d"]:
@@ -198,7 +199,8 @@ class Adapted:
             encoder = self._library.encoder(self._specs["image"])
             tokens = table_of(list(encoder.outputs(pictures, "tokens")))
             table = PatchTable(table, tokens, np.arange(len(pictures)))
-        logits = self._functions["score"](View(table, np.arange(len(images))))
+        with reading(self._folder / CARD, "the card of its parameters", MmjaxError):
+            logits = self._functions["score"](View(table, np.arange(len(images))))
         share = np.exp(logits - logits.max(axis=1, keepdims=True))
         share /= share.sum(axis=1, keepdims=True)
         names, best = self.card["classes"], np.argsort(-share, axis=1, kind="stable")[:, :k]

@@ -1,6 +1,5 @@
 """Asked to stop, or left alone by another process: nothing is lost, and one sentence says why."""
 
-import os
 import re
 import signal
 import socket
@@ -93,9 +92,8 @@ def test_handlers_are_those_of_before_afterwards():
     from mmjax import interrupts
 
     former = [signal.getsignal(number) for number in interrupts.SIGNALS]
-    with pytest.raises(interrupts.Interrupted), interrupts.installed():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
+    with interrupts.installed(), pytest.raises(interrupts.Interrupted):
+        signal.raise_signal(signal.SIGTERM)
     assert [signal.getsignal(number) for number in interrupts.SIGNALS] == former
     with interrupts.held():
         assert interrupts.stop_here() is None
