@@ -138,15 +138,25 @@ class LanguageModel(Encoder):
             ids = [i for i in prompt if isinstance(i, int)]
         if not ids:
             raise MmjaxError("a prompt has no token; give it at least one word")
-        words = getattr(
-            self.config, "text", self.config
-        ).vocab_size  # a LLaVA's own config has none
+        self.check_ids("a prompt", ids)
+        return ids
+
+    def check_ids(self, where: str, ids: Sequence[int]) -> None:
+        """Refuses ids that the model has no words for: looked up, they would be NaN.
+
+        Args:
+          where: what holds them.
+          ids: token ids, at least one.
+
+        Raises:
+          MmjaxError: an id is out of range.
+        """
+        words = getattr(self.config, "text", self.config).vocab_size  # a LLaVA's is its decoder's
         if not 0 <= min(ids) <= max(ids) < words:
             raise MmjaxError(
-                f"a prompt holds token ids from {min(ids)} to {max(ids)}; this model has those "
+                f"{where} holds token ids from {min(ids)} to {max(ids)}; this model has those "
                 f"from 0 to {words - 1}"
             )
-        return ids
 
 
 def embed(module: nn.Module, params: PyTree, ids: Int[Array, "*b"]) -> Float[Array, "*b d"]:

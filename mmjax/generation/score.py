@@ -90,6 +90,8 @@ def score(
     lengths = [len(answer) for answers in ids for answer in answers]
     if not min(lengths):
         raise MmjaxError("an answer has no token; give it at least one word")
+    for answer in (answer for answers in ids for answer in answers):
+        model.check_ids("an answer", answer)
     prepared, _ = prepare(model, prompts, max(lengths), images)
     shape = (
         prepared.mask.shape[0],

@@ -180,7 +180,7 @@ ROWS = [np.full(3, i, np.float32) for i in range(10)]
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_named_and_never_kept(bad, encoder, saying, tmp_path):
     """Ids or positions beyond a model's tables give NaN, and no error."""
-    saying([*ROWS[:5], np.float32([0, bad, 0]), *ROWS[6:]])
+    saying([*ROWS[:5], np.array([0, bad, 0], np.float32), *ROWS[6:]])
     with pytest.raises(MmjaxError, match=r"test features are not finite in 1 of 4 rows.*5 \('w9"):
         feature_cache.load(tmp_path, request(encoder), lambda: encoder)
     assert len(shards(tmp_path)) == 1  # the rows before it are

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from mmjax.encoders import load_encoder
+from mmjax.data.library import Library
+from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
+from mmjax.generation import score
+from mmjax.spec import EncoderSpec
 
 
 @pytest.fixture
@@ -144,3 +147,20 @@ def test_more_tokens_than_positions_are_refused(preprocess):
     for length in (17, 512, 0):
         with pytest.raises(MmjaxError, match=f"max_length {length} is out of range: .* 1 to 16"):
             dataclasses.replace(preprocess, max_length=length)
+
+
+def test_a_recipe_that_asks_for_more_tokens_is_refused(folder, mesh):
+    library, source = Library(mesh(1), ("zh", "en")), str(folder("bert_tiny"))
+    assert library.encoder(EncoderSpec(source, max_length=12)).preprocess.max_length == 12
+    with pytest.raises(MmjaxError, match=rf"config\.encoders: {source}: max_length 512 is out of"):
+        library.encoder(EncoderSpec(source, max_length=512))
+
+
+@pytest.mark.parametrize("ids", [[4, 64], [-1], [4, 10**6]])
+def test_ready_ids_that_are_no_words_are_refused(ids, folder):
+    model = load_encoder(folder("llama_tiny"))
+    assert isinstance(model, LanguageModel)
+    with pytest.raises(MmjaxError, match=r"a prompt holds token ids from .* those from 0 to 49"):
+        model.encode_prompt(ids)
+    with pytest.raises(MmjaxError, match=r"an answer holds token ids from .* those from 0 to 49"):
+        score(model, [[4]], [[ids]])

@@ -4,7 +4,6 @@ Each is refused in one sentence with the picture's name, or read right, in littl
 """
 
 import io
-import json
 import os
 import re
 import socket
@@ -21,13 +20,10 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from mmjax.data import coop, dialogues, easy_vqa, scienceqa
-from mmjax.data.records import load_corpus
 from mmjax.encoders import load_encoder
 from mmjax.encoders.image_preprocess import ImagePreprocess
 from mmjax.encoders.llava_images import LlavaImages
 from mmjax.encoders.pictures import open_image
-from mmjax.pairs_spec import PairsSpec
 
 CLIP = ImagePreprocess(224, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SHAPES = Image.fromarray(np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3))
@@ -309,7 +305,8 @@ def test_a_thread_is_not_blown_up(refuses, size):
 
 
 def test_a_thread_padded_to_a_square_is_refused(refuses):
-    model, picture = types.SimpleNamespace(preprocess=CLIP), Image.new("L", (60_000, 1))
+    model: Any = types.SimpleNamespace(preprocess=CLIP)
+    picture = Image.new("L", (60_000, 1))
     refuses(
         "picture 4 would be padded to 60000 x 60000",
         lambda: LlavaImages._square(model, picture, "picture 4"),
@@ -329,89 +326,5 @@ def test_sizes_that_no_model_reads_are_refused(refuses, size, folder):
     refuses(f"image_size .*{size}", lambda: load_encoder(path, image_size=size))
 
 
-NAMES = {
-    "5,000 letters": "a" * 5000 + ".png",
-    "NUL": "a\0.png",
-    "a circle of links": "circle.png",
-    "a pipe": "pipe.png",
-    "a folder": "folder.png",
-    "a line break": "a\nb.png",
-}
-
-
-def _dialogues(place: Path, image: str) -> Any:
-    talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]
-    (place / "a.json").write_text(json.dumps([{"image": image, "conversations": talk}]))
-    return dialogues.load([f"llava:{place / 'a.json'}"], str(place))
-
-
-def _jsonl(place: Path, image: str) -> Any:
-    (place / "a.jsonl").write_text(json.dumps({"image": image, "en": "a", "de": "b"}))
-    return load_corpus(PairsSpec(source=str(place / "a.jsonl")), ("en", "de"))
-
-
-def _coop(place: Path, image: str) -> Any:
-    rows = {"train": [[image, 0, "a"]], "val": [], "test": []}
-    (place / "split_zhou_A.json").write_text(json.dumps(rows))
-    return coop.load(place)
-
-
-def _scienceqa(place: Path, image: str) -> Any:
-    row = {"question": "q", "choices": ["a", "b"], "answer": 0, "image": image}
-    (place / "problems.json").write_text(json.dumps({"1": row}))
-    (place / "pid_splits.json").write_text(json.dumps({"train": ["1"]}))
-    return scienceqa.load(f"scienceqa:{place}", "train", False)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("load", [_dialogues, _jsonl, _coop, _scienceqa])
-def test_rows_that_name_no_picture_are_refused(refuses, load, name, tmp_path):
-    (tmp_path / "circle.png").symlink_to("circle.png")
-    os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "folder.png").mkdir()
-    refuses(r"(no picture at|its picture) .* ?", lambda: load(tmp_path, NAMES[name]))
-
-
-ROWS: dict[str, tuple[Any, str]] = {
-    "picture -1": (-1, "row 1: asks about picture -1, but .* is missing"),
-    "picture 10^9": (10**9, "row 1: asks about picture 1000000000"),
-    "picture 10^30": (10**30, "row 1: asks about picture 1000"),
-    "true": (True, "row 1: expected .question, answer, picture number"),
-    "a fraction": (1.0, "row 1: expected"),
-    "a text": ("1", "row 1: expected"),
-    "null": (None, "row 1: expected"),
-    "a list": ([1], "row 1: expected"),
-}
-
-
-def _vqa(place: Path, *pictures: Any) -> str:
-    folder = place / "train"
-    (folder / "images").mkdir(parents=True)
-    for number in pictures:
-        if type(number) is int and 0 <= number < 2:
-            SHAPES.save(folder / "images" / f"{number}.png")
-    rows = [["what is it?", "circle", number] for number in pictures]
-    (folder / "questions.json").write_text(json.dumps(rows))
-    return f"easy_vqa:{place}"
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_questions_about_no_picture_are_refused(refuses, name, tmp_path):
-    value, match = ROWS[name]
-    source = _vqa(tmp_path, 0, value)
-    refuses(rf"questions\.json, {match}", lambda: easy_vqa.load(source, "train"))
-
-
 def test_a_tiff_that_points_at_itself_is_one_picture():
     assert open_image(tiff(8, 8)[:-4] + struct.pack("<I", 16)).size == (8, 8)
-
-
-def test_a_large_number_of_a_picture_costs_nothing(tmp_path):
-    source = _vqa(tmp_path, 1, 0)
-    folder = tmp_path / "train"
-    (folder / "images" / "1.png").rename(folder / "images" / f"{10**6}.png")
-    questions = folder / "questions.json"
-    questions.write_text(questions.read_text().replace('"circle", 1', f'"circle", {10**6}'))
-    found = easy_vqa.load(source, "train")
-    assert [q.picture for q in found.questions] == [1, 0]
-    assert [p.name for p in found.pictures] == ["0.png", f"{10**6}.png"]
