@@ -91,8 +91,8 @@ PUBLISHED = {
     "Llama 3": "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content "
     "= '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | "
     "trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}"
-    "{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant' }}"
-    "{% endif %}",
+    "{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant' }}{% endif %}",
     "ChatML": "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message"
     "['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}"
     "{{ '<|im_start|>assistant\n' }}{% endif %}",

@@ -60,14 +60,15 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """(number, value) of a message: int for varints, bytes for all others."""
     at = 0
     while at < len(data):
-        tag, at = _varint(data, at)
+        # Most tags and sizes have one byte, and a vocabulary has half a million of them.
+        tag, at = (data[at], at + 1) if data[at] < 128 else _varint(data, at)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
             value, at = _varint(data, at)
             yield number, value
             continue
         if kind == _BYTES:
-            size, at = _varint(data, at)
+            size, at = (data[at], at + 1) if data[at] < 128 else _varint(data, at)
         elif kind in (_EIGHT, _FOUR):
             size = 8 if kind == _EIGHT else 4
         else:
