@@ -192,7 +192,7 @@ def halves(weight: np.ndarray, heads: int) -> np.ndarray:
     return pairs.swapaxes(1, 2).reshape(rows, columns)
 
 
-def tokenizer_of(meta: Mapping[str, Any], where: str) -> Tokenizer:
+def tokenizer_of(meta: Mapping[str, Any], where: str = "a GGUF file") -> Tokenizer:
     """Makes the tokenizer that a GGUF file's metadata describes.
 
     Args:
