@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Several processes on this machine's CPU, as a rehearsal of several hosts.
 #   launch/local_processes.sh 2 --config configs/language_emoji.py:tiny --workdir runs/two
+# With --config.mesh.model=2 both hold half of the large weights; --cpu_devices 4 gives each four devices.
 # All processes share the run folder; process 0's output is shown, the others' goes to a folder of logs.
 set -euo pipefail
 if (($# < 2)); then

@@ -1,6 +1,5 @@
 """Conversations about pictures as token arrays, in buckets of length, batch by batch."""
 
-import bisect
 import dataclasses
 import functools
 import itertools
@@ -15,6 +14,7 @@ from tokenizers import Tokenizer
 
 from mmjax.adapters.mma import IMAGE, TEXT
 from mmjax.adapters.multimodal import WORD
+from mmjax.data.epochs import LENGTHS, divide, walk
 from mmjax.data.tables import Table
 from mmjax.data.wording import INSTRUCTION as INSTRUCTION
 from mmjax.data.wording import QUESTION as QUESTION
@@ -23,7 +23,6 @@ from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 from mmjax.sharding import own_rows
 
-_LENGTHS = tuple(n << i for i in range(11) for n in (16, 24))
 _ANSWERS = tuple(1 << i for i in range(14))
 
 
@@ -265,7 +264,7 @@ class Conversations:
         found: dict[tuple[int, int, bool], list[int]] = {}
         for i, size in enumerate(self._sizes):
             found.setdefault((*size, bool(self.pictures[i] >= 0)), []).append(i)
-        return {shape: np.asarray(found[shape]) for shape in sorted(found, key=_walk)}
+        return {shape: np.asarray(found[shape]) for shape in sorted(found, key=walk)}
 
     def plan(self, batch_size: int, rng: np.random.Generator | None) -> list[list[list[int]]]:
         """One epoch, in which every conversation stands once.
@@ -297,8 +296,8 @@ class Conversations:
             if rng is not None:
                 groups = [groups[i] for i in rng.permutation(len(groups))]
             # Whole groups first: batches are full but for a few at a bucket's end.
-            groups.sort(key=lambda g: (_walk((*self._shape(g), picture)), -len(g)))
-            batches += _cut(groups, batch_size // each, rng)
+            groups.sort(key=lambda g: (walk((*self._shape(g), picture)), -len(g)))
+            batches += divide(groups, batch_size // each, rng)
         return batches if rng is None else [batches[i] for i in rng.permutation(len(batches))]
 
     def batch(
@@ -332,8 +331,7 @@ class Conversations:
     def _sizes(self) -> list[tuple[int, int]]:
         """Of each conversation, columns and answer tokens of its bucket."""
         return [
-            (bucket(len(row.ids), _LENGTHS), bucket(len(row.answers), _ANSWERS))
-            for row in self.rows
+            (bucket(len(row.ids), LENGTHS), bucket(len(row.answers), _ANSWERS)) for row in self.rows
         ]
 
     def _shape(self, rows: Sequence[int]) -> tuple[int, int]:
@@ -383,25 +381,3 @@ class Conversations:
 
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
         return iter(grain.MapDataset.range(steps).map(make).to_iter_dataset(options))
-
-
-@functools.cache
-def _walk(shape: tuple[int, int, bool]) -> tuple[bool, int, int]:
-    """Sorts buckets so that neighbours are alike in columns and in answer tokens.
-
-    Answers grow with one length and shrink with the next, as rows of a field are ploughed.
-    """
-    columns, answers, picture = shape
-    forth = bisect.bisect_left(_LENGTHS, columns) % 2 == 0
-    return picture, columns, answers if forth else -answers
-
-
-def _cut(
-    groups: Sequence[list[int]], size: int, rng: np.random.Generator | None
-) -> list[list[list[int]]]:
-    """Batches of `size` groups in order, but one that has what is left over: the last, or drawn."""
-    count = -(-len(groups) // size)
-    lacking = count * size - len(groups)
-    short = count - 1 if rng is None or not count else int(rng.integers(count))
-    ends = [size * (k + 1) - lacking * (k >= short) for k in range(count)]
-    return [list(groups[at:end]) for at, end in itertools.pairwise([0, *ends])]

@@ -107,6 +107,7 @@ def flags(world: Path) -> dict[str, str]:
         "encoders.image.source": str(world / "image"),
         "encoders.language.source": str(world / "language"),
         "questions.source": f"scienceqa:{world / 'scienceqa'}",
+        "instruct.feed_forward": "both",
     }
 
 
@@ -151,6 +152,9 @@ def test_the_command_trains_evaluates_and_reports(finished, world):
     assert any("val/G7-12" in line for line in lines)
     overview = (finished / "seed_0" / "instruct" / "params.txt").read_text()
     assert "vision/up/kernel" in overview  # CLIP's image tower has adapters like any other
+    assert "language/feed_forward/router/kernel" in overview
+    label, _ = results.tables[0].rows[-1]
+    assert label == "routed adapters, rank 8, before feed-forward parts of both too"
 
 
 @pytest.mark.slow

@@ -59,11 +59,17 @@ def test_two_processes_train_as_one_does(toy, straight, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_instructions_as_one_does(world, recipe, tmp_path, mesh, monkeypatch):
+@pytest.mark.parametrize("model", [1, 2])
+def test_two_processes_learn_instructions_as_one_does(
+    model, world, recipe, tmp_path, mesh, monkeypatch
+):
+    """Each with half of the rows, or each with half of the weights and LoRA beside the adapters."""
+    variants = {"lora": recipe["variants"]["lora"]} if model == 2 else {}
     changes = {
-        **{"variants": {}, "evals": ("vqa", "text"), "train.steps": 6, "train.eval_every": 3},
-        **{"train.save_every": 3, "mesh.data": -1, "mesh.model": 1, "questions.rehearsal": 16},
-        **{"questions.rehearsal_share": 0.3, "questions.rehearsal_length": 15},
+        **{"variants": variants, "evals": ("vqa", "text"), "train.steps": 6},
+        **{"train.eval_every": 3, "train.save_every": 3, "mesh.data": -1, "mesh.model": model},
+        **{"questions.rehearsal": 16, "questions.rehearsal_share": 0.3},
+        "questions.rehearsal_length": 15,
     }
     config = changed(recipe, changes)
     (tmp_path / "recipe.py").write_text(
@@ -72,11 +78,12 @@ def test_two_processes_learn_instructions_as_one_does(world, recipe, tmp_path, m
     )
     launch(Toy(tmp_path, config), tmp_path / "two", tmp_path)
     monkeypatch.setenv("MMJAX_CACHE", str(tmp_path / "alone"))
-    monkeypatch.setattr(sharding, "make_mesh", lambda *_: mesh(2))
+    monkeypatch.setattr(sharding, "make_mesh", lambda *_: mesh(2 // model, model))
     study.run(resolve(config), config, tmp_path / "one", "test")
-    one, two = (losses_of(tmp_path / run / "seed_0" / "instruct") for run in ("one", "two"))
-    assert len(one) == 6
-    assert_allclose(two, one, rtol=1e-5)
+    for stage in (*variants, "instruct"):
+        one, two = (losses_of(tmp_path / run / "seed_0" / stage) for run in ("one", "two"))
+        assert len(one) == 6
+        assert_allclose(two, one, rtol=1e-5)
     one, two = (Results.load(tmp_path / run / "results.json").systems for run in ("one", "two"))
     assert {"vqa_acc", "text_perplexity"} <= set(one["adapted"])
     for system, metrics in one.items():
