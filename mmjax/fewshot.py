@@ -21,7 +21,7 @@ from mmjax.data.records import Corpus
 from mmjax.data.tables import FeatureTable, LabelTable, PatchTable, Table, table_of
 from mmjax.encoders import Encoder
 from mmjax.encoders.prompted import lay_out, vectors_of, words_of
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.errors import check as check_setting
 from mmjax.evals import EvalSet, Evaluator, Functions, View
 from mmjax.evals.fewshot import harmonic_mean

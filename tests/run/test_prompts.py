@@ -168,7 +168,7 @@ def test_data_that_cannot_be_dealt_is_refused_before_anything_is_trained(
 
 
 def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, run):
-    from mmjax.fewshot import assemble, check, joint_of, know
+    from mmjax.fewshot import assemble, context_of, joint_of, know
 
     library = Library(make_mesh(), ("en", "en"))
     folder = run / "seed_0" / "base" / "adapter"
@@ -177,10 +177,15 @@ def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, r
         settings = {**recipe["prompts"], **prompts}
         return resolve({**recipe, "variants": {}, "prompts": settings}).main
 
+    def check(stage):
+        encoder = library.encoder(stage.encoders["text"])
+        width = encoder.params["word_embeddings"]["embedding"].shape[-1]
+        context_of(stage, encoder, width, 0)
+
     with pytest.raises(MmjaxError, match=r"gives 1 vectors of width 32, .* set .*general=1"):
         assemble(stage(context="w4"), 0, "en", folder, library)
     with pytest.raises(MmjaxError, match="gives 1 vectors"):  # known before the base is trained
-        check(stage(context="w4"), library, 0)
+        check(stage(context="w4"))
     with pytest.raises(MmjaxError, match="no CoOp checkpoint at"):
         assemble(stage(context="no/model.pth.tar-50"), 0, "en", folder, library)
     save_file({"ctx": np.ones((2, 32), np.float32)}, tmp_path / "coop.safetensors")
@@ -188,8 +193,8 @@ def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, r
     with pytest.raises(
         MmjaxError, match=r"prompts\.ending is ''; .*coop.safetensors was trained in"
     ):
-        check(stage(**imported, ending=""), library, 0)
-    check(stage(**imported), library, 0)
+        check(stage(**imported, ending=""))
+    check(stage(**imported))
     with pytest.raises(MmjaxError, match=r"config\.base is empty, and config.encoders share no"):
         joint_of(stage(), None, library)
     with pytest.raises(MmjaxError, match=r"of class 'w14' has \d+ tokens"):

@@ -182,7 +182,7 @@ def test_a_learnt_temperature_is_kept_in_range_and_reported_as_used(setup):
     tx, _ = make_optimizer(OptimSpec(), trainable, 10)
     state = create(jax.tree.map(jnp.copy, trainable), tx, jax.random.key(1))
     state, found = make_train_step(task, tx)(state, frozen, batch)
-    assert found["temperature"].total / found["temperature"].count == pytest.approx(0.01)
+    assert found["temperature"].total / found["temperature"].examples == pytest.approx(0.01)
     moved: Any = state.trainable
     assert moved.get("heads", moved)["logit_scale"] == np.float32(MAX_LOGIT_SCALE)
 
