@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 # What a number may be, and how a sentence says it. Beyond these, float32 makes 0 or infinity of it.
 _RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
-    "temperature": (lambda x: 0.01 <= x <= 1e6, "at least 0.01"),  # below, the losses cut it off
+    # Below, the losses cut it off.
+    "temperature": (lambda x: 0.01 <= x <= 1e6, "a finite number of at least 0.01"),
     "learning_rate": (lambda x: 1e-30 <= x <= 1e30, "a number above 0"),
     "weight_decay": (lambda x: 0 <= x <= 1e6, "at least 0"),
     "dropout": (lambda x: 0 <= x < 1, "a rate in [0, 1)"),

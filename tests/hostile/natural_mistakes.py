@@ -377,7 +377,7 @@ CASES: dict[str, Case] = {
     ),
     "a temperature without end": (
         lambda w: w.fit(ROWS, LABELS, temperature=float("inf")),
-        "temperature is inf; expected a number above 0",
+        "temperature is inf; expected a finite number of at least 0.01",
     ),
     "a rate without end": (
         lambda w: w.fit(ROWS, LABELS, learning_rate=float("inf")),

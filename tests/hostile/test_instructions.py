@@ -22,7 +22,7 @@ def vqa(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "names", "message"),
     [
-        ([["q", "a", 10**9]], ("0", "1000000000"), "row 0: asks about picture 1000000000"),
+        ([["q", "a", 10**9]], ("0", "1000000000"), "holds 2 pictures"),
         ([["q", "a", 10**9]], ("0",), "picture 1000000000"),
         ([["q", "a", -1]], ("-1",), "row 0: asks about picture -1"),
         ([["q", "a", True]], ("0",), "row 0: expected [question, answer, picture number]"),
