@@ -13,9 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Shaped
-
 from mmjax.errors import MmjaxError, WeightsError
 
 # No file that mmjax reads needs a longer text in one value, deeper JSON, or a larger JSON file.
@@ -192,30 +189,6 @@ def read_bytes(path: Path, most: int) -> bytes:
     if found.st_size > most:
         raise MmjaxError(f"{path} has {found.st_size} bytes; at most {most} are read")
     return path.read_bytes()
-
-
-def floating(where: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """The array, if its numbers are floating-point ones: integers have a scale of their own.
-
-    Raises:
-      WeightsError: they are not.
-    """
-    if array.dtype.name not in ("float64", "float32", "float16", "bfloat16"):
-        raise WeightsError(f"{where} holds {array.dtype.name}; expected floating-point numbers")
-    return array
-
-
-def finite(where: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """The array, if all of its numbers are finite.
-
-    Raises:
-      WeightsError: it holds NaN or infinite numbers.
-    """
-    # What is computed with is float32, in which a large float64 is infinite.
-    wide = array.dtype == np.float64
-    if not np.isfinite(array.astype(np.float32) if wide else array).all():
-        raise WeightsError(f"{where} holds NaN or infinite numbers")
-    return array
 
 
 def parse_json(path: Path, data: bytes | str) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mmjax import foreign
+from mmjax import foreign, foreign_arrays
 from mmjax.encoders.readers.safetensors import SafetensorsFile
 from mmjax.encoders.readers.torch_file import TorchFile
 from mmjax.errors import MmjaxError
@@ -41,7 +41,7 @@ def load_context(path: Path | str) -> Float[np.ndarray, "*c m d"]:
             f"{path} has no tensor {' or '.join(NAMES)} (it has "
             f"{foreign.shown(sorted(names)[:4])}); expected a checkpoint of CoOp's prompt learner"
         )
-    context = foreign.floating(f"{path}: {name}", file.read(name)).astype(np.float32)
+    context = foreign_arrays.floating(f"{path}: {name}", file.read(name)).astype(np.float32)
     if context.ndim not in (2, 3) or 0 in context.shape:
         raise MmjaxError(
             f"{path}: {name} has shape {list(context.shape)}; expected [m, d] or [c, m, d]"

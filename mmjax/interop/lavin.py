@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from mmjax import foreign
+from mmjax import foreign, foreign_arrays
 from mmjax.adapters.mma import BLOCK, RepAdapter
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.answering import Answering
@@ -235,7 +235,7 @@ def from_original(tensors: Mapping[str, np.ndarray], expected: PyTree) -> PyTree
             )
 
     def take(name: str) -> np.ndarray:
-        return foreign.floating(name, found[name]).astype(np.float32)
+        return foreign_arrays.floating(name, found[name]).astype(np.float32)
 
     def adapter(prefix: str, shapes: PyTree) -> PyTree:
         n, experts, groups, inner, outer = shapes["up"]["kernel"].shape

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from mmjax import foreign
+from mmjax import foreign, foreign_arrays
 from mmjax.adapters.lora import Lora
 from mmjax.adapters.places import ATTENTION, widths
 from mmjax.encoders.layers import PyTree
@@ -135,7 +135,7 @@ def import_lora(folder: Path | str, layers: PyTree) -> tuple[Lora, PyTree]:
 
     def stacked(place: str, part: str) -> np.ndarray:
         keys = [_tensor_name(i, place, part) for i in range(sizes[place][0])]
-        arrays = [foreign.floating(f"{folder / WEIGHTS}: {k}", file.read(k)) for k in keys]
+        arrays = [foreign_arrays.floating(f"{folder / WEIGHTS}: {k}", file.read(k)) for k in keys]
         return np.stack([array.astype(np.float32).T for array in arrays])
 
     return lora, {

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mmjax import foreign
+from mmjax import foreign, foreign_arrays
 from mmjax.errors import WeightsError
 from mmjax.foreign import MOST_TOKENS, shown
 
@@ -147,7 +147,7 @@ def _read_tokenizer(cursor: _Cursor) -> E5Tokenizer:
     blob = cursor.take(blob_size, "the vocabulary")
     if np.any(np.diff(offsets) < 0) or offsets[-1] > blob_size:
         raise WeightsError(f"{cursor.path} is damaged: the vocabulary's offsets do not rise")
-    foreign.finite(f"{cursor.path}: the vocabulary's scores", scores)
+    foreign_arrays.finite(f"{cursor.path}: the vocabulary's scores", scores)
     if not all(0 <= special < count for special in (bos, eos, pad, unk)):
         raise WeightsError(f"{cursor.path} is damaged: a special token is not in the vocabulary")
     ends = offsets.tolist()
@@ -191,7 +191,7 @@ def _read_weights(cursor: _Cursor) -> dict[str, Float[np.ndarray, " n"]]:
         data = cursor.array("u1", size, shown(name))
         cursor.at = back
         values = data.view("<f4").astype(np.float32) if kind == _F32 else _dequantise(data)
-        weights[name] = foreign.finite(f"{cursor.path}: tensor {shown(name)}", values)
+        weights[name] = foreign_arrays.finite(f"{cursor.path}: tensor {shown(name)}", values)
     if entries < 1:
         raise WeightsError(f"{cursor.path} holds no weights")
     return weights

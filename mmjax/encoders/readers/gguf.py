@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmjax import foreign
+from mmjax import foreign, foreign_arrays
 from mmjax.encoders.readers import vocabulary
 from mmjax.errors import WeightsError
 from mmjax.foreign import shown
@@ -105,7 +105,7 @@ class GgufFile:
         else:
             with foreign.reading(self.path, f"weights: cannot dequantise {shown(name)}"):
                 array = dequantize(data.reshape(*tensor.shape[:-1], -1), tensor.kind)
-        return foreign.finite(f"{self.path}: {name}", array.reshape(tensor.shape))
+        return foreign_arrays.finite(f"{self.path}: {name}", array.reshape(tensor.shape))
 
 
 def read(path: Path) -> GgufFile:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmjax import foreign
+from mmjax import foreign, foreign_arrays
 from mmjax.errors import WeightsError
 from mmjax.foreign import reason, shown
 
@@ -104,7 +104,7 @@ def _array(path: Path, tensor) -> np.ndarray:
             f"{path} is damaged: {tensor.name[:80]} is not what its shape says ({reason(error)})"
         ) from error
     if array.dtype.kind == "f":
-        foreign.finite(f"{path}: {shown(tensor.name)}", array)
+        foreign_arrays.finite(f"{path}: {shown(tensor.name)}", array)
     return array
 
 

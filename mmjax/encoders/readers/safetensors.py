@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from mmjax import foreign
+from mmjax import foreign, foreign_arrays
 from mmjax.errors import WeightsError
 
 # The format allows a header of 100 MB, which takes gigabytes of memory once it is read.
@@ -54,7 +54,9 @@ class SafetensorsFile:
           WeightsError: it cannot be read, or holds NaN or infinite numbers.
         """
         with foreign.reading(self._path, _A_FILE):
-            return foreign.finite(f"{self._path}: tensor {key!r}", self._file.get_tensor(key))
+            return foreign_arrays.finite(
+                f"{self._path}: tensor {key!r}", self._file.get_tensor(key)
+            )
 
 
 def _check_header(path: Path) -> None:

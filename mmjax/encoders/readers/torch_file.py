@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmjax import foreign
+from mmjax import foreign, foreign_arrays
 from mmjax.encoders.readers import tensor_pickle
 from mmjax.encoders.readers.tensor_pickle import Storage, Tensor
 from mmjax.errors import WeightsError
@@ -80,7 +80,7 @@ class TorchFile:
         numbers = self._numbers[tensor.storage.key][tensor.offset :]
         strides = [stride * numbers.itemsize for stride in tensor.strides]
         view = np.lib.stride_tricks.as_strided(numbers, tensor.shape, strides, writeable=False)
-        return foreign.finite(f"{self._path}: tensor {key!r}", view)
+        return foreign_arrays.finite(f"{self._path}: tensor {key!r}", view)
 
     def _storage(self, storage: Storage, start: int, nbytes: int) -> np.ndarray:
         """The numbers of a storage, of `nbytes` from `start` on."""
