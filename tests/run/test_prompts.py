@@ -144,7 +144,11 @@ def test_a_stopped_run_ends_with_the_same_bits(run, recipe, toy, tmp_path, cache
 @pytest.mark.slow
 def test_new_classes_are_asked_for_by_name(run, recipe, toy, tmp_path, cached):
     new = {"prompts": FACTORISED, "fewshot": {"half": "base"}}
-    config = {**recipe, "fewshot": {"shots": 4}, "variants": {"factorised_new": new}}
+    config = {
+        **recipe,
+        "fewshot": {"shots": 4, "min_families": 3},
+        "variants": {"factorised_new": new},
+    }
     workdir = tmp_path / "run"
     shutil.copytree(run / "seed_0" / "base", workdir / "seed_0" / "base")
     study.run(resolve(config), config, workdir, "test")
@@ -163,7 +167,7 @@ def test_data_that_cannot_be_dealt_is_refused_before_anything_is_trained(
             study.run(resolve(config), config, workdir, "test")
         assert not list(workdir.glob("seed_*"))
 
-    refuse("4 classes have fewer than 9 training pictures", fewshot={"shots": 9})
+    refuse("4 classes have fewer than 9 training pictures", fewshot={"shots": 9, "min_families": 3})
     refuse("needs at least 2 classes", fewshot={"shots": 1, "min_families": 99})
 
 
