@@ -13,7 +13,8 @@ class Standardize(nn.Module):
 
     Give it many examples when it is initialised: towers of any scale then meet the same initial
     values, dropout and noise. A feature that is constant in them keeps its scale, as with
-    scikit-learn's StandardScaler: what it may be later is not blown up.
+    scikit-learn's StandardScaler, and one that hardly varies is magnified a thousand times at most:
+    what they may be later is not blown up.
 
     Source: data-dependent initialisation as of ActNorm (Glow, arXiv 1807.03039, section 3.1).
     """
@@ -42,13 +43,16 @@ def _moments(
 
 # Values that differ by so many units in the last place are what rounding makes of a constant.
 _ROUNDING = 10
+# What hardly varies is not magnified without bound.
+_LEAST_DEVIATION = 1e-3
 
 
 def _inverse_deviation(x: Float[Array, "*b d"], keep: Bool[Array, "*b"]) -> Float[Array, " d"]:
-    """1 / the standard deviation of every feature; 1 for those that are constant but for rounding.
+    """About 1 / the standard deviation of a feature; 1 for one that is constant but for rounding.
 
     Source: scikit-learn's StandardScaler, which asks whether the variance is within the rounding
-      errors of its sums; of f32 inputs summed in f64 that finds constants alone.
+      errors of its sums; of f32 inputs summed in f64 that finds constants alone. The least
+      deviation is ours.
     """
     rows, kept = x.reshape(-1, x.shape[-1]), keep.reshape(-1, 1)
     lowest = jnp.min(rows, axis=0, where=kept, initial=jnp.inf)
@@ -56,7 +60,7 @@ def _inverse_deviation(x: Float[Array, "*b d"], keep: Bool[Array, "*b"]) -> Floa
     rounding = _ROUNDING * jnp.finfo(x.dtype).eps * jnp.maximum(jnp.abs(lowest), jnp.abs(highest))
     deviation = _moments(x, keep)[1]
     varies = (highest - lowest > rounding) & (deviation > 0)
-    return jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 1)
+    return jnp.where(varies, 1 / (deviation + _LEAST_DEVIATION), 1)
 
 
 class ProjectionHead(nn.Module):

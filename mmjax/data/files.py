@@ -59,15 +59,16 @@ def error_of(error: Exception) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A text file, without its byte order mark.
+    """A text file, without its byte order mark; every line end is a newline, whoever wrote it.
 
     Raises:
       DataError: it is missing, too large, or no UTF-8.
     """
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        found = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: it is not UTF-8 ({error})") from error
+    return found.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -164,11 +164,11 @@ def test_no_frozen_kernel_gets_a_gradient(kind, language):
 
 
 def test_saved_and_loaded_on_another_mesh_it_says_the_same(
-    kind, language, trained, folder, mesh, tmp_path
+    kind, language, trained, folder, mesh, tmp_path, whole_card
 ):
     model = language.with_hook(kind.hook)
     adapters = trained(start(kind, model))
-    checkpoint.save_adapter(tmp_path / "adapter", adapters, {"step": 1, "schema": 1})
+    checkpoint.save_adapter(tmp_path / "adapter", adapters, whole_card("instruct"))
     loaded, _ = checkpoint.load_adapter_params(tmp_path / "adapter")
     assert trees.fingerprint(loaded) == trees.fingerprint(jax.device_get(adapters))
     split = load_encoder(folder("llama_tiny", config=PLAIN_ROPE), mesh=mesh(4, 2))

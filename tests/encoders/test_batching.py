@@ -145,7 +145,7 @@ def test_misuse_is_explained(bert, dinov2):
         dinov2.embed_texts(["w4"])
     with pytest.raises(MmjaxError, match="reads texts; use embed_texts"):
         bert.embed_images([b""])
-    with pytest.raises(MmjaxError, match="put it into a list"):
+    with pytest.raises(MmjaxError, match="put a single one into a list"):
         bert.embed_texts("w4")
 
 

@@ -142,6 +142,7 @@ def test_prepared_pictures(i, options, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
     kind = {"model_type": "llava_next" if options is None else "llava"}
     parts = {"text_config": TEXT, "vision_config": VISION, "image_grid_pinpoints": PINPOINTS}
+    parts["image_token_index"] = 50
     images = load_llava_images(tmp_path, LlavaConfig.from_hf(kind | parts))
     theirs = torch_pixels(options is None, [picture(i)], **(options or {}))["pixel_values"].numpy()
     theirs = (theirs[0] if options is None else theirs).transpose(0, 2, 3, 1)

@@ -102,7 +102,7 @@ def emptied(content):
 
 def doubled_early(content):
     lines = content.splitlines(keepends=True)
-    return b"".join([*lines[:2], *lines])
+    return b"".join([*lines[:1], *lines])
 
 
 def digit(content):
