@@ -235,7 +235,10 @@ def test_constant_columns_beside_others_are_no_problem():
         ({"hidden": 0}, "hidden is 0; expected an integer of at least 1"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"temperature": 0.005}, r"temperature is 0\.005; expected a finite number of at least 0\.01"),
+        (
+            {"temperature": 0.005},
+            r"temperature is 0\.005; expected a finite number of at least 0\.01",
+        ),
         ({"temperature": np.nan}, "temperature is nan"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),

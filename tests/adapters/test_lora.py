@@ -106,7 +106,10 @@ KEY = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
     ("damage", "message"),
     [
         (lambda f: (f / "adapter_config.json").unlink(), "adapter_config.json is missing"),
-        (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json is not readable JSON"),
+        (
+            lambda f: (f / "adapter_config.json").write_text("{"),
+            "adapter_config.json is not readable JSON",
+        ),
         (lambda f: (f / "adapter_config.json").write_text("{}"), "lacks 'peft_type'"),
         (lambda f: change_config(f, peft_type="IA3"), "peft_type 'IA3'"),
         (lambda f: change_config(f, use_rslora=True), "use_rslora True is not supported"),
