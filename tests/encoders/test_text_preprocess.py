@@ -164,5 +164,5 @@ def test_ready_ids_that_are_no_words_are_refused(ids, folder):
     assert isinstance(model, LanguageModel)
     with pytest.raises(MmjaxError, match=r"a prompt holds token ids from .* those from 0 to 49"):
         model.encode_prompt(ids)
-    with pytest.raises(MmjaxError, match="an answer to prompt 0: token id .* must be"):
+    with pytest.raises(MmjaxError, match=r"an answer to prompt 0: token id .* must be"):
         score(model, [[4]], [[ids]])
