@@ -3,8 +3,8 @@
   python -m mmjax.main --config configs/domain_food101.py:path/to/food-101
 
 Needs a finished run of `base_emoji` in runs/base_emoji, and Food-101 as its makers pack it
-(`mmjax/data/food101.py` says how the files look). Pictures of one class share a caption and are
-each other's positives. What is forgotten is measured on the emoji.
+(`mmjax/data/corpora/food101.py` says how the files look). Pictures of one class share a caption and
+are each other's positives. What is forgotten is measured on the emoji.
 
 Measured: not yet; the loader is tested on files in the same format.
 """

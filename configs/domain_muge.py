@@ -3,9 +3,9 @@
   python -m mmjax.main --config configs/domain_muge.py:path/to/MUGE
 
 Needs a finished run of `language_emoji` in runs/language_emoji, and MUGE in Chinese-CLIP's layout
-(`mmjax/data/muge.py` says how the files look), which Chinese-CLIP's README links. Its validation
-set is the test set here, measured as on its leaderboard: all pictures in the gallery, any right one
-among the first k. What is forgotten is measured on the emoji.
+(`mmjax/data/corpora/cn_clip.py` says how the files look), which Chinese-CLIP's README links. Its
+validation set is the test set here, measured as on its leaderboard: all pictures in the gallery,
+any right one among the first k. What is forgotten is measured on the emoji.
 
 Measured: not yet; the loader is tested on files in the same format.
 """

@@ -8,7 +8,8 @@ tokens into CLIP's English text space, distilled on parallel text alone (no imag
 
 You bring
   data/parallel_zh_en.jsonl   {"source": "一只猫", "target": "a cat"}, one pair a line
-  data/COCO-CN, data/Flickr30k-CN, data/MUGE   in Chinese-CLIP's layout (mmjax/data/muge.py)
+  data/COCO-CN, data/Flickr30k-CN, data/MUGE   in Chinese-CLIP's layout (see
+                              mmjax/data/corpora/cn_clip.py)
 and CLIP and the RoBERTa come from the Hugging Face hub. Only test pictures are read. COCO-CN has no
 English captions of its own: with a file `test_texts_en.jsonl` beside its others the table gets the
 English ceiling, else it has the floor (Chinese in CLIP's own text tower), a linear map and the

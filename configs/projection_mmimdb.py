@@ -2,9 +2,9 @@
 
   python -m mmjax.main --config configs/projection_mmimdb.py:path/to/mmimdb
 
-Needs MM-IMDb as its authors pack it (`mmjax/data/mmimdb.py` says how the files look), the extra
-`sklearn`, and the paper's two encoders, from a hub or as local folders: ViT-B/16 of ImageNet-21k
-and uncased BERT, the CLS token of each.
+Needs MM-IMDb as its authors pack it (`mmjax/data/corpora/mmimdb.py` says how the files look), the
+extra `sklearn`, and the paper's two encoders, from a hub or as local folders: ViT-B/16 of
+ImageNet-21k and uncased BERT, the CLS token of each.
 
 Measured: not yet; the loader is tested on files in the same format.
 """

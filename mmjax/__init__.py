@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmjax.encoders import load_encoder as load_encoder
     from mmjax.errors import MmjaxError as MmjaxError
-    from mmjax.use import load_adapter as load_adapter
+    from mmjax.predict import load_adapter as load_adapter
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "load_encoder": "mmjax.encoders",
-    "load_adapter": "mmjax.use",
+    "load_adapter": "mmjax.predict",
     "MmjaxError": "mmjax.errors",
 }
 

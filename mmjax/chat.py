@@ -158,9 +158,9 @@ def _start(options: argparse.Namespace) -> None:
 
 def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool]:
     """What answers, and whether it learned conversations rather than single questions."""
-    from mmjax.answering import Answering
     from mmjax.checkpoint import read_card
-    from mmjax.use import find_adapter
+    from mmjax.predict import find_adapter
+    from mmjax.tasks.instruct.answering import Answering
 
     folder = find_adapter(Path(options.adapter))
     card = read_card(folder)

@@ -22,10 +22,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mmjax import sharding, trees
-from mmjax.card import check_card
+from mmjax.checks.foreign import reading
 from mmjax.errors import MmjaxError, is_full_disk, writing
-from mmjax.foreign import reading
 from mmjax.sharding import to_host
+from mmjax.specs.card import check_card
 from mmjax.state import TrainState
 from mmjax.trees import PyTree
 from mmjax.writer import digest_of, write_atomic
@@ -316,7 +316,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
     Raises:
       MmjaxError: there is none, or one that lacks something or says what cannot be; see
-        `mmjax.card`.
+        `mmjax.specs.card`.
     """
     path = folder / CARD
     with reading(path, "an adapter card", MmjaxError):

@@ -8,8 +8,8 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from mmjax import run_folder
 from mmjax.errors import MmjaxError
+from mmjax.runs import run_folder
 
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpfull", "-h", "-?"}
 _BASE = re.compile(r"--?config\.base(?:=(.*))?", re.DOTALL)

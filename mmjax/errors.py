@@ -64,7 +64,7 @@ def check(condition: bool, where: str, value: object, expected: str) -> None:
       expected: what should.
     """
     if not condition:
-        from mmjax.foreign import shown  # it builds on this file
+        from mmjax.checks.foreign import shown  # it builds on this file
 
         raise MmjaxError(f"{setting(where)} is {shown(value)}; expected {expected}")
 

@@ -23,8 +23,9 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mmjax import command_line, interrupts, peers, run_folder
+from mmjax import command_line
 from mmjax.errors import MmjaxError, failed_recipe, unknown_field
+from mmjax.runs import interrupts, peers, run_folder
 
 command_line.accept_none()
 # The arguments as they are read: `parse` may add the recipe of a run folder.
@@ -115,13 +116,14 @@ def main(argv: list[str]) -> None:
 
 def start() -> None:
     """Everything that imports jax."""
-    from mmjax.recipe import as_dict, resolve
+    from mmjax.specs.recipe import as_dict, resolve
 
     config = as_dict(CONFIG.value)
     recipe = resolve(config)
     workdir = Path(WORKDIR.value or f"runs/{recipe.name}")
 
-    from mmjax import assets, lock, sharding, study, use
+    from mmjax import assets, predict, sharding, study
+    from mmjax.runs import lock
 
     compiled = assets.cache_dir() / "compiled"
     sharding.set_up(DEVICES.value, DISTRIBUTED.value, compiled, PEER_TIMEOUT.value)
@@ -133,7 +135,7 @@ def start() -> None:
     else:
         run_folder.check_same(workdir, config, run_folder.ASKED)
         with lock.hold(workdir):
-            for folder in use.export(study.plan(recipe, workdir), workdir / "export"):
+            for folder in predict.export(study.plan(recipe, workdir), workdir / "export"):
                 print(f"exported: {folder.resolve()}")
 
 

@@ -10,7 +10,7 @@ import optax
 from mmjax import trees
 from mmjax.errors import MmjaxError
 from mmjax.losses.temperature import LOGIT_SCALE_RANGE
-from mmjax.spec import OptimSpec
+from mmjax.specs.spec import OptimSpec
 
 # Parameters that have a range: whole paths, wherever a task keeps such a leaf.
 RANGES: tuple[tuple[str, tuple[float, float]], ...] = ((r"(.*/)?logit_scale", LOGIT_SCALE_RANGE),)

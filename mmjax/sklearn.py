@@ -21,8 +21,8 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from mmjax.method_spec import ProjectionSpec
-    from mmjax.tasks.projection_fit import Modalities
+    from mmjax.specs.dual_encoder import ProjectionSpec
+    from mmjax.tasks.projection.fit import Modalities
 
 # What a number may be, and how a sentence says it. Beyond these, float32 makes 0 or infinity of it.
 _RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
@@ -155,18 +155,18 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             raise ValueError("every feature of X is constant: there is nothing to project")
         if self.loss == "infonce" and len(data.features) < 2:
             raise ValueError("loss='infonce' compares modalities: give two, mode='per_modality'")
-        from mmjax.tasks import projection_fit
+        from mmjax.tasks.projection import fit
 
         rng = check_random_state(self.random_state)
         held = self._held_out(labels, rng) if self.early_stopping else None
-        how = projection_fit.FitSpec(
+        how = fit.FitSpec(
             int(self.epochs),
             int(self.batch_size),
             float(self.learning_rate),
             float(self.weight_decay),
             int(self.patience),
         )
-        fitted = projection_fit.fit(self._spec(), how, data, labels.astype(np.int32), rng, held)
+        fitted = fit.fit(self._spec(), how, data, labels.astype(np.int32), rng, held)
         self.params_ = fitted.params
         self.loss_curve_, self.validation_curve_ = fitted.losses, fitted.validation
         self.n_iter_ = len(fitted.losses)
@@ -188,10 +188,10 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         check_is_fitted(self)
         parts, present, _ = self._read(X, None, fitting=False)
-        from mmjax.tasks import projection_fit
+        from mmjax.tasks.projection import fit
 
         data = self._as_projected(parts, present)
-        return projection_fit.project(self._spec(), self.params_, data)
+        return fit.project(self._spec(), self.params_, data)
 
     def _held_out(self, labels: Int[np.ndarray, " n"], rng: Any) -> Int[np.ndarray, " h"]:
         """Examples for early stopping, of every class alike where there are enough."""
@@ -212,7 +212,7 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     def _as_projected(self, parts: _Parts, present: _Present) -> "Modalities":
         """As projectors read it: what is missing is 0, or the training mean for a single one."""
-        from mmjax.tasks.projection_fit import Modalities
+        from mmjax.tasks.projection.fit import Modalities
 
         single = self.mode == "single"
         fill = self.fill_ if single else [np.zeros_like(f) for f in self.fill_]
@@ -254,7 +254,7 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 )
 
     def _spec(self) -> "ProjectionSpec":
-        from mmjax.method_spec import ProjectionSpec
+        from mmjax.specs.dual_encoder import ProjectionSpec
 
         return ProjectionSpec(
             self.loss,  # pyright: ignore[reportArgumentType]

@@ -13,20 +13,22 @@ from typing import Any
 
 import jax
 
-from mmjax import checkpoint, early, lock, run_folder, sharding
-from mmjax.base import stage_of
-from mmjax.class_figures import left_out
+from mmjax import checkpoint, sharding
+from mmjax.checks.names import check_folder
 from mmjax.data.labels import sentences
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
-from mmjax.measure import measure
-from mmjax.names import check_folder
-from mmjax.pairs_spec import PairsSpec
-from mmjax.probing import make_probe_report, measure_probes
-from mmjax.recipe import Recipe
-from mmjax.report import print_table, write_report
-from mmjax.results import Results, make_report
-from mmjax.spec import Stage
+from mmjax.report.page import print_table, write_report
+from mmjax.report.results import Results, make_report
+from mmjax.runs import lock, run_folder
+from mmjax.specs.data import PairsSpec
+from mmjax.specs.recipe import Recipe
+from mmjax.specs.spec import Stage
+from mmjax.tasks import early
+from mmjax.tasks.class_figures import left_out
+from mmjax.tasks.dual_encoder.results import measure
+from mmjax.tasks.dual_encoder.stacking import stage_of
+from mmjax.tasks.projection.results import make_probe_report, measure_probes
 from mmjax.train import Run, train, versions
 from mmjax.writer import write_json
 
@@ -51,7 +53,7 @@ def plan(recipe: Recipe, workdir: Path) -> list[Run]:
 
 def _outside_base(recipe: Recipe, seed: int) -> Run:
     """A finished base of another run folder; its split must be this seed's own."""
-    from mmjax.use import find_adapter
+    from mmjax.predict import find_adapter
 
     folder = find_adapter(Path(str(recipe.base)), seed)
     card = checkpoint.read_card(folder)

@@ -15,28 +15,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import __version__, fewshot, finished, interrupts, metrics, optim, sharding, trees
-from mmjax.base import load_base
+from mmjax import __version__, metrics, optim, sharding, trees
 from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
-from mmjax.data.instructions import prepare_instructions
-from mmjax.data.labelled import prepare_labelled
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, train_batches
-from mmjax.data.prepare import Answers, System, prepare
-from mmjax.data.vqa_questions import AskedSet
 from mmjax.data.wording import Wording
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.probe import LabelledSet, NearestNeighbours
-from mmjax.finished import ADAPTER, DONE
 from mmjax.losses.consolidation import Prior, fisher_diagonal
 from mmjax.progress import track
-from mmjax.recipe import Recipe
 from mmjax.rng import key_for, seed_for
-from mmjax.spec import Stage
+from mmjax.runs import finished, interrupts
+from mmjax.runs.finished import ADAPTER, DONE
+from mmjax.specs.recipe import Recipe
+from mmjax.specs.spec import Stage
 from mmjax.state import TrainState, create
 from mmjax.step import make_train_step
 from mmjax.tasks import Continual, Task, make_instruct, make_task
+from mmjax.tasks.dual_encoder.data import Answers, System, prepare
+from mmjax.tasks.dual_encoder.stacking import load_base
+from mmjax.tasks.instruct.data import prepare_instructions
+from mmjax.tasks.instruct.easy_vqa import AskedSet
+from mmjax.tasks.projection.data import prepare_labelled
+from mmjax.tasks.prompts import data as fewshot
 from mmjax.trees import PyTree
 from mmjax.writer import MetricsWriter, write_atomic
 

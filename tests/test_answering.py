@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import mmjax.answering
 import mmjax.data.conversations
-from mmjax.adapters.mma import RepAdapter, routing_table
+import mmjax.tasks.instruct.answering
 from mmjax.adapters.multimodal import Multimodal
-from mmjax.answering import Answering
+from mmjax.adapters.rep_adapter import RepAdapter, routing_table
 from mmjax.data.wording import INSTRUCTION, PROBLEM, QUESTION, Wording, ask, cut
 from mmjax.encoders import load_encoder
 from mmjax.errors import MmjaxError
-from mmjax.tasks.instruct import InstructTask
+from mmjax.tasks.instruct.answering import Answering
+from mmjax.tasks.instruct.task import InstructTask
 
 ROUTED = RepAdapter(rank=4, temperature=2.0)
 PARTS = Multimodal(ROUTED, dataclasses.replace(ROUTED, routing="per_image"), taps=2, hidden=6)
@@ -111,7 +111,7 @@ def test_questions_are_asked_and_scored_in_the_words_that_were_learned(
         read.append("".join(turn.text for turn in turns))
         return cut(turns, tokenizer)
 
-    for module in (mmjax.answering, mmjax.data.conversations):
+    for module in (mmjax.tasks.instruct.answering, mmjax.data.conversations):
         monkeypatch.setattr(module, "cut", heard)
     one = adapted(models, trainable, wording)
     assert one.talks == wording.talks

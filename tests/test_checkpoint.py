@@ -12,7 +12,7 @@ from mmjax.data.pipeline import Choices, Phase, train_batches
 from mmjax.data.tables import table_of
 from mmjax.errors import MmjaxError
 from mmjax.optim import make_optimizer
-from mmjax.spec import OptimSpec
+from mmjax.specs.spec import OptimSpec
 from mmjax.state import TrainState, create
 
 IDENTITY = {"encoders": {"text": {"source": "asset:a", "fingerprint": "1" * 64}}}

@@ -11,7 +11,7 @@ from mmjax import optim, trees
 from mmjax.errors import MmjaxError
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import MAX_LOGIT_SCALE
-from mmjax.spec import OptimSpec
+from mmjax.specs.spec import OptimSpec
 
 TREE = {"layer": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "logit_scale": jnp.ones(())}
 

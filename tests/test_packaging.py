@@ -116,7 +116,7 @@ def test_import_is_light():
 
 
 def test_annotations_are_checked_at_run_time():
-    from mmjax.report import format_bytes
+    from mmjax.report.page import format_bytes
 
     with pytest.raises(Exception, match="Type-check error"):
         format_bytes("many")  # pyright: ignore[reportArgumentType]

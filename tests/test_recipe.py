@@ -17,8 +17,8 @@ from configs import (
     prompts_emoji,
 )
 from mmjax.errors import MmjaxError
-from mmjax.fewshot_tables import describe_method
-from mmjax.recipe import as_dict, resolve
+from mmjax.specs.recipe import as_dict, resolve
+from mmjax.tasks.prompts.tables import describe_method
 
 
 def language() -> dict:

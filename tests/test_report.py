@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from mmjax.report import (
+from mmjax.report.page import (
     Classified,
     ClassReport,
     Component,

@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mmjax import trees
 from mmjax.sklearn import ContrastiveProjection
-from mmjax.tasks import projection_fit
+from mmjax.tasks.projection import fit
 
 ROOT = Path(__file__).parents[1]
 N, D = 96, 12
@@ -174,7 +174,7 @@ def test_early_stopping_keeps_the_best_epoch():
 def test_one_compilation_serves_every_number_of_examples():
     (x,), y = data()
     small(out_dim=3).fit(x, y)
-    run = projection_fit.program(small(out_dim=3)._spec(), (D,)).run
+    run = fit.program(small(out_dim=3)._spec(), (D,)).run
     before = run._cache_size()  # pyright: ignore[reportFunctionMemberAccess]
     small(out_dim=3, learning_rate=0.1, weight_decay=0.1).fit(x[:50], y[:50])
     assert run._cache_size() == before == 1  # pyright: ignore[reportFunctionMemberAccess]

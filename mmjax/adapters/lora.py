@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from mmjax.adapters.places import ATTENTION, DROPOUT, dropout, widths
+from mmjax.adapters.hooks import ATTENTION, DROPOUT, dropout, widths
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError
 

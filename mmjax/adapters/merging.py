@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from mmjax import trees
-from mmjax.adapters.places import ATTENTION, LayerAdapter
-from mmjax.arguments import check_adapters
+from mmjax.adapters.hooks import ATTENTION, LayerAdapter
+from mmjax.checks.arguments import check_adapters
+from mmjax.checks.foreign import shown
 from mmjax.encoders.language_model import LanguageModel
 from mmjax.encoders.layers import PyTree
 from mmjax.encoders.llama import Llama
 from mmjax.errors import MmjaxError
-from mmjax.foreign import shown
 
 
 def merge(model: LanguageModel, adapters: PyTree) -> LanguageModel:
@@ -23,7 +23,7 @@ def merge(model: LanguageModel, adapters: PyTree) -> LanguageModel:
     Args:
       model: with an adapter as its hook, float kernels.
       adapters: the adapter's parameters; of a routed one those of a modality, see
-        `mmjax.adapters.mma.bind`.
+        `mmjax.adapters.rep_adapter.bind`.
 
     Returns:
       A model without a hook; the given one keeps its parameters. Attention and the feed-forward

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from mmjax.adapters.mma import RepAdapter
-from mmjax.adapters.places import LayerAdapter, for_training, widths
+from mmjax.adapters.hooks import LayerAdapter, for_training, widths
+from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError
 

@@ -14,7 +14,7 @@ from mmjax.adapters.projection import unit
 PyTree = Any
 # (frozen, token vectors [n l d], ids [n l], mask [n l]) -> unit vectors of the joint space [n e]
 EncodePrompts = Callable[[PyTree, Any, Any, Any], Float[Array, "n e"]]
-Known = Mapping[str, Array]  # what is known of the classes; see `mmjax.fewshot.know`
+Known = Mapping[str, Array]  # what is known of the classes; see `mmjax.tasks.prompts.data.know`
 Scored = tuple[Float[Array, "b c"], Float[Array, ""]]  # logits, penalty
 STD = 0.02  # of learnt vectors that start from no word; CoOp's
 

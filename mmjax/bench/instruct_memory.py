@@ -16,18 +16,19 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax import optim, sharding, trees
-from mmjax.adapters.mma import RepAdapter
 from mmjax.adapters.multimodal import Multimodal
+from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.bench.harness import Grid, Options, Report
-from mmjax.encoders import catalog, convert, quantize
+from mmjax.encoders import catalog
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.vision import VisionTransformer
 from mmjax.progress import track
-from mmjax.spec import OptimSpec
+from mmjax.specs.spec import OptimSpec
 from mmjax.state import TrainState, create
 from mmjax.step import TrainStep, make_train_step
-from mmjax.tasks.instruct import InstructTask
+from mmjax.tasks.instruct.task import InstructTask
 from mmjax.trees import PyTree
+from mmjax.weights import convert, quantize
 
 _LLAMA: Mapping[str, Any] = {"model_type": "llama", "vocab_size": 32000, "rms_norm_eps": 1e-6}
 LANGUAGE: Mapping[str, Mapping[str, Any]] = {

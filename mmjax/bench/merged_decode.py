@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mmjax.adapters.merging import merge
-from mmjax.adapters.mma import TEXT, RepAdapter, bind, routing_table
+from mmjax.adapters.rep_adapter import TEXT, RepAdapter, bind, routing_table
 from mmjax.bench.decode import MODEL, PROMPT, mmjax_side
 from mmjax.bench.harness import Grid, Options, Report, compare
 from mmjax.encoders import LanguageModel, load_encoder

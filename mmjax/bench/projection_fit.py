@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.bench.harness import Grid, Options, Report, check_equal, compare
-from mmjax.method_spec import ProjectionSpec
-from mmjax.tasks import projection_fit
+from mmjax.specs.dual_encoder import ProjectionSpec
+from mmjax.tasks.projection import fit
 
 WIDTH, CLASSES, EPOCHS, BATCH = 768, 4, 10, 128
 
@@ -29,14 +29,14 @@ def made_up(rows: int) -> tuple[Float[np.ndarray, "n d"], Int[np.ndarray, " n"]]
 
 def ours(x: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]) -> Callable[[], float]:
     """A whole fit; returns the loss of the last epoch."""
-    data = projection_fit.Modalities([x], [np.ones(len(x), bool)])
-    how = projection_fit.FitSpec(EPOCHS, BATCH, 1e-3, 0.0, 1)
+    data = fit.Modalities([x], [np.ones(len(x), bool)])
+    how = fit.FitSpec(EPOCHS, BATCH, 1e-3, 0.0, 1)
 
-    def fit() -> float:
+    def run() -> float:
         rng = np.random.RandomState(0)
-        return projection_fit.fit(ProjectionSpec(), how, data, labels, rng).losses[-1]
+        return fit.fit(ProjectionSpec(), how, data, labels, rng).losses[-1]
 
-    return fit
+    return run
 
 
 def twin(

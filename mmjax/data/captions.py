@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from mmjax.data.questions import asked_texts
 from mmjax.data.records import Corpus, Item, Pair
 from mmjax.errors import MmjaxError, setting
-from mmjax.spec import Stage
+from mmjax.specs.spec import Stage
+from mmjax.tasks.dual_encoder.eval_sets import asked_texts
 
 CAPTIONS = 7  # keyword captions of an item
 MOST_KEYWORDS = 3  # in one caption: long ones cost time and teach little

@@ -7,21 +7,21 @@ rely on these.
 from mmjax.data.captions import check_captions, check_select, text_turns
 from mmjax.data.dialogues import Dialogues
 from mmjax.data.easy_vqa import Questions
-from mmjax.data.instructions import hold_out
-from mmjax.data.labelled import check_output, classes_of
 from mmjax.data.library import Library
 from mmjax.data.pipeline import check_enough
-from mmjax.data.questions import labels_of, queries_of
 from mmjax.data.records import Corpus
 from mmjax.data.splits import Split
 from mmjax.data.transforms import check_view
-from mmjax.data.vqa_questions import check_divides, check_held_out
 from mmjax.errors import MmjaxError, setting
 from mmjax.evals import ZeroShot
-from mmjax.recipe import Recipe
 from mmjax.rng import seed_for
 from mmjax.sharding import check_batch
-from mmjax.spec import Stage
+from mmjax.specs.recipe import Recipe
+from mmjax.specs.spec import Stage
+from mmjax.tasks.dual_encoder.eval_sets import labels_of, queries_of
+from mmjax.tasks.instruct.data import hold_out
+from mmjax.tasks.instruct.easy_vqa import check_divides, check_held_out
+from mmjax.tasks.projection.data import check_output, classes_of
 
 
 def check_data(

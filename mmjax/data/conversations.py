@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 from tokenizers import Tokenizer
 
-from mmjax.adapters.mma import IMAGE, TEXT
 from mmjax.adapters.multimodal import WORD
+from mmjax.adapters.rep_adapter import IMAGE, TEXT
 from mmjax.data.epochs import LENGTHS, divide, walk
 from mmjax.data.tables import Table
 from mmjax.data.wording import INSTRUCTION as INSTRUCTION

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmjax.checks.foreign import is_file, shown, shown_path
 from mmjax.data.conversations import Conversation
 from mmjax.data.files import parse, read_bytes
 from mmjax.data.wording import INSTRUCTION, Turn
 from mmjax.errors import DataError
-from mmjax.foreign import is_file, shown, shown_path
-from mmjax.instruct_spec import DIALOGUES
+from mmjax.specs.instruct import DIALOGUES
 
 _IMAGE = "<image>"
 _ROLES = ("human", "gpt")

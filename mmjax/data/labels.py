@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmjax.checks.foreign import shown, text
 from mmjax.errors import MmjaxError, setting
-from mmjax.foreign import shown, text
 
 if TYPE_CHECKING:
     from mmjax.data.records import Corpus, Item
-    from mmjax.pairs_spec import PairsSpec
+    from mmjax.specs.data import PairsSpec
 
 UNLABELLED = "(no label)"
 

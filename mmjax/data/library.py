@@ -23,10 +23,10 @@ from mmjax.data.transforms import view
 from mmjax.encoders import Encoder, load_encoder
 from mmjax.errors import MmjaxError, setting
 from mmjax.evals import View
-from mmjax.instruct_spec import QuestionsSpec
-from mmjax.pairs_spec import PairsSpec
 from mmjax.rng import seed_for
-from mmjax.spec import EncoderSpec, Stage
+from mmjax.specs.data import PairsSpec
+from mmjax.specs.instruct import QuestionsSpec
+from mmjax.specs.spec import EncoderSpec, Stage
 from mmjax.tasks import Inputs, Tower
 
 T = TypeVar("T")

@@ -8,12 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
+from mmjax.checks.foreign import shown
 from mmjax.data.files import check_picture, name_of, read_jsonl, text_of, whole_text
 from mmjax.data.labels import LeftOut, Names, select
 from mmjax.encoders.image_preprocess import open_image
 from mmjax.errors import MmjaxError, setting
-from mmjax.foreign import shown
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 
 # Unicode CLDR's and emojibase's own names of the emoji groups.
 EMOJI_LABELS: Mapping[str, Mapping[str, str]] = {
@@ -143,14 +143,14 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     Raises:
       MmjaxError: an unknown source; a row without picture or caption (names file and row).
     """
-    from mmjax.data import coop, digits, food101, mmimdb, muge  # they build on this file
+    from mmjax.data.corpora import cn_clip, coop, digits, food101, mmimdb
 
     if spec.source == "emoji":
         corpus = _emoji_corpus(spec, languages)
     elif spec.source.endswith(".jsonl"):
         corpus = _jsonl_corpus(Path(spec.source), languages)
     elif spec.source.startswith(("cn_clip:", "muge:")):
-        corpus = muge.load(Path(spec.source.partition(":")[2]), spec.sides)
+        corpus = cn_clip.load(Path(spec.source.partition(":")[2]), spec.sides)
     elif spec.source.startswith("food101:"):
         corpus = food101.load(Path(spec.source.removeprefix("food101:")))
     elif spec.source.startswith("mmimdb:"):

@@ -8,9 +8,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from mmjax import foreign
+from mmjax.checks import foreign
 from mmjax.errors import MmjaxError
-from mmjax.instruct_spec import QuestionsSpec
+from mmjax.specs.instruct import QuestionsSpec
 
 QUESTION = "Question: {question}\nResponse:"
 INSTRUCTION = "Instruction: {question}\nResponse:"

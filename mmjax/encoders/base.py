@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from mmjax import arguments
+from mmjax.checks import arguments
 from mmjax.encoders import batching
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.pooling import Pooling

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from mmjax import arguments
+from mmjax.checks import arguments
 from mmjax.encoders.pooling import Pooling
 from mmjax.encoders.text_preprocess import bucket, pad_ids
 from mmjax.errors import MmjaxError

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Int
 from mmjax.encoders import bert, layers
 from mmjax.encoders.bert import Bert, BertConfig
 from mmjax.encoders.clip import tower_config
-from mmjax.encoders.convert import COPY, TRANSPOSE, KeyRule, dense_rules, norm_rules
 from mmjax.encoders.pooling import Dense, Pooling
 from mmjax.errors import MmjaxError
+from mmjax.weights.convert import COPY, TRANSPOSE, KeyRule, dense_rules, norm_rules
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from flax import linen as nn
 
 from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, llava, ranges, vision, vit
-from mmjax.encoders.convert import KeyRule
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
+from mmjax.weights.convert import KeyRule
 
 Modality = Literal["text", "image"]
 

@@ -11,15 +11,6 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from mmjax.encoders.convert import (
-    CONV,
-    COPY,
-    TRANSPOSE,
-    KeyRule,
-    Transform,
-    dense_rules,
-    norm_rules,
-)
 from mmjax.encoders.layers import (
     PRE_NORM_RULES,
     Dense,
@@ -31,6 +22,15 @@ from mmjax.encoders.layers import (
 )
 from mmjax.encoders.ranges import check_id
 from mmjax.encoders.vision import VisionConfig, position_transform
+from mmjax.weights.convert import (
+    CONV,
+    COPY,
+    TRANSPOSE,
+    KeyRule,
+    Transform,
+    dense_rules,
+    norm_rules,
+)
 
 _LEGACY_EOS = 2
 

@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmjax import foreign
-from mmjax.encoders.convert import CONV, COPY, VECTOR, KeyRule, dense_rules, norm_rules
+from mmjax.checks import foreign
 from mmjax.encoders.vision import VisionConfig, position_transform
 from mmjax.errors import MmjaxError
+from mmjax.weights.convert import CONV, COPY, VECTOR, KeyRule, dense_rules, norm_rules
 
 
 def config_from_hf(config: Mapping[str, Any]) -> VisionConfig:

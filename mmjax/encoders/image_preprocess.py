@@ -13,8 +13,8 @@ from jaxtyping import Float
 from PIL import Image
 
 from mmjax.encoders import ranges
-from mmjax.encoders.files import read_json
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
+from mmjax.encoders.source import read_json
 from mmjax.errors import MmjaxError
 
 # Raised whenever `open_image` makes other pixels of a file: features of the old ones are stale.

@@ -13,19 +13,19 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from tokenizers import Tokenizer
 
-from mmjax import arguments, foreign
+from mmjax.checks import arguments, foreign
 from mmjax.encoders import chat_template, tokenizer_files
 from mmjax.encoders.base import Encoder
-from mmjax.encoders.files import read_json, read_optional_json
 from mmjax.encoders.layers import Hook
 from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
 from mmjax.encoders.llava import Llava
 from mmjax.encoders.llava_images import LlavaImages
-from mmjax.encoders.readers import vocabulary
-from mmjax.encoders.readers.gguf_llama import GgufLlama
-from mmjax.encoders.readers.meta_llama import MetaLlama
+from mmjax.encoders.source import read_json, read_optional_json
 from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
 from mmjax.errors import MmjaxError
+from mmjax.weights import vocabulary
+from mmjax.weights.gguf_llama import GgufLlama
+from mmjax.weights.meta_llama import MetaLlama
 
 PyTree = Any
 _MOST_ENDS = 100  # ids that end an answer
@@ -82,7 +82,7 @@ class LanguageModel(Encoder):
         """The same frozen model with an adapter in its layers.
 
         Args:
-          hook: an adapter's function, such as `mmjax.adapters.mma.Routed`; see
+          hook: an adapter's function, such as `mmjax.adapters.rep_adapter.Routed`; see
             `mmjax.encoders.layers.Hook`.
           remat: going backward, compute every layer again instead of keeping its inner values.
 

@@ -10,8 +10,8 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
-from mmjax.encoders.quantize import KERNEL, SCALE
 from mmjax.errors import MmjaxError
+from mmjax.weights.quantize import KERNEL, SCALE
 
 Dtype = Any
 PyTree = Any

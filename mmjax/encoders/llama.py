@@ -12,7 +12,6 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders import rope
-from mmjax.encoders.convert import COPY, TRANSPOSE, KeyRule, dense_rules
 from mmjax.encoders.layers import (
     At,
     Dense,
@@ -26,6 +25,7 @@ from mmjax.encoders.layers import (
 from mmjax.encoders.ranges import check_id
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
+from mmjax.weights.convert import COPY, TRANSPOSE, KeyRule, dense_rules
 
 PyTree = Any
 

@@ -11,7 +11,6 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from mmjax.encoders import clip, llama
-from mmjax.encoders.convert import COPY, KeyRule, dense_rules
 from mmjax.encoders.layers import Dense, Dtype, Hook, activation
 from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
 from mmjax.encoders.ranges import check_id
@@ -19,6 +18,7 @@ from mmjax.encoders.vision import SHARDING as VISION_SHARDING
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
+from mmjax.weights.convert import COPY, KeyRule, dense_rules
 
 WORD, NEWLINE = -1, 0  # what stands at a place that holds a word, and where a row of patches ends
 

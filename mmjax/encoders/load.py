@@ -8,23 +8,25 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mmjax import foreign, sharding
-from mmjax.arguments import whole
-from mmjax.encoders import bert_heads, catalog, convert, layouts
+from mmjax import sharding
+from mmjax.checks import foreign
+from mmjax.checks.arguments import whole
+from mmjax.checks.foreign import shown
+from mmjax.encoders import bert_heads, catalog
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.catalog import Family
-from mmjax.encoders.files import resolve
 from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
 from mmjax.encoders.language_model import LanguageModel, load_text
 from mmjax.encoders.llama import LlamaConfig
 from mmjax.encoders.llava import LlavaConfig
 from mmjax.encoders.llava_images import load_llava_images
 from mmjax.encoders.pooling import Pooling, load_dense, load_pooling
+from mmjax.encoders.source import resolve
 from mmjax.encoders.text_preprocess import load_text_preprocess
 from mmjax.encoders.vision import VisionConfig
 from mmjax.errors import MmjaxError
-from mmjax.foreign import shown
 from mmjax.sharding import Rules
+from mmjax.weights import convert, layouts
 
 MOST_PIXELS = 2048  # a side of a picture: a transformer's memory grows with its fourth power
 _STEEPEST = 20.0  # of a logit scale, in either direction

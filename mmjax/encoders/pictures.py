@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
+from mmjax.checks.foreign import shown_path
 from mmjax.errors import MmjaxError
-from mmjax.foreign import shown_path
 
 # A path, encoded bytes (PNG, JPEG, ...), an open picture, or uint8 [h, w, 3 | 4] or [h, w].
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"

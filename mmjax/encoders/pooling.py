@@ -7,9 +7,9 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmjax import foreign
+from mmjax.checks import foreign
 from mmjax.encoders import ranges
-from mmjax.encoders.files import read_json
+from mmjax.encoders.source import read_json
 from mmjax.errors import MmjaxError
 
 PoolingName = Literal["mean", "cls", "max"]

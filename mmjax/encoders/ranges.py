@@ -7,7 +7,7 @@ that these tables hold for every family, wherever its numbers come from.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmjax import foreign
+from mmjax.checks import foreign
 from mmjax.errors import MmjaxError
 
 Check = Callable[[str, Any], object]  # (where, value); raises what says which value is wrong

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import Encoding, Tokenizer
 
-from mmjax import foreign
+from mmjax.checks import foreign
 from mmjax.encoders import ranges, tokenizer_files
-from mmjax.encoders.files import read_optional_json
+from mmjax.encoders.source import read_optional_json
 from mmjax.errors import MmjaxError
 
 # Lengths that batches are padded to. Fine where short texts live, so that little work is wasted;

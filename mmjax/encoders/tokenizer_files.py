@@ -13,10 +13,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from mmjax import foreign
-from mmjax.encoders.readers import vocabulary
+from mmjax.checks import foreign
+from mmjax.checks.foreign import shown
 from mmjax.errors import MmjaxError
-from mmjax.foreign import shown
+from mmjax.weights import vocabulary
 
 LARGEST_FILE = 1 << 26  # bytes; published ones have up to 34 million
 # Letters that one letter of a text may become on its way through all replacements.

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from mmjax.encoders.convert import Shape, Transform
+from mmjax.checks.foreign import integer
 from mmjax.encoders.layers import (
     PRE_NORM_RULES,
     Dense,
@@ -23,7 +23,7 @@ from mmjax.encoders.layers import (
     stack,
 )
 from mmjax.errors import MmjaxError
-from mmjax.foreign import integer
+from mmjax.weights.convert import Shape, Transform
 
 PyTree = Any
 MOST_PATCHES = 100  # a side

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmjax.encoders.convert import CONV, COPY, VECTOR, KeyRule, dense_rules, norm_rules
 from mmjax.encoders.vision import VisionConfig, position_transform
+from mmjax.weights.convert import CONV, COPY, VECTOR, KeyRule, dense_rules, norm_rules
 
 # What Hugging Face leaves out of config.json is at its default.
 _DEFAULTS = {

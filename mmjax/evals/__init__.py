@@ -1,7 +1,7 @@
 """Evaluators: they know published functions and data, no task."""
 
+from mmjax.evals.accuracy import FewShot
 from mmjax.evals.base import ClassSet, EvalSet, Evaluator, Functions, View, empty_view
-from mmjax.evals.fewshot import FewShot
 from mmjax.evals.retrieval import (
     Retrieval,
     TextRetrieval,

@@ -12,13 +12,13 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mmjax.arguments import several, texts, token_ids, whole
+from mmjax.checks.arguments import several, texts, token_ids, whole
+from mmjax.checks.foreign import shown
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
-from mmjax.foreign import shown
 from mmjax.generation.prompts import (
     BUCKETS,
     Prepared,

@@ -10,15 +10,15 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from mmjax import arguments
-from mmjax.arguments import check_adapters, several, token_ids
+from mmjax.checks import arguments
+from mmjax.checks.arguments import check_adapters, several, token_ids
+from mmjax.checks.foreign import shown
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, Message, embed, mix
 from mmjax.encoders.llava import WORD
 from mmjax.encoders.llava_images import Mixed
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
-from mmjax.foreign import shown
 
 # A text, messages for the chat template, token ids, or embeddings [l, d] of words and pictures.
 Prompt: TypeAlias = str | Sequence[Message] | Sequence[int] | np.ndarray

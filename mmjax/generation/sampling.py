@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from mmjax.arguments import whole
+from mmjax.checks.arguments import whole
+from mmjax.checks.foreign import shown
 from mmjax.errors import MmjaxError
-from mmjax.foreign import shown
 
 
 class Sampling(NamedTuple):

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, Float, Int
 
-from mmjax.arguments import several, token_ids
+from mmjax.checks.arguments import several, token_ids
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.text_preprocess import bucket

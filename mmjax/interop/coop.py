@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mmjax import foreign, foreign_arrays
-from mmjax.encoders.readers.safetensors import SafetensorsFile
-from mmjax.encoders.readers.torch_file import TorchFile
+from mmjax.checks import foreign, foreign_arrays
 from mmjax.errors import MmjaxError
+from mmjax.weights.safetensors import SafetensorsFile
+from mmjax.weights.torch_file import TorchFile
 
 NAMES = ("prompt_learner.ctx", "ctx")
 

@@ -11,19 +11,19 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from mmjax import foreign, foreign_arrays
-from mmjax.adapters.mma import BLOCK, RepAdapter
 from mmjax.adapters.multimodal import Multimodal
-from mmjax.answering import Answering
+from mmjax.adapters.rep_adapter import BLOCK, RepAdapter
+from mmjax.checks import foreign, foreign_arrays
 from mmjax.data.wording import INSTRUCTION, Wording
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.layers import PyTree
 from mmjax.encoders.llama import Llama
-from mmjax.encoders.readers.safetensors import SafetensorsFile
-from mmjax.encoders.readers.torch_file import TorchFile
 from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError
-from mmjax.tasks.instruct import InstructTask
+from mmjax.tasks.instruct.answering import Answering
+from mmjax.tasks.instruct.task import InstructTask
+from mmjax.weights.safetensors import SafetensorsFile
+from mmjax.weights.torch_file import TorchFile
 
 _LAYER = {
     "language": "layers.{i}.",

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from mmjax import foreign, foreign_arrays
+from mmjax.adapters.hooks import ATTENTION, widths
 from mmjax.adapters.lora import Lora
-from mmjax.adapters.places import ATTENTION, widths
+from mmjax.checks import foreign, foreign_arrays
 from mmjax.encoders.layers import PyTree
-from mmjax.encoders.readers.safetensors import SafetensorsFile
 from mmjax.errors import MmjaxError, writing
+from mmjax.weights.safetensors import SafetensorsFile
 from mmjax.writer import write_atomic
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -5,23 +5,23 @@ from collections.abc import Mapping
 
 from jax.sharding import Mesh
 
+from mmjax.adapters.hooks import LayerAdapter
 from mmjax.adapters.lora import Lora
-from mmjax.adapters.mma import RepAdapter
 from mmjax.adapters.multimodal import Multimodal
-from mmjax.adapters.places import LayerAdapter
+from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.encoders import Encoder
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError, setting
-from mmjax.instruct_spec import InstructSpec
-from mmjax.spec import Stage
+from mmjax.specs.instruct import InstructSpec
+from mmjax.specs.spec import Stage
 from mmjax.tasks.base import DualEncoder, Task, TextSpace, Tower
-from mmjax.tasks.contrastive import ContrastiveTask
-from mmjax.tasks.domain import DomainTask
-from mmjax.tasks.instruct import InstructTask
-from mmjax.tasks.language import LanguageTask
-from mmjax.tasks.pretrained import PretrainedTask
-from mmjax.tasks.projection import ProjectionTask
+from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
+from mmjax.tasks.dual_encoder.domain import DomainTask
+from mmjax.tasks.dual_encoder.language import LanguageTask
+from mmjax.tasks.dual_encoder.pretrained import PretrainedTask
+from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.projection.task import ProjectionTask
 
 
 def make_task(

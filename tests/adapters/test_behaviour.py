@@ -13,10 +13,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mmjax import checkpoint, trees
+from mmjax.adapters.hooks import DROPOUT
 from mmjax.adapters.lora import Lora
 from mmjax.adapters.merging import merge
-from mmjax.adapters.mma import BLOCK, IMAGE, TEXT, RepAdapter, bind, routing_table
-from mmjax.adapters.places import DROPOUT
+from mmjax.adapters.rep_adapter import BLOCK, IMAGE, TEXT, RepAdapter, bind, routing_table
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.language_model import embed, extend, logits
 from mmjax.encoders.vision import class_tokens

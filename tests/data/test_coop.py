@@ -7,7 +7,7 @@ from PIL import Image
 
 from mmjax.data.records import load_corpus
 from mmjax.errors import MmjaxError
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 
 SPLIT = {
     "train": [["Abyssinian_1.jpg", 0, "abyssinian"], ["basset_hound_9.jpg", 4, "basset_hound"]],

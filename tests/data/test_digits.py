@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from mmjax.data.records import load_corpus
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 
 
 def test_the_pictures_are_those_of_the_package():

@@ -5,7 +5,7 @@ from PIL import Image
 
 from mmjax.data.records import load_corpus
 from mmjax.errors import MmjaxError
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 
 META = {
     "classes.txt": ["apple_pie", "baby_back_ribs"],

@@ -5,8 +5,8 @@ import pytest
 from mmjax.data.library import Library
 from mmjax.data.records import Pair
 from mmjax.errors import MmjaxError
-from mmjax.pairs_spec import PairsSpec, ParallelSpec
-from mmjax.spec import EncoderSpec, Stage, TrainSpec
+from mmjax.specs.data import PairsSpec, ParallelSpec
+from mmjax.specs.spec import EncoderSpec, Stage, TrainSpec
 
 ROLES = ("image", "text", "foreign")
 # Every tenth sentence stands twice, with another translation.

@@ -9,7 +9,7 @@ from PIL import Image
 from mmjax.data.labels import LeftOut, check_names, sentences
 from mmjax.data.records import load_corpus
 from mmjax.errors import MmjaxError
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 
 LANGUAGES = ("de", "en")
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mmjax.data.records import load_corpus
 from mmjax.errors import MmjaxError
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 
 # As the authors' files: more than one plot, genres beside those that count, other keys.
 FILMS = {

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmjax.data.records import Query, load_corpus
 from mmjax.errors import MmjaxError
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 
 
 def jpeg(colour, alphabet=base64.b64encode):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mmjax.data.records import Pair, Query, load_corpus, load_parallel
 from mmjax.errors import MmjaxError
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 
 LANGUAGES = ("zh", "en")
 

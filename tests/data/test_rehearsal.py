@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from mmjax.adapters.multimodal import WORD
-from mmjax.data import rehearsal
 from mmjax.data.conversations import Conversation, Conversations, Layout, Turn, encode
 from mmjax.data.tables import RawTable
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.errors import MmjaxError
-from mmjax.instruct_spec import QuestionsSpec
 from mmjax.rng import seed_for
+from mmjax.specs.instruct import QuestionsSpec
+from mmjax.tasks.instruct import rehearsal
 
 
 @pytest.fixture

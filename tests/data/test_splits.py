@@ -5,7 +5,7 @@ from mmjax.data.library import Library
 from mmjax.data.records import Corpus, Item
 from mmjax.data.splits import split_by_class, split_by_family, split_folds
 from mmjax.errors import MmjaxError
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 
 FAMILIES = [f"f{i // 3}" for i in range(300)]
 

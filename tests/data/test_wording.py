@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, pre_tokenizers
 from mmjax.data.conversations import Conversation, Layout, Turn, encode, encode_prompt
 from mmjax.data.scienceqa import Problem
 from mmjax.data.wording import INSTRUCTION, PROBLEM, QUESTION, Wording, ask, cut
-from mmjax.encoders.readers.gguf_llama import tokenizer_of
 from mmjax.errors import MmjaxError
-from mmjax.instruct_spec import QuestionsSpec
+from mmjax.specs.instruct import QuestionsSpec
+from mmjax.weights.gguf_llama import tokenizer_of
 
 WORDS = "▁Question Response ▁The The ▁the ▁answer ▁is ▁A ▁BECAUSE ▁Image Instruction ▁blue blue"
 ASKED = "Question: Which?\nResponse:"

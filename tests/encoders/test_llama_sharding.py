@@ -9,9 +9,10 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from mmjax import sharding, trees
-from mmjax.encoders import catalog, convert, quantize
+from mmjax.encoders import catalog
 from mmjax.encoders.llama import KeyValues
 from mmjax.generation import decode
+from mmjax.weights import convert, quantize
 
 LLAMA2_7B = {
     "model_type": "llama",

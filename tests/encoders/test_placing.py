@@ -8,7 +8,8 @@ import jax
 import pytest
 from numpy.testing import assert_array_equal
 
-from mmjax.encoders import load_encoder, placing
+from mmjax.encoders import load_encoder
+from mmjax.weights import placing
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from mmjax import trees
-from mmjax.encoders import catalog, load_encoder, quantize
+from mmjax.encoders import catalog, load_encoder
 from mmjax.errors import MmjaxError
+from mmjax.weights import quantize
 
 LLAMA2_7B = {
     "model_type": "llama",

@@ -12,7 +12,7 @@ from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 from mmjax.generation import score
-from mmjax.spec import EncoderSpec
+from mmjax.specs.spec import EncoderSpec
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from mmjax.data.tables import table_of
 from mmjax.errors import MmjaxError
 from mmjax.evals import EvalSet, FewShot, View
-from mmjax.evals.fewshot import choose_shots, halves, harmonic_mean
+from mmjax.evals.accuracy import choose_shots, halves, harmonic_mean
 
 NAMES = ["bird", "fish", "tree"]
 LABELS = np.asarray([0, 1, 2, -1] * 6)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmjax.evals.open_answers import consensus, exact_match, mme, normalised, read_yes_no
+from mmjax.evals.short_answers import consensus, exact_match, mme, normalised, read_yes_no
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.errors import MmjaxError
-from mmjax.evals.plain_text import PYTHON, perplexity, read_text
+from mmjax.evals.perplexity import PYTHON, perplexity, read_text
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from mmjax.data.conversations import Conversations
-from mmjax.data.instructions import ProblemSet
 from mmjax.data.scienceqa import Problem
 from mmjax.data.tables import RawTable
 from mmjax.evals.scienceqa import NONE, accuracies, guess, read_answer, without_reading
-from mmjax.instruct_spec import QuestionsSpec
+from mmjax.specs.instruct import QuestionsSpec
+from mmjax.tasks.instruct.data import ProblemSet
 
 ONE = Problem("1", "q", ("a", "b"), 0, "", "", "", "natural science", 6)
 PROBLEMS = [

@@ -33,10 +33,10 @@ class World:
 
         import mmjax
         from mmjax.adapters.lora import Lora
-        from mmjax.adapters.mma import RepAdapter
         from mmjax.adapters.multimodal import Multimodal
-        from mmjax.answering import Answering
-        from mmjax.tasks.instruct import InstructTask
+        from mmjax.adapters.rep_adapter import RepAdapter
+        from mmjax.tasks.instruct.answering import Answering
+        from mmjax.tasks.instruct.task import InstructTask
 
         self.load = mmjax.load_encoder
         self.language: Any = mmjax.load_encoder(self.folder / "llama")
@@ -56,8 +56,8 @@ class World:
         import mmjax
         from mmjax import checkpoint, sharding
         from mmjax.data.library import Library
-        from mmjax.recipe import build
-        from mmjax.spec import Stage
+        from mmjax.specs.recipe import build
+        from mmjax.specs.spec import Stage
 
         encoders = {role: {"source": str(self.folder / "clip"), "tower": role} for role in _ROLES}
         stage = {"name": "pretrained", "task": "pretrained", "encoders": encoders}
@@ -85,8 +85,8 @@ class World:
 
         import mmjax
         from mmjax import checkpoint
-        from mmjax.recipe import build
-        from mmjax.spec import Stage
+        from mmjax.specs.recipe import build
+        from mmjax.specs.spec import Stage
         from mmjax.tasks import Tower, make_task
 
         heads = {f"{role}_head": {"out_dim": 8} for role in _ROLES}

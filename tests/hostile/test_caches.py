@@ -11,7 +11,7 @@ from mmjax.assets.manifest import Asset, Member
 from mmjax.data import feature_cache, sources
 from mmjax.data.builders.cedict_entries import read_entries
 from mmjax.data.builders.emoji_table import read_table
-from mmjax.evals.plain_text import read_text
+from mmjax.evals.perplexity import read_text
 from tests.hostile.files import DEEP, LONG, write
 
 

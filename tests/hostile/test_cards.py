@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from mmjax import base, checkpoint, use
-from mmjax.card import check_card
+from mmjax import checkpoint, predict
 from mmjax.checkpoint import CARD, load_adapter_params, read_card
+from mmjax.specs.card import check_card
+from mmjax.tasks.dual_encoder import stacking
 
 DEEP = "[" * 100_000 + "]" * 100_000
 NAN = float("nan")
@@ -172,13 +173,13 @@ def test_an_adapter_that_stands_on_itself(place, folder, whole_card, refused):
     card = whole_card("language", base=stands)
     path = folder(card)
     folder(whole_card("language", base={"path": "../adapter", "fingerprint": "x"}), "other")
-    refused(lambda: base.base_folder(card, path), CARD, "leads to a 'language' adapter")
+    refused(lambda: stacking.base_folder(card, path), CARD, "leads to a 'language' adapter")
 
 
 def test_a_base_that_is_not_there(folder, whole_card, refused):
     card = whole_card("language")
     path = folder(card)
-    refused(lambda: base.base_folder(card, path), "no adapter at", CARD)
+    refused(lambda: stacking.base_folder(card, path), "no adapter at", CARD)
 
 
 def test_classes_of_a_few_shot_adapter(folder, whole_card, refused):
@@ -200,12 +201,12 @@ def test_a_run_folder_with_one_damaged_card_names_it(tmp_path, whole_card, refus
     stage = tmp_path / "seed_0" / "contrastive"
     stage.mkdir(parents=True)
     (stage / CARD).write_text("[]")
-    refused(lambda: use.find_adapter(tmp_path), CARD, "is no adapter card")
+    refused(lambda: predict.find_adapter(tmp_path), CARD, "is no adapter card")
 
 
 @pytest.mark.parametrize("name", ["gone", "x" * 5_000, "a\0b"])
 def test_places_without_an_adapter(name, tmp_path, refused):
-    refused(lambda: use.find_adapter(tmp_path / name), "no adapter at", CARD)
+    refused(lambda: predict.find_adapter(tmp_path / name), "no adapter at", CARD)
 
 
 def test_the_chat_reads_the_card_first(say, folder, whole_card):

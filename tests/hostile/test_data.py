@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from mmjax.data import classes
+from mmjax.data.corpora import class_folders
 from mmjax.data.files import LONGEST_LINE
 from mmjax.data.records import load_corpus, load_parallel
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 from tests.hostile.files import DEEP, DIGITS, HALF, LONG, png, write
 
 ROW = '{"image": "a.png", "zh": "红", "en": "red", "label": {"zh": "色", "en": "colour"}}'
@@ -265,4 +265,4 @@ def test_class_folders_that_fit_no_names(folders, tmp_path, refused):
     write(tmp_path / "label.txt", "cat\u2028kin\n")
     for name in folders:
         write(tmp_path / name / "a.png", png())
-    refused(lambda: classes.load(tmp_path, ("label.txt",)), "label.txt has 1 names")
+    refused(lambda: class_folders.load(tmp_path, ("label.txt",)), "label.txt has 1 names")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmjax.data import coop, dialogues, easy_vqa, scienceqa
+from mmjax.data import dialogues, easy_vqa, scienceqa
+from mmjax.data.corpora import coop
 from mmjax.data.records import load_corpus
-from mmjax.pairs_spec import PairsSpec
+from mmjax.specs.data import PairsSpec
 
 NAMES = {
     "5,000 letters": "a" * 5000 + ".png",

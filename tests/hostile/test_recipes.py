@@ -9,10 +9,11 @@ import pytest
 from absl import flags
 
 from configs import language_emoji
-from mmjax import bounds, main
+from mmjax import main
 from mmjax.errors import MmjaxError
-from mmjax.recipe import Recipe, as_dict, build, resolve
-from mmjax.spec import EncoderSpec, Stage
+from mmjax.specs import bounds
+from mmjax.specs.recipe import Recipe, as_dict, build, resolve
+from mmjax.specs.spec import EncoderSpec, Stage
 
 INF, NAN = float("inf"), float("nan")
 

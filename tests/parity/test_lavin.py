@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.adapters.mma import RepAdapter
+from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.interop import lavin
 
 pytestmark = pytest.mark.parity

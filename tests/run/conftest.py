@@ -244,7 +244,7 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 def start() -> Callable[..., Path]:
     """Returns `start(toy, workdir, **changes)`: a run in this process, names with dots as keys."""
     from mmjax import study
-    from mmjax.recipe import resolve
+    from mmjax.specs.recipe import resolve
 
     def run(
         toy: Toy, workdir: Path, changes: Mapping[str, Any] | None = None, command: str = "test"

@@ -14,8 +14,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax import checkpoint, sharding
 from mmjax.adapters.lora import Lora
-from mmjax.adapters.mma import IMAGE
 from mmjax.adapters.multimodal import WORD, Multimodal
+from mmjax.adapters.rep_adapter import IMAGE
 from mmjax.data.class_tokens import ClassTokenTable
 from mmjax.data.conversations import Conversations, Encoded
 from mmjax.data.pipeline import Choices, Phase, examples, train_batches
@@ -25,14 +25,14 @@ from mmjax.encoders.llama import Llama, LlamaConfig
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.evals import View
 from mmjax.evals.functions import Published
-from mmjax.method_spec import AdapterSpec, HeadSpec, LossSpec
+from mmjax.specs.dual_encoder import AdapterSpec, HeadSpec, LossSpec
 from mmjax.state import TrainState, create
 from mmjax.step import TrainStep, make_train_step
 from mmjax.tasks import Task, Tower
 from mmjax.tasks.base import Inputs
-from mmjax.tasks.contrastive import ContrastiveTask
-from mmjax.tasks.instruct import InstructTask
-from mmjax.tasks.language import LanguageTask
+from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
+from mmjax.tasks.dual_encoder.language import LanguageTask
+from mmjax.tasks.instruct.task import InstructTask
 from mmjax.trees import PyTree
 
 MODELS = (1, 2, 4)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmjax import study
 from mmjax.errors import MmjaxError
-from mmjax.recipe import resolve
+from mmjax.specs.recipe import resolve
 
 
 def refused(done, *parts):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import mmjax
-from mmjax import study, use
+from mmjax import predict, study
 from mmjax.errors import MmjaxError
-from mmjax.recipe import resolve
-from mmjax.results import Results
+from mmjax.report.results import Results
+from mmjax.specs.recipe import resolve
 
 HEADS = {"residual": {"tune": "heads"}, "weighting": {"pairs": "none"}}
 VARIANTS = {
@@ -115,7 +115,7 @@ def test_loaded_and_exported_it_embeds_the_same(domain, recipe, toy, tmp_path, c
     adapted = mmjax.load_adapter(domain)
     assert adapted.card["stage"]["name"] == "domain"
     found = adapted.embed_texts(["w4 w14", "w8 w15"])
-    use.export(study.plan(resolve(recipe), domain), tmp_path)
+    predict.export(study.plan(resolve(recipe), domain), tmp_path)
     other = mmjax.load_adapter(tmp_path / "seed_0" / "domain")
     np.testing.assert_array_equal(other.embed_texts(["w4 w14", "w8 w15"]), found)
     assert adapted.search(["w4 w14"], [toy.folder / "00.png"])[0][0][0] == 0
@@ -146,7 +146,7 @@ def test_a_language_adapter_can_be_the_base(finished, recipe, toy, tmp_path, cac
         "variants": {},
     }
     study.run(resolve(config), config, tmp_path / "run", "test")
-    export = use.export(study.plan(resolve(config), tmp_path / "run"), tmp_path / "export")[0]
+    export = predict.export(study.plan(resolve(config), tmp_path / "run"), tmp_path / "export")[0]
     assert (export / "base" / "base" / "adapter.safetensors").is_file()
     texts = mmjax.load_adapter(tmp_path / "run").embed_texts(["w24 w34"])
     np.testing.assert_array_equal(mmjax.load_adapter(export).embed_texts(["w24 w34"]), texts)

@@ -6,7 +6,7 @@ import pytest
 
 from mmjax import study
 from mmjax.errors import MmjaxError
-from mmjax.recipe import resolve
+from mmjax.specs.recipe import resolve
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from mmjax import run_folder, study
+from mmjax import study
 from mmjax.errors import MmjaxError
-from mmjax.recipe import as_dict, resolve
+from mmjax.runs import run_folder
+from mmjax.specs.recipe import as_dict, resolve
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def test_without_a_checkpoint_one_sentence_says_what_to_do(run, toy, start):
 
 def as_earlier_versions_left_it(run):
     """Takes out what they did not write: digests of files, metrics, results; the nested recipe."""
-    from mmjax.run_folder import flat
+    from mmjax.runs.run_folder import flat
 
     for done in run.rglob("done.json"):
         facts = json.loads(done.read_text())

@@ -12,15 +12,15 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 import mmjax
-from mmjax import study, use
+from mmjax import predict, study
 from mmjax.data import easy_vqa
 from mmjax.data.library import Library
-from mmjax.data.rehearsal import own_texts
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.errors import DataError, MmjaxError
 from mmjax.evals.vqa import accuracies
-from mmjax.recipe import resolve
-from mmjax.results import Results
+from mmjax.report.results import Results
+from mmjax.specs.recipe import resolve
+from mmjax.tasks.instruct.rehearsal import own_texts
 from mmjax.train import Run, assemble
 from tests.run.conftest import changed, draw
 
@@ -179,7 +179,7 @@ def test_the_adapter_answers_as_it_was_measured(finished, world):
 
 @pytest.mark.slow
 def test_exported_it_answers_the_same(finished, recipe, world, tmp_path):
-    use.export(study.plan(resolve(recipe), finished), tmp_path)
+    predict.export(study.plan(resolve(recipe), finished), tmp_path)
     images = [world / "vqa" / "test" / "images" / f"{i}.png" for i in range(3)]
     folders = finished, tmp_path / "seed_0" / "instruct"
     one, other = (mmjax.load_adapter(f).answer([ASKED[0]] * 3, images, 4) for f in folders)

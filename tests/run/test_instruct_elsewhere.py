@@ -14,8 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import mmjax
 from mmjax import sharding
-from mmjax.answering import Answering
 from mmjax.errors import MmjaxError
+from mmjax.tasks.instruct.answering import Answering
 from tests.run import conftest, test_instruct
 from tests.run.test_instruct import ASKED
 
@@ -39,7 +39,7 @@ class Toy(conftest.Toy):
 def train(recipe: Path, workdir: Path, *then: str) -> None:
     """What the child does."""
     from mmjax import assets, study
-    from mmjax.recipe import resolve
+    from mmjax.specs.recipe import resolve
 
     sharding.set_up(0, False, assets.cache_dir() / "compiled")
     config = ast.literal_eval(recipe.read_text())
@@ -117,11 +117,13 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(toy, straight, tmp_
 
 @pytest.mark.slow
 def test_what_was_said_before_is_read_again(adapted, toy, monkeypatch):
-    import mmjax.answering
+    import mmjax.tasks.instruct.answering
 
-    read, encode = [], mmjax.answering.encode
+    read, encode = [], mmjax.tasks.instruct.answering.encode
     monkeypatch.setattr(
-        mmjax.answering, "encode", lambda said, *rest: (read.append(said), encode(said, *rest))[1]
+        mmjax.tasks.instruct.answering,
+        "encode",
+        lambda said, *rest: (read.append(said), encode(said, *rest))[1],
     )
     picture = toy.pictures[:1]
     (alone,) = adapted.answer([ASKED[0]], picture, 2, history=[[]])

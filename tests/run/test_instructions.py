@@ -19,8 +19,8 @@ from mmjax.data.library import Library
 from mmjax.data.scienceqa import Problems
 from mmjax.errors import MmjaxError
 from mmjax.evals.scienceqa import accuracies, read_answer
-from mmjax.recipe import as_dict, resolve
-from mmjax.results import Results
+from mmjax.report.results import Results
+from mmjax.specs.recipe import as_dict, resolve
 from mmjax.train import assemble, load_trained
 from tests.run.conftest import Toy, changed, draw
 
@@ -213,11 +213,13 @@ def test_mixed_instructions_are_learned_and_held_out(world, tmp_path, monkeypatc
     assert "1 rows with an empty answer were left out" in results.tables[0].caption
 
     # Asked as it was taught: by instructions, one after the other.
-    import mmjax.answering
+    import mmjax.tasks.instruct.answering
 
-    read, encode = [], mmjax.answering.encode
+    read, encode = [], mmjax.tasks.instruct.answering.encode
     monkeypatch.setattr(
-        mmjax.answering, "encode", lambda said, *rest: (read.append(said), encode(said, *rest))[1]
+        mmjax.tasks.instruct.answering,
+        "encode",
+        lambda said, *rest: (read.append(said), encode(said, *rest))[1],
     )
     adapted = mmjax.load_adapter(tmp_path)
     assert adapted.talks

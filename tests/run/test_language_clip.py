@@ -20,8 +20,8 @@ from configs.zeroshot_chinese_clip import get_config as get_zeroshot
 from mmjax import study
 from mmjax.data import feature_cache
 from mmjax.errors import MmjaxError
-from mmjax.recipe import as_dict, resolve
-from mmjax.results import Results
+from mmjax.report.results import Results
+from mmjax.specs.recipe import as_dict, resolve
 
 ROOT = Path(__file__).parents[2]
 COLOURS = ("red", "orange", "gold", "green", "teal", "blue", "purple", "brown", "grey", "black")

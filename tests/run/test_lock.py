@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mmjax import lock, study
+from mmjax import study
 from mmjax.errors import MmjaxError
-from mmjax.recipe import resolve
+from mmjax.runs import lock
+from mmjax.specs.recipe import resolve
 
 ROOT = Path(__file__).parents[2]
 OWNER = """

@@ -14,8 +14,8 @@ from numpy.testing import assert_allclose
 from mmjax import sharding, study
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.generation import score
-from mmjax.recipe import resolve
-from mmjax.results import Results
+from mmjax.report.results import Results
+from mmjax.specs.recipe import resolve
 from tests.run import test_instruct
 from tests.run.conftest import Toy, changed
 from tests.run.test_instruct import losses_of

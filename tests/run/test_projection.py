@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import mmjax
-from mmjax import study, use
+from mmjax import predict, study
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.evals import probe
-from mmjax.recipe import resolve
-from mmjax.results import Results
+from mmjax.report.results import Results
 from mmjax.sharding import make_mesh
+from mmjax.specs.recipe import resolve
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_loaded_it_projects_pictures_and_texts(projection, recipe, toy, tmp_path
         adapted.embed_texts(texts)
     with pytest.raises(MmjaxError, match="2 images and 1 texts; expected as many of each"):
         adapted.embed_joined(pictures, texts[:1])
-    use.export(study.plan(resolve(recipe), projection), tmp_path)
+    predict.export(study.plan(resolve(recipe), projection), tmp_path)
     other = mmjax.load_adapter(tmp_path / "seed_0" / "projection")
     np.testing.assert_array_equal(other.embed_joined(pictures, texts), found)
     paper = mmjax.load_adapter(projection / "seed_0" / "paper")

@@ -8,13 +8,13 @@ import pytest
 from safetensors.numpy import save_file
 
 import mmjax
-from mmjax import study, use
-from mmjax.base import stage_of
+from mmjax import predict, study
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
-from mmjax.recipe import resolve
-from mmjax.results import Results
+from mmjax.report.results import Results
 from mmjax.sharding import make_mesh
+from mmjax.specs.recipe import resolve
+from mmjax.tasks.dual_encoder.stacking import stage_of
 
 FACTORISED = {"method": "factorised"}
 VARIANTS = {
@@ -123,7 +123,7 @@ def test_loaded_and_exported_it_classifies_the_same(run, recipe, toy, tmp_path, 
     assert [sum(p for _, p in row) for row in found] == pytest.approx([1] * 4, rel=1e-5)
     assert {name for name, _ in found[0]} == {"w14", "w15", "w16", "w17"}
     config = {**recipe, "variants": {}}
-    use.export(study.plan(resolve(config), run), tmp_path)
+    predict.export(study.plan(resolve(config), run), tmp_path)
     assert mmjax.load_adapter(tmp_path / "seed_0" / "prompts").classify(images, k=4) == found
     with pytest.raises(MmjaxError, match="knows no classes"):
         mmjax.load_adapter(run / "seed_0" / "base").classify(images)
@@ -172,7 +172,7 @@ def test_data_that_cannot_be_dealt_is_refused_before_anything_is_trained(
 
 
 def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, run):
-    from mmjax.fewshot import assemble, context_of, joint_of, know
+    from mmjax.tasks.prompts.data import assemble, context_of, joint_of, know
 
     library = Library(make_mesh(), ("en", "en"))
     folder = run / "seed_0" / "base" / "adapter"

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from mmjax import optim, sharding, study
 from mmjax.data.library import Library
 from mmjax.data.pipeline import examples
-from mmjax.recipe import resolve
+from mmjax.specs.recipe import resolve
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.train import assemble

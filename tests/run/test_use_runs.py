@@ -8,9 +8,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import mmjax
-from mmjax import study, use
+from mmjax import predict, study
 from mmjax.errors import MmjaxError
-from mmjax.recipe import resolve
+from mmjax.specs.recipe import resolve
 
 TEXTS = ["w24 w34", "w30 w35", "w29 w37"]
 
@@ -19,7 +19,7 @@ TEXTS = ["w24 w34", "w30 w35", "w29 w37"]
 def exported(finished, toy, tmp_path_factory):
     """The run exported as safetensors."""
     folder = tmp_path_factory.mktemp("export")
-    use.export(study.plan(resolve(toy.config), finished), folder)
+    predict.export(study.plan(resolve(toy.config), finished), folder)
     return folder
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mmjax import checkpoint
 from mmjax.data.library import Library
-from mmjax.results import Results
+from mmjax.report.results import Results
 
 
 def test_what_a_run_leaves(finished, toy):

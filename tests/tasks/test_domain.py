@@ -9,7 +9,7 @@ import pytest
 
 from mmjax.adapters.projection import unit
 from mmjax.losses import consolidation
-from mmjax.method_spec import (
+from mmjax.specs.dual_encoder import (
     AdapterSpec,
     ContinualSpec,
     HeadSpec,
@@ -18,9 +18,9 @@ from mmjax.method_spec import (
     WeightingSpec,
 )
 from mmjax.tasks import Tower
-from mmjax.tasks.contrastive import ContrastiveTask
-from mmjax.tasks.domain import DomainTask
-from mmjax.tasks.language import LanguageTask
+from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
+from mmjax.tasks.dual_encoder.domain import DomainTask
+from mmjax.tasks.dual_encoder.language import LanguageTask
 
 B, D, L = 12, 10, 3
 HEAD = HeadSpec(hidden=(8,), out_dim=6, members=2)

@@ -9,16 +9,16 @@ import optax
 import pytest
 from numpy.testing import assert_allclose
 
-from mmjax.adapters.mma import RepAdapter, bind, routing_table
 from mmjax.adapters.multimodal import WORD, Multimodal, assemble
+from mmjax.adapters.rep_adapter import RepAdapter, bind, routing_table
 from mmjax.encoders import Encoder, LanguageModel, load_encoder
 from mmjax.encoders.language_model import embed
 from mmjax.generation import generate
-from mmjax.instruct_spec import InstructSpec
+from mmjax.specs.instruct import InstructSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks.catalog import parts_of
-from mmjax.tasks.instruct import InstructTask
+from mmjax.tasks.instruct.task import InstructTask
 
 PARTS = Multimodal(
     RepAdapter(rank=4, dropout=0.0), RepAdapter(rank=4, routing="per_image", dropout=0.0), 2, 6

@@ -9,14 +9,14 @@ import pytest
 from mmjax import trees
 from mmjax.errors import MmjaxError
 from mmjax.losses import distill
-from mmjax.method_spec import AdapterSpec, LossSpec, ResidualSpec
-from mmjax.spec import EncoderSpec, Stage
+from mmjax.specs.dual_encoder import AdapterSpec, LossSpec, ResidualSpec
+from mmjax.specs.spec import EncoderSpec, Stage
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks import Tower, make_task
 from mmjax.tasks.base import DualEncoder, TextSpace
-from mmjax.tasks.language import LanguageTask
-from mmjax.tasks.pretrained import PretrainedTask
+from mmjax.tasks.dual_encoder.language import LanguageTask
+from mmjax.tasks.dual_encoder.pretrained import PretrainedTask
 
 D, B, L = 6, 16, 4
 TOWERS = {

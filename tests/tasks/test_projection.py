@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mmjax import trees
-from mmjax.method_spec import ProjectionSpec
-from mmjax.spec import EncoderSpec, Stage, TrainSpec
+from mmjax.specs.dual_encoder import ProjectionSpec
+from mmjax.specs.spec import EncoderSpec, Stage, TrainSpec
 from mmjax.tasks import Tower, make_task
-from mmjax.tasks.projection import ProjectionTask
+from mmjax.tasks.projection.task import ProjectionTask
 
 B, WIDTHS = 11, {"image": 9, "text": 6}
 

@@ -13,14 +13,14 @@ from mmjax import trees
 from mmjax.adapters.projection import unit
 from mmjax.encoders import load_encoder
 from mmjax.encoders.prompted import lay_out, vectors_of
-from mmjax.fewshot_spec import PromptSpec
-from mmjax.method_spec import HeadSpec, LossSpec
 from mmjax.sharding import place, place_batch
+from mmjax.specs.dual_encoder import HeadSpec, LossSpec
+from mmjax.specs.prompts import PromptSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks import Tower
-from mmjax.tasks.contrastive import ContrastiveTask
-from mmjax.tasks.prompts import encode_prompts, make_prompts_task
+from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
+from mmjax.tasks.prompts.task import encode_prompts, make_prompts_task
 
 B, C, SHOTS, D_IMAGE, WIDTH = 8, 3, 4, 12, 32
 NAMES = ["w9", "w8 w7", "w5 w6 w4"]

@@ -15,7 +15,9 @@ from mmjax.adapters.language import LanguageAdapter, masked_mean
 from mmjax.adapters.projection import ProjectionHead
 from mmjax.losses.consolidation import Prior
 from mmjax.losses.temperature import MAX_LOGIT_SCALE
-from mmjax.method_spec import (
+from mmjax.optim import make_optimizer
+from mmjax.sharding import place, place_batch
+from mmjax.specs.dual_encoder import (
     AdapterSpec,
     ContinualSpec,
     HeadSpec,
@@ -24,16 +26,14 @@ from mmjax.method_spec import (
     ResidualSpec,
     WeightingSpec,
 )
-from mmjax.optim import make_optimizer
-from mmjax.sharding import place, place_batch
-from mmjax.spec import OptimSpec
+from mmjax.specs.spec import OptimSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks import Tower
-from mmjax.tasks.contrastive import ContrastiveTask
-from mmjax.tasks.domain import DomainTask
-from mmjax.tasks.language import LanguageTask
-from mmjax.tasks.projection import ProjectionTask
+from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
+from mmjax.tasks.dual_encoder.domain import DomainTask
+from mmjax.tasks.dual_encoder.language import LanguageTask
+from mmjax.tasks.projection.task import ProjectionTask
 
 D_IMAGE, D_TEXT, D_FOREIGN, B, L = 12, 10, 8, 16, 4
 ROWS = jnp.arange(B, dtype=jnp.int32)

@@ -11,10 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mmjax.assets import convert
 from mmjax.encoders import LanguageModel, load_encoder
-from mmjax.encoders.readers import gguf as reader
-from mmjax.encoders.readers import gguf_llama
 from mmjax.encoders.rope import RopeConfig
 from mmjax.errors import MmjaxError, WeightsError
+from mmjax.weights import gguf as reader
+from mmjax.weights import gguf_llama
 
 HF = {v: k for k, v in gguf_llama._NAMES.items()}
 HF_LAYER = {v: k for k, v in gguf_llama._LAYER_NAMES.items()}

@@ -20,8 +20,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mmjax.encoders import load_encoder
-from mmjax.encoders.convert import Checkpoint
-from mmjax.encoders.readers.torch_file import TorchFile
+from mmjax.weights.convert import Checkpoint
+from mmjax.weights.torch_file import TorchFile
 from tests.encoders.readers.refusal import refused
 
 Case = Callable[[Path], None]

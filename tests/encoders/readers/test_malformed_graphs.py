@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mmjax.encoders.readers import gguf as gguf_reader
-from mmjax.encoders.readers import onnx as onnx_reader
+from mmjax.assets import onnx_graph as onnx_reader
+from mmjax.weights import gguf as gguf_reader
 from tests.encoders.readers.refusal import refused
 
 # --- GGUF --------------------------------------------------------------------------------------

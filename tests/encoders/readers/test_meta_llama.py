@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import save_file
 
 from mmjax.encoders import LanguageModel, load_encoder
-from mmjax.encoders.readers.meta_llama import MetaLlama
 from mmjax.errors import MmjaxError
+from mmjax.weights.meta_llama import MetaLlama
 from tests.encoders.readers.test_malformed import Op, torch_zip
 
 DIM, HEADS, KV, WIDTH, VOCAB, LAYERS = 32, 4, 2, 48, 52, 2

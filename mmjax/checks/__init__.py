@@ -1,0 +1,1 @@
+"""What comes from outside, held against what is expected of it."""

@@ -1,0 +1,129 @@
+"""What callers give to public functions: the natural mistakes get a sentence, not a traceback."""
+
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.checks.foreign import shown
+from mmjax.errors import MmjaxError
+
+
+def several(values: Any, what: str) -> Any:
+    """Something with a length and an index, where one item alone is a mistake.
+
+    Args:
+      values: what was given.
+      what: names what belongs in it, in the plural: "texts".
+
+    Returns:
+      The same.
+
+    Raises:
+      MmjaxError: a text, a path, a mapping, or anything that cannot be gone through twice.
+    """
+    single = isinstance(values, str | bytes | os.PathLike | Mapping)
+    listed = hasattr(values, "__len__") and hasattr(values, "__getitem__")
+    if single or not listed or getattr(values, "ndim", 1) == 0:
+        raise MmjaxError(
+            f"expected a list of {what}, got {_shown(values)}; put a single one into a list"
+        )
+    return values
+
+
+def pictures(values: Any) -> Any:
+    """A list of pictures, or an array of several.
+
+    Raises:
+      MmjaxError: as `several`, or the array of one picture.
+    """
+    values = several(values, "pictures")
+    if isinstance(values, np.ndarray) and (
+        values.ndim < 3 or (values.ndim == 3 and values.shape[-1] in (3, 4))
+    ):
+        raise MmjaxError(
+            f"expected a list of pictures, got an array of shape {values.shape}; put a single one "
+            "into a list"
+        )
+    return values
+
+
+def texts(values: Any, what: str = "texts") -> Any:
+    """A list of texts.
+
+    Raises:
+      MmjaxError: as `several`, or an entry that is no text.
+    """
+    for i, value in enumerate(several(values, what)):
+        if not isinstance(value, str):
+            raise MmjaxError(f"entry {i} of the {what} is {_shown(value)}; expected a text")
+    return values
+
+
+def whole(name: str, value: Any, least: int, most: int = 10**9) -> int:
+    """A whole number; numpy's are whole numbers too.
+
+    Raises:
+      MmjaxError: something else, or one out of bounds.
+    """
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or isinstance(value, bool) or not least <= found <= most:
+        raise MmjaxError(
+            f"{name} {shown(value)} must be at least {least}"
+            if found is not None and found < least
+            else f"{name} {shown(value)} must be a whole number from {least} to {most}"
+        )
+    return found
+
+
+def token_ids(values: Sequence[Any], vocab_size: int, what: str) -> list[int]:
+    """Ids of tokens.
+
+    Args:
+      values: what was given.
+      vocab_size: of the model.
+      what: names them in messages.
+
+    Returns:
+      The ids as ints.
+
+    Raises:
+      MmjaxError: an entry that is no whole number, or no token of the model.
+    """
+    return [whole(f"{what}: token id", value, 0, vocab_size - 1) for value in several(values, what)]
+
+
+def check_adapters(name: str, hook: object, adapters: object) -> None:
+    """Refuses a hook without parameters, and parameters without a hook.
+
+    Args:
+      name: of the model.
+      hook: the adapter's function that sits in it; None for none.
+      adapters: the adapter's parameters; None for none.
+
+    Raises:
+      MmjaxError: one is there without the other.
+    """
+    if hook is not None and adapters is None:
+        raise MmjaxError(
+            f"{name!r} has an adapter ({type(hook).__name__}) whose parameters are not given; pass "
+            "adapters=..., or take the model without the adapter"
+        )
+    if hook is None and adapters is not None:
+        raise MmjaxError(
+            f"adapters are given for {name!r}, which has none; put one into it with `with_hook`"
+        )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -1,0 +1,69 @@
+"""Food-101's own layout: pictures of 101 dishes in folders, lists of them beside.
+
+FOLDER/images/CLASS/ID.jpg
+FOLDER/meta/classes.txt   one CLASS a line
+FOLDER/meta/labels.txt    its name as people write it, on the same line
+FOLDER/meta/train.txt     one CLASS/ID a line
+FOLDER/meta/test.txt      the same
+"""
+
+import hashlib
+from pathlib import Path
+
+from mmjax.checks.foreign import shown
+from mmjax.data.files import check_picture, read_rows
+from mmjax.data.records import Corpus, Item
+from mmjax.errors import MmjaxError
+
+LANGUAGE = "en"
+CAPTION = "a photo of {}, a type of food."  # CLIP's own template for this data set
+
+
+def load(folder: Path) -> Corpus:
+    """Reads a folder in this layout.
+
+    Args:
+      folder: holds `images` and `meta`.
+
+    Returns:
+      The corpus; every item's caption names its class.
+
+    Raises:
+      MmjaxError: names the file and the row that is not as it should be.
+    """
+    meta = folder / "meta"
+    classes, names = (read_rows(meta / f"{name}.txt") for name in ("classes", "labels"))
+    if len(classes) != len(names):
+        raise MmjaxError(
+            f"{meta / 'labels.txt'} has {len(names)} rows, {meta / 'classes.txt'} has "
+            f"{len(classes)}; expected one name for each class, on the same row"
+        )
+    captions = {
+        label: CAPTION.format(name.lower()) for label, name in zip(classes, names, strict=True)
+    }
+    items: list[Item] = []
+    seen: dict[str, str] = {}
+    digest = hashlib.sha256(repr(captions).encode())
+    for side in ("train", "test"):
+        path = meta / f"{side}.txt"
+        for row, line in enumerate(read_rows(path), 1):
+            place = f"{path}, row {row}"
+            label, slash, name = line.partition("/")
+            if not slash or not name:
+                raise MmjaxError(f"{place}: found {shown(line)}; expected CLASS/ID")
+            if label not in captions:
+                raise MmjaxError(f"{place}: {meta / 'classes.txt'} has no class {shown(label)}")
+            if line in seen:
+                raise MmjaxError(f"{place}: {shown(line)} stands twice, first in {seen[line]}")
+            seen[line] = place
+            image = check_picture(place, folder / "images" / label / f"{name}.jpg")
+            digest.update(f"{side}/{line}:{image.stat().st_size};".encode())
+            items.append(
+                Item(line, line, label, {LANGUAGE: (captions[label],)}, {"photo": image}, side)
+            )
+    return Corpus(
+        folder.name,
+        tuple(items),
+        {label: {LANGUAGE: caption} for label, caption in captions.items()},
+        digest.hexdigest(),
+    )

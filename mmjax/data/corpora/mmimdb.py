@@ -1,0 +1,79 @@
+"""MM-IMDb's own layout: posters, plots and genres of films; here drama against comedy.
+
+FOLDER/split.json         {"train": ["0016780", ...], "dev": [...], "test": [...]}
+FOLDER/dataset/ID.json    {"plot": ["...", ...], "genres": ["Drama", ...], ...}
+FOLDER/dataset/ID.jpeg    the poster
+
+That is what the authors' `mmimdb.tar.gz` unpacks to (Arevalo et al., 2017, arXiv 1702.01992).
+"""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mmjax.checks.foreign import is_file, shown, shown_path
+from mmjax.data.files import check_name, read_object, whole_text
+from mmjax.data.records import Corpus, Item
+from mmjax.errors import MmjaxError
+from mmjax.progress import track
+
+LANGUAGE = "en"
+GENRES = ("Drama", "Comedy")
+SIDES = ("train", "dev", "test")
+
+
+def load(folder: Path) -> Corpus:
+    """Reads the films that are a drama or a comedy but not both.
+
+    Args:
+      folder: holds `split.json` and `dataset`.
+
+    Returns:
+      The corpus; a film's caption is its first plot, its label the genre. The authors' own sides
+      are left out: the paper that this serves (arXiv 2502.02048) draws five folds.
+
+    Raises:
+      MmjaxError: names the file that is not as it should be.
+    """
+    path = folder / "split.json"
+    split = read_object(path)
+    ids = [name for side in SIDES for name in _names(split, side, path)]
+    if len(set(ids)) != len(ids):
+        twice = sorted(name for name, times in Counter(ids).items() if times > 1)
+        raise MmjaxError(f"{path}: {twice[:3]} stand twice; expected every film once")
+    items: list[Item] = []
+    digest = hashlib.sha256()
+    for name in track(ids, "reading MM-IMDb"):
+        place = folder / "dataset" / f"{name}.json"
+        record = read_object(place)
+        genres, plots = (_texts(record, key, place) for key in ("genres", "plot"))
+        found = [genre for genre in GENRES if genre in genres]
+        if len(found) != 1:
+            continue
+        poster = place.with_suffix(".jpeg")
+        if not is_file(poster):
+            raise MmjaxError(f"{place}: no poster at {shown_path(poster)}")
+        if not plots or not plots[0].strip():
+            raise MmjaxError(f"{place}: 'plot' is empty; expected at least one text")
+        plot = plots[0].strip()
+        digest.update(f"{name}:{found[0]}:{plot}:{poster.stat().st_size};".encode())
+        items.append(Item(name, name, found[0], {LANGUAGE: (plot,)}, {"poster": poster}))
+    if not items:
+        raise MmjaxError(f"{path} names no film that is one of {GENRES} alone")
+    labels = {genre: {LANGUAGE: genre.lower()} for genre in GENRES}
+    return Corpus(folder.name, tuple(items), labels, digest.hexdigest())
+
+
+def _texts(record: dict[str, Any], key: str, path: Path) -> list[str]:
+    found = record.get(key)
+    if not isinstance(found, list) or not all(isinstance(x, str) for x in found):
+        raise MmjaxError(f"{path}: {key!r} is {shown(found)}; expected a list of texts")
+    return [whole_text(f"{path}: {key!r}", entry) for entry in found]
+
+
+def _names(split: dict[str, Any], side: str, path: Path) -> list[str]:
+    found = split.get(side)
+    if not isinstance(found, list) or not all(isinstance(x, str) for x in found):
+        raise MmjaxError(f"{path}: {side!r} is {shown(found)}; expected a list of film ids")
+    return [check_name(f"{path}, {side!r}", name) for name in found]

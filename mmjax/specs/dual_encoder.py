@@ -1,0 +1,178 @@
+"""Settings of what is trained on embeddings, and by which loss; `Stage` checks them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mmjax.specs.bounds import (
+    Count,
+    Few,
+    Part,
+    Rate,
+    Temperature,
+    Weight,
+    Width,
+    WidthOrNone,
+)
+
+# CLIP's range of a learnt 1 / exp(logit_scale); no loss uses a lower temperature, learnt or not.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 1.0
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """A small head over frozen features; see `mmjax.adapters.projection.ProjectionHead`.
+
+    Attributes:
+      hidden: widths of the hidden layers; empty for a plain linear map.
+      out_dim: width of one member's output; the joint space has members x out_dim dimensions.
+      dropout: on the input features.
+      hidden_dropout: on every hidden layer.
+      members: independent copies; a pair's similarity is the mean of theirs.
+    """
+
+    hidden: tuple[Width, ...] = ()
+    out_dim: Width = 256
+    dropout: Rate = 0.0
+    hidden_dropout: Rate = 0.0
+    members: Few = 1
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """The language adapter: linear, `num_layers` transformer layers, masked mean, linear.
+
+    Attributes:
+      kind: `transformer`; or the baselines without one, on the mean token: `linear` (one linear
+        map) and `mlp` (a GELU layer of width `skip_hidden` beside it).
+      width: of the transformer layers.
+      num_layers: 1 or 2 in the talk; any number is allowed.
+      num_heads: attention heads; divides `width`.
+      mlp_ratio: hidden width of the feed-forward part over `width`.
+      dropout: after attention, in and after the feed-forward part, and before the output.
+      input_dropout: on the standardised tokens (for `linear`: on their mean).
+      skip: adds a linear map of the mean token to the output.
+      skip_hidden: width of a GELU layer beside that linear map; 0 for none.
+      members: copies of that map, trained each for itself; their outputs are averaged.
+      space: `joint` maps into the joint space after the base's text head, `encoder` into the frozen
+        text encoder's own embedding space (the base's text head follows, frozen).
+    """
+
+    kind: Literal["transformer", "linear", "mlp"] = "transformer"
+    width: Width = 384
+    num_layers: Few = 1
+    num_heads: Few = 6
+    mlp_ratio: Few = 4
+    dropout: Rate = 0.1
+    input_dropout: Rate = 0.0
+    skip: bool = False
+    skip_hidden: WidthOrNone = 0
+    members: Few = 1
+    space: Literal["joint", "encoder"] = "joint"
+
+
+@dataclass(frozen=True)
+class ResidualSpec:
+    """What the `domain` task trains on top of a frozen dual encoder.
+
+    Attributes:
+      tune: `adapter` (residual adapters; see `mmjax.adapters.residual`) or `heads` (all that the
+        base itself trained, from where it stands: full fine-tuning).
+      towers: which towers get an adapter.
+      bottleneck: hidden width of the adapter.
+      ratio: residual ratio of CLIP-Adapter: the adapter's share of the mixture, below 1.
+      dropout: rate on the adapter's input and hidden layer.
+    """
+
+    tune: Literal["adapter", "heads"] = "adapter"
+    towers: tuple[str, ...] = ("image", "text")
+    bottleneck: Width = 128
+    ratio: Part = 0.2
+    dropout: Rate = 0.0
+
+
+@dataclass(frozen=True)
+class WeightingSpec:
+    """Which pairs, and which negatives, count more; see `mmjax.losses.weighting`.
+
+    Attributes:
+      pairs: `none`, `focal` or `loss_softmax`.
+      gamma: of `focal`; 0 weighs all pairs alike.
+      temperature: of `loss_softmax`; the higher, the more alike.
+      beta: concentration on hard negatives (HCL); 0 for none.
+      tau_plus: share of the negatives that are taken to be positives (HCL).
+    """
+
+    pairs: Literal["none", "focal", "loss_softmax"] = "none"
+    gamma: Weight = 1.0
+    temperature: Temperature = 1.0
+    beta: Weight = 0.0
+    tau_plus: Rate = 0.0
+
+
+@dataclass(frozen=True)
+class ContinualSpec:
+    """How the `domain` task is kept from forgetting what its base was trained on.
+
+    Attributes:
+      kind: `none`; `ewc` (elastic weight consolidation: parameters that mattered for the base's
+        training pairs are held) or `distill` (embeddings of the base's training pictures and texts
+        are held at those of the frozen base; no pair is needed for it).
+      weight: of the penalty beside the contrastive loss.
+      fisher_batches: batches of the base's training pairs that `ewc` reads before the first step.
+      fisher_batch_size: pairs in each of them.
+    """
+
+    kind: Literal["none", "ewc", "distill"] = "none"
+    weight: Weight = 1.0
+    fisher_batches: Count = 16
+    fisher_batch_size: Count = 64
+
+
+@dataclass(frozen=True)
+class ProjectionSpec:
+    """What the `projection` task trains; see `mmjax.adapters.projection.Projector`.
+
+    Attributes:
+      loss: `pairwise_bce` (the paper's), `supcon`, or `infonce` (across modalities; items of one
+        label are each other's positives).
+      mode: one projector `per_modality`, or a `single` one on all features side by side.
+      hidden: width of the hidden layer; 0 takes the paper's min(d / 2, 16).
+      out_dim: width of each projector's output.
+      normalize: whether outputs are unit vectors; None: as usual for the loss (`pairwise_bce` no,
+        the others yes).
+      temperature: divides the logits; at least 0.01.
+      dropout: on the input features.
+      standardize: learn a shift and scale of the features first (not in the paper).
+    """
+
+    loss: Literal["pairwise_bce", "supcon", "infonce"] = "pairwise_bce"
+    mode: Literal["per_modality", "single"] = "per_modality"
+    hidden: WidthOrNone = 0
+    out_dim: Width = 128
+    normalize: bool | None = None
+    temperature: Temperature = 0.1
+    dropout: Rate = 0.0
+    standardize: bool = False
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """Which objective, with its own numbers.
+
+    Attributes:
+      kind: `contrastive` (symmetric InfoNCE), `distill_mse` (un-normalised), `distill_cosine` or
+        `two_stage` (distillation, then contrastive with images frozen).
+      distill: which distillation `two_stage` begins with.
+      second_stage_from: share of the steps after which `two_stage` turns to the contrastive loss.
+      init_temperature: 1 / exp(logit_scale) at the start of a contrastive loss; at least 0.01, and
+        at most 1 where it is learnt.
+      learn_temperature: whether logit_scale is trained; it is kept between those two, as CLIP's.
+      label_smoothing: of the contrastive targets.
+    """
+
+    kind: Literal["contrastive", "distill_mse", "distill_cosine", "two_stage"] = "contrastive"
+    distill: Literal["mse", "cosine"] = "mse"
+    second_stage_from: Part = 0.7
+    init_temperature: Temperature = 0.07
+    learn_temperature: bool = True
+    label_smoothing: Rate = 0.0

@@ -1,0 +1,154 @@
+"""Settings of the `instruct` task; `mmjax.specs.spec.Stage` checks them."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from mmjax.errors import check
+from mmjax.specs.bounds import (
+    Bounds,
+    Count,
+    Few,
+    Natural,
+    Part,
+    Rate,
+    Scale,
+    Seed,
+    Temperature,
+    Width,
+    check_all,
+)
+
+DIALOGUES = ("llava", "alpaca")  # kinds of instruction files; see `mmjax.data.dialogues`
+
+
+@dataclass(frozen=True)
+class QuestionsSpec:
+    """Questions about pictures: what the `instruct` task learns to answer.
+
+    Attributes:
+      source: `easy_vqa`, or `easy_vqa:FOLDER` for a folder in its layout; `scienceqa:FOLDER`;
+        `llava:FILE.json` or `alpaca:FILE.json` (see `mmjax.data.dialogues`).
+      mix: further `llava:` and `alpaca:` files that are learned together with `source`.
+      images: folder of the pictures that `llava:` files name.
+      train_pictures: training pictures that are read, with all of their questions (0: all). Here
+        and below, sources other than easy-VQA count rows instead: problems, conversations.
+      val_pictures: training pictures held out for model selection, with all of their questions;
+        of ScienceQA so many problems of its own validation split.
+      test_pictures: test pictures that are read (0: all); of `llava:` and `alpaca:` files so many
+        rows that are held out.
+      per_picture: questions in a row of a batch that share a picture, which is then encoded once.
+      captions: ScienceQA: put captions.json into the context.
+      skip_empty: leave `llava:` and `alpaca:` rows with an empty answer out, and count them,
+        instead of refusing them.
+      answering: ScienceQA: `greedy` writes an answer and reads its letter; `likelihood` takes the
+        likeliest letter after "The answer is".
+      max_new_tokens: of a written answer.
+      unanswered: what a written answer without a letter counts as: `wrong`, or as `random` an
+        option that is drawn, as in the original evaluation.
+      unanswered_seed: for these draws.
+      text: plain text whose perplexity is measured with and without adapters, where the recipe's
+        `evals` name `text`: a file in UTF-8, or `python`, the reference of Python's own `help()`.
+      rehearsal: texts that the frozen language model writes itself and the adapters learn among
+        the questions, as text alone, to keep what it can do without a picture (0: none); see
+        `mmjax.tasks.instruct.rehearsal`.
+      rehearsal_share: of the rows of an epoch that are such texts, repeated to make it up.
+      rehearsal_length: tokens of such a text.
+    """
+
+    source: str = "easy_vqa"
+    mix: tuple[str, ...] = ()
+    images: str = ""
+    train_pictures: Natural = 0
+    val_pictures: Count = 50
+    test_pictures: Natural = 0
+    per_picture: Few = 4
+    captions: bool = False
+    skip_empty: bool = False
+    answering: Literal["greedy", "likelihood"] = "greedy"
+    max_new_tokens: Width = 64
+    unanswered: Literal["wrong", "random"] = "wrong"
+    unanswered_seed: Seed = 0
+    text: str = "python"
+    rehearsal: Natural = 0
+    rehearsal_share: Part = 0.1
+    rehearsal_length: Annotated[int, Bounds(2, 1 << 16)] = 31
+
+    @property
+    def evaluation(self) -> Literal["vqa", "scienceqa", "held_out"]:
+        """The evaluator that reads this source."""
+        kind = self.source.partition(":")[0]
+        if kind == "scienceqa":
+            return "scienceqa"
+        return "held_out" if kind in DIALOGUES else "vqa"
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The splits that the source itself has."""
+        known = {"scienceqa": ("train", "val", "test"), "held_out": ("train",)}
+        return known.get(self.evaluation, ("train", "test"))
+
+    def __post_init__(self) -> None:
+        """Checks the sizes."""
+        check_all(self, "questions")
+        dialogues = self.evaluation == "held_out"
+        good = not self.mix or dialogues
+        good &= all(source.partition(":")[0] in DIALOGUES for source in self.mix)
+        expected = "'llava:' and 'alpaca:' files, beside a source of these kinds"
+        check(good, "questions.mix", self.mix, expected)
+        held = self.test_pictures
+        check(not dialogues or held >= 1, "questions.test_pictures", held, "at least 1 held out")
+
+
+@dataclass(frozen=True)
+class InstructSpec:
+    """What the `instruct` task trains; see `mmjax.adapters.rep_adapter`, `lora` and `multimodal`.
+
+    Attributes:
+      adapter: in the language model: `routed` (mixture of modality adapters), `single` (the same
+        without a router), `lora` or `none`.
+      visual: whether adapters of the same kind sit in the vision transformer too.
+      rank: width of the bottlenecks.
+      scale: of what `routed` and `single` add.
+      temperature: of the router.
+      dropout: in the adapters while training.
+      alpha: LoRA's scale is alpha / rank.
+      targets: LoRA's maps in the language model; in the vision transformer it sits in `query` and
+        `value`.
+      taps: class tokens of the vision transformer that become tokens of the text.
+      tap_layers: after which layers they are read: `spread` evenly, or the `last` ones.
+      norm_taps: layer norm of every class token before the projection; not in the original.
+      hidden: width inside the projection of class tokens.
+      clip_routing: `per_image`, or the original's `first_in_batch`, whose outputs depend on the
+        other pictures of a batch.
+      router_weight_dtype: `float16` rounds routing weights as the original does.
+      remat: compute the language model's layers again going backward, to save memory.
+      feed_forward: in whose layers another `routed` or `single` adapter sits before the
+        feed-forward part: of neither model, of the `vision` transformer (the original's
+        `router_block`), of the `language` model (its `block`), or of `both`.
+    """
+
+    adapter: Literal["routed", "single", "lora", "none"] = "routed"
+    visual: bool = True
+    rank: Width = 8
+    scale: Scale = 1.0
+    temperature: Temperature = 10.0
+    dropout: Rate = 0.1
+    alpha: Scale = 16.0
+    targets: tuple[str, ...] = ("query", "key", "value", "out")
+    taps: Few = 6
+    tap_layers: Literal["spread", "last"] = "spread"
+    norm_taps: bool = False
+    hidden: Width = 128
+    clip_routing: Literal["per_image", "first_in_batch"] = "per_image"
+    router_weight_dtype: Literal["float32", "float16"] = "float32"
+    remat: bool = False
+    feed_forward: Literal["none", "vision", "language", "both"] = "none"
+
+    def __post_init__(self) -> None:
+        """Checks the sizes."""
+        check_all(self, "instruct")
+        block, name = self.feed_forward, "instruct.feed_forward"
+        good = block == "none" or self.adapter in ("routed", "single")
+        check(good, name, block, f"'none' with adapter={self.adapter!r}")
+        good = self.visual or block in ("none", "language")
+        check(good, name, block, "'none' or 'language' with visual=False")

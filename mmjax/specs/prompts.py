@@ -1,0 +1,123 @@
+"""Settings of the `prompts` task: what is trained, and on how few examples."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mmjax.errors import check
+from mmjax.specs.bounds import Count, Natural, Part, Weight, Width, WidthOrNone, check_all
+
+PromptMethod = Literal[
+    "structured",
+    "factorised",
+    "coop",
+    "cocoop",
+    "kgcoop",
+    "linear_probe",
+    "tip_adapter",
+    "clip_adapter",
+    "task_residual",
+    "clap",
+]
+WEIGHTS = (".tar", ".pt", ".pth", ".bin", ".safetensors")  # of a context that CoOp trained
+IN_TOWER = ("structured", "coop", "cocoop", "kgcoop")
+
+
+@dataclass(frozen=True)
+class PromptSpec:
+    """What the `prompts` task trains; see `mmjax.adapters.prompts` and `.classifiers`.
+
+    Attributes:
+      method: `structured` (General | Domain | Instance tokens through the frozen text tower),
+        `factorised` (an attention over several cached prompts a class), `coop`, `cocoop`, `kgcoop`,
+        `linear_probe`, `tip_adapter` (training-free with `train.steps=0`, else Tip-Adapter-F),
+        `clip_adapter`, `task_residual` or `clap`.
+      template: hand-written prompt of the zero-shot classifier; {} stands for the class's name.
+      templates: hand-written prompts that `factorised` attends over.
+      context: words that the General tokens start from, or a checkpoint of CoOp's; "" for small
+        random vectors.
+      ending: words at the end of prompts in the tower; CoOp's full stop, without which what it
+        trained would be read in another prompt. "" for none.
+      general: General tokens; `factorised`: whether (above 0) the prompts' shares are learnt.
+        CoOp's M. 0 switches the part off.
+      domain: whether the class's name is read, of which `factorised` learns a residual; False puts
+        one learnt token a class into its place, or leaves the residual out.
+      instance: queries refined by the picture's patches; 0 switches the part off.
+      anchor: weight of 1 - cosine between learnt and hand-written prompts.
+      chunk: prompts that the text tower reads at a time; 0 for all at once.
+      attention: width of the attention over patches of `factorised`.
+      alpha: Tip-Adapter's residual ratio; TaskRes's scale of the residual.
+      beta: Tip-Adapter's sharpness.
+      ratio: CLIP-Adapter's residual ratio.
+      bottleneck: hidden width of CLIP-Adapter, and of CoCoOp's meta-net.
+    """
+
+    method: PromptMethod = "structured"
+    template: str = "a photo of a {}."
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    context: str = ""
+    ending: str = "."
+    general: WidthOrNone = 4
+    domain: bool = True
+    instance: WidthOrNone = 2
+    anchor: Weight = 0.0
+    chunk: Natural = 0
+    attention: Width = 64
+    alpha: Weight = 1.0
+    beta: Weight = 1.0
+    ratio: Part = 0.2
+    bottleneck: Width = 64
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether `context` names a file that CoOp trained, not words."""
+        return "/" in self.context or self.context.endswith(WEIGHTS)
+
+    @property
+    def in_tower(self) -> bool:
+        """Whether learnt vectors go through the text tower in every step."""
+        return self.method in IN_TOWER
+
+    @property
+    def reads_patches(self) -> bool:
+        """Whether the patches of pictures are read."""
+        return self.method in ("structured", "factorised") and self.instance > 0
+
+    @property
+    def names_new_classes(self) -> bool:
+        """Whether what was learnt says something of classes that were not trained on."""
+        trained = ("linear_probe", "tip_adapter", "task_residual", "clap")
+        per_class = self.method in trained or (self.in_tower and not self.domain)
+        return not per_class
+
+    def __post_init__(self) -> None:
+        """Checks names and sizes."""
+        for text in (self.template, *self.templates):
+            check(text.count("{}") == 1, "prompts.template", text, "a text with {} in it once")
+        check(bool(self.templates), "prompts.templates", self.templates, "at least one prompt")
+        check_all(self, "prompts")
+        if self.method in ("coop", "kgcoop", "cocoop"):
+            check(self.general > 0, "prompts.general", self.general, "at least 1 for this method")
+        if self.method == "structured":
+            learnt = self.general > 0 or self.instance > 0 or not self.domain
+            check(learnt, "prompts.general", self.general, "something that is learnt")
+
+
+@dataclass(frozen=True)
+class FewShotSpec:
+    """The protocol of the `prompts` task.
+
+    Attributes:
+      shots: training pictures a class.
+      min_families: labels with fewer families of items are left out.
+      half: `base` trains on the first half of the classes (sorted by label) and tests on both.
+      styles: other picture styles that the test items are asked in too.
+    """
+
+    shots: Count = 16
+    min_families: Count = 1
+    half: Literal["all", "base"] = "all"
+    styles: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks sizes."""
+        check_all(self, "fewshot")

@@ -1,0 +1,341 @@
+"""A whole recipe, read from its configuration.
+
+A recipe file returns an `ml_collections.ConfigDict`. `resolve` turns it into a `Recipe` once, at
+the door; nothing behind it sees a ConfigDict.
+"""
+
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Literal, TypeVar
+
+from mmjax.checks.foreign import shown, text
+from mmjax.checks.names import check_different, check_name
+from mmjax.errors import MmjaxError, check
+from mmjax.specs import bounds
+from mmjax.specs.bounds import Natural, Seed
+from mmjax.specs.spec import MeshSpec, Stage
+
+T = TypeVar("T")
+LONGEST = 10_000  # characters of a setting's text, entries of a list
+DEEPEST = 20  # mappings within mappings
+
+
+@dataclass(frozen=True)
+class BenchmarksSpec:
+    """Further test sets of pictures, measured beside the recipe's own.
+
+    Attributes:
+      retrieval: sources as of `PairsSpec.source`; of those that come split the test side.
+      classification: folders in ImageNet's or ELEVATER's layout; see
+        `mmjax.data.corpora.class_folders`.
+      names: file of the classes' names in the added language, in each of these folders.
+      templates: texts with `{}` for the name, or .txt files of them (looked for in each folder
+        first); a class is the normalised mean over all.
+      base_names: as `names`, in the language of the base; a folder without it has no ceiling.
+      base_templates: as `templates`, for those.
+      limit: at most so many pictures of each set (0: all); for quick tries.
+    """
+
+    retrieval: tuple[str, ...] = ()
+    classification: tuple[str, ...] = ()
+    names: str = "label_cn.txt"
+    templates: tuple[str, ...] = ("{}",)
+    base_names: str = "label.txt"
+    base_templates: tuple[str, ...] = ("{}",)
+    limit: Natural = 0
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """Which checkpoints a run goes on from; see `Recipe`."""
+
+    allow_other_encoder: bool = False
+
+
+@dataclass(frozen=True)
+class WriterSpec:
+    """Where metrics are written beside metrics.jsonl; see `Recipe`."""
+
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe: stages in the order they are trained, once a seed.
+
+    Attributes:
+      name: of the recipe, for titles and the card.
+      stages: the base first, then baselines, the main one last.
+      seeds: every stage is run once with each; a seed draws the split, the initial values and the
+        order of the data.
+      languages: (source, target): the language that is added and the one the base knows.
+      evals: evaluators to run on the test split.
+      base: path of a finished base run to build on, instead of a stage that trains one.
+      mesh: sizes of the mesh axes.
+      allow_other_encoder: accept checkpoints of other encoders.
+      tensorboard: also write TensorBoard events.
+      benchmarks: further test sets.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    seeds: tuple[Seed, ...]
+    languages: tuple[str, str]
+    evals: tuple[str, ...]
+    mesh: MeshSpec
+    base: str | None
+    allow_other_encoder: bool
+    tensorboard: bool
+    benchmarks: BenchmarksSpec = field(default_factory=BenchmarksSpec)
+
+    @property
+    def main(self) -> Stage:
+        """The stage that the recipe is about."""
+        return self.stages[-1]
+
+
+def build(cls: type[T], values: object, where: str = "") -> T:
+    """Builds a spec dataclass from a mapping, checking names and types.
+
+    Args:
+      cls: a dataclass of `mmjax.specs.spec`.
+      values: a mapping, field name -> value; nested mappings for nested dataclasses.
+      where: the mapping's place in the recipe, for messages.
+
+    Returns:
+      The dataclass.
+
+    Raises:
+      MmjaxError: an unknown name, a missing one, or a value of another type or outside its choices.
+    """
+    hints = bounds.hints_of(cls)
+    check(isinstance(values, Mapping), where or cls.__name__, values, "a mapping")
+    assert isinstance(values, Mapping)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    prefix = f"{where}." if where else ""
+    for name in values:
+        check(name in fields, f"{prefix}{name}", values[name], f"one of the keys {sorted(fields)}")
+    missing = [
+        n
+        for n, f in fields.items()
+        if n not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise MmjaxError(f"config{'.' if where else ''}{where} lacks {missing}")
+    return cls(**{n: _convert(hints[n], v, f"{prefix}{n}") for n, v in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Checks one value against its type and bounds; lists become tuples, ints floats."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where)
+    if origin is typing.Annotated:
+        found = _convert(args[0], value, where)
+        limits = bounds.of(hint)
+        if limits is not None:
+            limits.check(where, found)
+        return found
+    if origin is Literal:
+        check(isinstance(value, str) and value in args, where, value, f"one of {list(args)}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple:
+        check(isinstance(value, (tuple, list)), where, value, "a list")
+        check(len(value) <= LONGEST, where, value, f"at most {LONGEST} entries")
+        return tuple(_convert(args[0], v, where) for v in value)
+    if origin is dict:
+        check(isinstance(value, Mapping), where, value, "a mapping")
+        return {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        check(abs(value) < 1 << 1000, where, value, "a number that fits into a float")
+        value = float(value)
+    check(
+        isinstance(value, hint) and (hint is bool or not isinstance(value, bool)),
+        where,
+        value,
+        f"a value of type {hint.__name__}",
+    )
+    if hint is str:
+        said = text(f"config.{where}", value, LONGEST)
+        check("\0" not in said, where, said, "a text without NUL")
+    return value
+
+
+_TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "checkpoint", "writer"}
+_TOP |= {"benchmarks"}
+EVALS = ("retrieval", "zeroshot", "classification")
+# What a table calls systems that are no stage, and the folder of a base.
+_SYSTEMS = ("adapted", "base", "base_half", "ceiling", "floor", "blank", "frozen", "chance")
+_SYSTEMS += ("majority", "question", "probe_linear", "probe_mlp")
+# Tasks that need no base; prompts take towers that share a space already, such as CLIP's.
+_ALONE = ("contrastive", "pretrained", "projection", "prompts", "instruct")
+
+
+def resolve(config: object) -> Recipe:
+    """Turns a recipe's configuration into checked, frozen dataclasses.
+
+    Args:
+      config: the recipe's ConfigDict or a plain nested dict. `base` may be None, the path of a
+        finished base run, or the configuration of one (trained first). `variants` maps names to
+        changes of the main stage; each becomes a baseline stage of its own.
+
+    Returns:
+      The recipe.
+
+    Raises:
+      MmjaxError: anything unknown, missing or impossible, with the choices.
+    """
+    config = as_dict(config)
+    where = {k: v for k, v in config.items() if k not in _TOP}
+    main = _stage({"name": where.get("task", "main"), **where})
+    stages: list[Stage] = []
+    base = config.get("base")
+    if isinstance(base, Mapping):
+        stages.append(_stage({k: v for k, v in base.items() if k not in _TOP}, "base"))
+        base = None
+    elif base is not None:
+        check(isinstance(base, str | os.PathLike), "base", base, "a run folder or a recipe")
+        base = _convert(str, os.fspath(base), "base")
+    if main.task in ("projection", "instruct"):
+        check(base is None and not stages, "base", config.get("base"), "None for this task")
+    if main.task not in _ALONE and not base and not stages:
+        raise MmjaxError(
+            f"config.base is empty; the {main.task} task needs a base recipe or run folder"
+        )
+    variants = config.get("variants") or {}
+    check(isinstance(variants, Mapping), "variants", variants, "a mapping of names to changes")
+    for name, changes in variants.items():
+        place = f"variants.{name}"
+        check_name("the name of a variant in config.variants", name)
+        check(name.casefold() not in _SYSTEMS, "variants", name, "a name that no system has")
+        check(isinstance(changes, Mapping), place, changes, "a mapping of changes")
+        stages.append(_stage({**_merged(where, changes), "name": name}, place))
+    stages.append(main)
+    check_different("config.variants and the stages beside them", [s.name for s in stages])
+    known, usual = _evaluators(main)
+    defaults = {"name": main.name, "seeds": (0,), "languages": ("zh", "en"), "evals": usual}
+    hints = bounds.hints_of(Recipe)
+    top = {k: _convert(hints[k], config.get(k, usual), k) for k, usual in defaults.items()}
+    seeds, languages, evals = top["seeds"], top["languages"], top["evals"]
+    check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
+    good = len(languages) == 2 and all(languages)
+    check(good, "languages", languages, "(source, target), e.g. ('zh', 'en')")
+    for name in evals:
+        check(name in known, "evals", name, f"one of {list(known)}")
+    benchmarks = build(BenchmarksSpec, config.get("benchmarks", {}), "benchmarks")
+    _check_benchmarks(benchmarks, evals, main)
+    saved = build(CheckpointSpec, config.get("checkpoint", {}), "checkpoint")
+    return Recipe(
+        name=check_name("config.name", top["name"]),
+        stages=tuple(stages),
+        seeds=seeds,
+        languages=(languages[0], languages[1]),
+        evals=evals,
+        mesh=build(MeshSpec, config.get("mesh", {}), "mesh"),
+        base=base or None,
+        allow_other_encoder=saved.allow_other_encoder,
+        tensorboard=build(WriterSpec, config.get("writer", {}), "writer").tensorboard,
+        benchmarks=benchmarks,
+    )
+
+
+def _stage(values: Mapping[str, Any], where: str = "") -> Stage:
+    """A stage from its settings; messages name them as they stand in the recipe."""
+    prefix = f"{where}." if where else ""
+    encoders = values.get("encoders", {})
+    check(isinstance(encoders, Mapping), f"{prefix}encoders", encoders, "a mapping of roles")
+    for role, settings in encoders.items():
+        place = f"{prefix}encoders.{role}"
+        check(isinstance(settings, Mapping), place, settings, "a mapping of settings")
+    towers = _with_towers(encoders)
+    name = {} if where != "base" else {"name": "base"}
+    try:
+        return build(Stage, {**values, "encoders": towers, **name}, where)
+    except MmjaxError as error:
+        # What the parts of a stage say of each other, they say without knowing where it stands.
+        message = str(error)
+        if not prefix or message.startswith(f"config.{prefix}") or not message.startswith("config"):
+            raise
+        raise MmjaxError(message.replace("config.", f"config.{prefix}", 1)) from error
+
+
+def _evaluators(main: Stage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a task may be measured by, and what it is measured by if the recipe says nothing."""
+    if main.task == "instruct":
+        answers = main.questions.evaluation
+        return (answers, "text", *(("probe",) if answers == "vqa" else ())), (answers,)
+    known = {"projection": ("probe",), "prompts": ("fewshot",)}.get(main.task, EVALS)
+    return known, known[:2]
+
+
+def _check_benchmarks(spec: BenchmarksSpec, evals: tuple[str, ...], main: Stage) -> None:
+    """Refuses what could only fail after the training."""
+    folders, wanted = spec.classification, "classification" in evals
+    check(not wanted or bool(folders), "benchmarks.classification", folders, "at least one folder")
+    names = [benchmark_name(source) for source in (*spec.retrieval, *folders)]
+    for source, name in zip((*spec.retrieval, *folders), names, strict=True):
+        check_name(f"the name that config.benchmarks takes from {source!r}", name)
+    check(len(set(names)) == len(names), "benchmarks", names, "folders of different names")
+    if names and main.task == "domain":
+        raise MmjaxError("config.benchmarks is for other tasks than 'domain'; leave it empty")
+    for key in ("templates", "base_templates"):
+        templates = getattr(spec, key)
+        good = all(t.endswith(".txt") or t.count("{}") == 1 for t in templates)
+        expected = "texts with one '{}' each, or .txt files of such texts"
+        check(bool(templates) and good, f"benchmarks.{key}", templates, expected)
+
+
+def benchmark_name(source: str) -> str:
+    """What a benchmark is called: its folder's or file's own name."""
+    return PurePath(source.partition(":")[2] or source).name.removesuffix(".jsonl")
+
+
+def _with_towers(encoders: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoders' settings, each with the tower that its role reads."""
+    return {
+        role: {"tower": "image" if role == "image" else "text", **settings}
+        for role, settings in encoders.items()
+    }
+
+
+def as_dict(config: Any, deepest: int = DEEPEST) -> dict[str, Any]:
+    """A plain nested dict of a ConfigDict or mapping.
+
+    Raises:
+      MmjaxError: it is neither, a name is no text, or it holds itself or is nested without end.
+    """
+    if not hasattr(config, "items"):
+        raise MmjaxError(f"the recipe is {shown(config)}; expected a ConfigDict or a dict")
+    if not deepest:
+        raise MmjaxError(f"the recipe is nested deeper than {DEEPEST} levels")
+    items: Any = config.items()  # ConfigDict is no Mapping, but has items
+    found: dict[str, Any] = {}
+    for name, value in items:
+        if not isinstance(name, str):
+            raise MmjaxError(f"the recipe has a setting called {shown(name)}; expected a text")
+        found[name] = as_dict(value, deepest - 1) if hasattr(value, "items") else value
+    return found
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with nested `changes` laid over them."""
+    result = dict(values)
+    for name, change in changes.items():
+        old = result.get(name)
+        result[name] = (
+            _merged(old, change)
+            if isinstance(old, Mapping) and isinstance(change, Mapping)
+            else change
+        )
+    return result

@@ -1,0 +1,178 @@
+"""Joins two frozen towers into one space: a small head on each, trained contrastively.
+
+With image and text towers that never saw each other this makes the dual encoder that other tasks
+adapt, where no CLIP weights can be had.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from mmjax.adapters.language import masked_mean
+from mmjax.adapters.projection import ProjectionHead, unit
+from mmjax.losses.contrastive import info_nce
+from mmjax.losses.pairs import PairLoss
+from mmjax.losses.temperature import temperature
+from mmjax.metrics import Metrics, mean_of
+from mmjax.specs.dual_encoder import HeadSpec, LossSpec
+from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
+from mmjax.trees import PyTree
+
+
+@dataclass(frozen=True)
+class ContrastiveTask:
+    """Two projection heads and a temperature, on frozen features.
+
+    Attributes:
+      image: the image tower.
+      text: the text tower.
+      image_head: sizes of the head on image features.
+      text_head: sizes of the head on text features.
+      loss_spec: temperature and label smoothing.
+      mesh: the loss goes round its data axis; None leaves a sharded batch to the compiler.
+    """
+
+    image: Tower
+    text: Tower
+    image_head: HeadSpec
+    text_head: HeadSpec
+    loss_spec: LossSpec
+    mesh: Mesh | None = None
+
+    def _head(self, role: str) -> ProjectionHead:
+        spec = {"image": self.image_head, "text": self.text_head}[role]
+        return ProjectionHead(
+            spec.hidden, spec.out_dim, spec.dropout, spec.hidden_dropout, spec.members
+        )
+
+    @property
+    def text_role(self) -> str:
+        """The encoder that reads queries."""
+        return self.text.role
+
+    @property
+    def width(self) -> int:
+        """Dimensions of the joint space."""
+        return self.text_head.members * self.text_head.out_dim
+
+    def members(self, projected: Float[Array, "b me"]) -> Float[Array, "m b e"]:
+        """Every member's unit vectors."""
+        split = projected.reshape(len(projected), self.text_head.members, -1)
+        return unit(split.transpose(1, 0, 2))
+
+    def normalize(self, projected: Float[Array, "b me"]) -> Float[Array, "b me"]:
+        """Unit vectors of the joint space: a cosine in it is the mean of the members' cosines."""
+        parts = self.members(projected) / self.text_head.members**0.5
+        return jnp.concatenate(list(parts), axis=-1)
+
+    def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
+        """Returns {"image", "text", ["logit_scale"]}; see `ProjectionHead` for the batch's part."""
+        trainable: dict[str, PyTree] = {}
+        for tower in (self.image, self.text):
+            key, sub = jax.random.split(key)
+            features = self._features(tower, frozen, batch[tower.role])
+            trainable[tower.role] = self._head(tower.role).init(sub, features)["params"]
+        if self.loss_spec.learn_temperature:
+            trainable["logit_scale"] = self._initial_logit_scale()
+        return trainable
+
+    def _initial_logit_scale(self) -> Float[Array, ""]:
+        return -jnp.log(jnp.asarray(self.loss_spec.init_temperature, jnp.float32))
+
+    def logit_scale(self, trainable: PyTree) -> Float[Array, ""]:
+        """Logarithm of the inverse temperature, learnt or fixed."""
+        if self.loss_spec.learn_temperature:
+            return trainable["logit_scale"]
+        return self._initial_logit_scale()
+
+    def project(
+        self,
+        role: str,
+        trainable: PyTree,
+        features: Float[Array, "b d"],
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b e"]:
+        """One tower's pooled features in the joint space, un-normalised; a key means dropout."""
+        rngs = None if key is None else {"dropout": key}
+        return self._head(role).apply(
+            {"params": trainable[role]}, features, deterministic=key is None, rngs=rngs
+        )  # type: ignore[return-value]
+
+    def embed(
+        self,
+        role: str,
+        trainable: PyTree,
+        frozen: PyTree,
+        inputs: Inputs,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b e"]:
+        """From a tower's inputs to un-normalised vectors of the joint space."""
+        tower = {"image": self.image, "text": self.text}[role]
+        return self.project(role, trainable, self._features(tower, frozen, inputs), key)
+
+    def _features(self, tower: Tower, frozen: PyTree, inputs: Inputs) -> Float[Array, "b d"]:
+        read = tower(frozen, inputs)
+        features = read["features"]
+        return masked_mean(features, read["mask"]) if features.ndim == 3 else features
+
+    def loss(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Symmetric InfoNCE over the global batch; equal texts are positives of each other."""
+        image_key, text_key = jax.random.split(key)
+        image = self.members(self.embed("image", trainable, frozen, batch["image"], image_key))
+        text = self.members(self.embed("text", trainable, frozen, batch["text"], text_key))
+        logit_scale, captions = self.logit_scale(trainable), batch["text"]["row"]
+        smoothing = self.loss_spec.label_smoothing
+        loss, pairs = member_info_nce(image, text, logit_scale, captions, smoothing, self.mesh)
+        metrics = {
+            "contrastive": mean_of(pairs.loss),
+            "probability": mean_of(pairs.probability),
+            "temperature": mean_of(temperature(logit_scale)[None]),
+        }
+        return loss, metrics
+
+    def functions(self) -> Mapping[str, EmbedFn]:
+        """`embed_images` and `embed_texts`, both onto the unit sphere of the joint space."""
+        return {
+            "embed_images": lambda t, f, inputs: self.normalize(self.embed("image", t, f, inputs)),
+            "embed_texts": lambda t, f, inputs: self.normalize(self.embed("text", t, f, inputs)),
+        }
+
+
+def member_info_nce(
+    image: Float[Array, "m b e"],
+    text: Float[Array, "m b e"],
+    logit_scale: Float[Array, ""],
+    captions: Int[Array, " b"],
+    label_smoothing: float,
+    mesh: Mesh | None,
+) -> tuple[Float[Array, ""], PairLoss]:
+    """Symmetric InfoNCE of every member on its own, averaged over members.
+
+    Args:
+      image: unit vectors.
+      text: the same.
+      logit_scale: logarithm of the inverse temperature.
+      captions: equal ones are the same text, hence positives of each other.
+      label_smoothing: share of the target spread over the batch.
+      mesh: see `ContrastiveTask`.
+
+    Returns:
+      (scalar, what each pair counted).
+    """
+    found = [
+        info_nce(
+            *pair,
+            logit_scale,
+            positives=captions,
+            label_smoothing=label_smoothing,
+            mesh=mesh,
+        )
+        for pair in zip(image, text, strict=True)
+    ]
+    return jax.tree.map(lambda *each: jnp.stack(each).mean(axis=0), *found)

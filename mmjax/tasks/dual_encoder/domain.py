@@ -1,0 +1,196 @@
+"""Domain adaptation: a frozen dual encoder learns a domain from few pairs, hard ones first."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from mmjax.adapters.residual import ResidualAdapter
+from mmjax.losses import consolidation, distill
+from mmjax.losses.contrastive import info_nce
+from mmjax.losses.pairs import PairLoss
+from mmjax.losses.temperature import LOGIT_SCALE_RANGE, temperature
+from mmjax.losses.weighting import Focal, HardNegatives, LossSoftmax
+from mmjax.metrics import Mean, Metrics, mean_of
+from mmjax.specs.dual_encoder import ContinualSpec, LossSpec, ResidualSpec, WeightingSpec
+from mmjax.tasks.base import GENERAL, Batch, DualEncoder, EmbedFn, Inputs, below
+from mmjax.trees import PyTree
+
+
+@dataclass(frozen=True)
+class DomainTask:
+    """Residual adapters on a frozen dual encoder, or its own heads from where they stand.
+
+    The frozen tree holds `base` (what the base trained) and, where the base has a base of its own,
+    `below` (what that one reads). A batch holds `image` and the base's text role; to keep what the
+    base knows by distillation, also `general_image` and `general_text`, which are no pairs.
+
+    Attributes:
+      base: the frozen dual encoder.
+      residual: what is trained.
+      weighting: which pairs and negatives count more.
+      continual: what holds on to the base's knowledge.
+      loss_spec: temperature and label smoothing.
+      mesh: the loss goes round its data axis; None leaves a sharded batch to the compiler.
+    """
+
+    base: DualEncoder
+    residual: ResidualSpec
+    weighting: WeightingSpec
+    continual: ContinualSpec
+    loss_spec: LossSpec
+    mesh: Mesh | None = None
+
+    @property
+    def text_role(self) -> str:
+        """The base's."""
+        return self.base.text_role
+
+    def _adapter(self) -> ResidualAdapter:
+        r = self.residual
+        return ResidualAdapter(r.bottleneck, r.ratio, r.dropout)
+
+    def _base_embed(self, role: str, frozen: PyTree, inputs: Inputs) -> Float[Array, "b e"]:
+        return self.base.embed(role, frozen["base"], below(frozen), inputs)
+
+    def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
+        """Returns {"heads"}, or {"image", "text", ["logit_scale"]} for adapters; equal to the base.
+
+        The adapters' input is standardised by the batch.
+        """
+        if self.residual.tune == "heads":
+            return {"heads": jax.tree.map(jnp.copy, frozen["base"])}
+        trainable: dict[str, PyTree] = {}
+        for tower in self.residual.towers:
+            key, sub = jax.random.split(key)
+            role = "image" if tower == "image" else self.text_role
+            embedded = self._base_embed(role, frozen, batch[role])
+            trainable[tower] = self._adapter().init(sub, embedded)["params"]
+        if self.loss_spec.learn_temperature:
+            # A checkpoint's own may lie a rounding above the range that training keeps.
+            trainable["logit_scale"] = jnp.clip(
+                self.base.logit_scale(frozen["base"]), *LOGIT_SCALE_RANGE
+            )
+        return trainable
+
+    def logit_scale(self, trainable: PyTree, frozen: PyTree) -> Float[Array, ""]:
+        """Logarithm of the inverse temperature: the base's, from which it may be trained on."""
+        if self.residual.tune == "heads":
+            return self.base.logit_scale(trainable["heads"])
+        return trainable.get("logit_scale", self.base.logit_scale(frozen["base"]))
+
+    def embed(
+        self,
+        role: str,
+        trainable: PyTree,
+        frozen: PyTree,
+        inputs: Inputs,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "b e"]:
+        """From a tower's inputs to unit vectors of the joint space; a key means dropout."""
+        if self.residual.tune == "heads":
+            embedded = self.base.embed(role, trainable["heads"], below(frozen), inputs, key)
+            return self.base.normalize(embedded)
+        embedded = self._base_embed(role, frozen, inputs)
+        tower = "image" if role == "image" else "text"
+        if tower in self.residual.towers:
+            embedded = self._adapter().apply(
+                {"params": trainable[tower]},
+                embedded,
+                deterministic=key is None,
+                rngs=None if key is None else {"dropout": key},
+            )
+        return self.base.normalize(embedded)  # type: ignore[arg-type]
+
+    def pair_loss(
+        self,
+        image: Float[Array, "b e"],
+        text: Float[Array, "b e"],
+        logit_scale: Float[Array, ""],
+        captions: Int[Array, " b"],
+    ) -> tuple[Float[Array, ""], PairLoss]:
+        """Weighted symmetric InfoNCE of unit vectors.
+
+        Args:
+          image: of each pair.
+          text: the same.
+          logit_scale: logarithm of the inverse temperature.
+          captions: equal ones are the same text, hence positives of each other.
+
+        Returns:
+          (scalar, what each pair counted).
+        """
+        w = self.weighting
+        hard = {"none": None, "focal": Focal(w.gamma), "loss_softmax": LossSoftmax(w.temperature)}
+        negatives = HardNegatives(w.beta, w.tau_plus) if w.beta or w.tau_plus else None
+        return info_nce(
+            image,
+            text,
+            logit_scale,
+            positives=captions,
+            label_smoothing=self.loss_spec.label_smoothing,
+            hard=hard[w.pairs],
+            negatives=negatives,
+            mesh=self.mesh,
+        )
+
+    def loss(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The pairs' loss, and the penalty for forgetting beside it."""
+        keys = jax.random.split(key)
+        loss, pairs = self._on_batch(trainable, frozen, batch, tuple(keys))
+        metrics = {
+            "contrastive": mean_of(pairs.loss, pairs.valid),
+            "probability": mean_of(pairs.probability, pairs.valid),
+            "largest_weight": mean_of(pairs.weight.max()[None]),
+            "temperature": mean_of(temperature(self.logit_scale(trainable, frozen))[None]),
+        }
+        if self.continual.kind != "none":
+            held = self._forgotten(trainable, frozen, batch)
+            metrics["forgotten"] = Mean(held, jnp.ones(()))
+            loss = loss + self.continual.weight * held
+        return loss, metrics
+
+    def _on_batch(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, keys: tuple[Any, Any] = (None, None)
+    ) -> tuple[Float[Array, ""], PairLoss]:
+        image, text = (
+            self.embed(role, trainable, frozen, batch[role], key)
+            for role, key in zip(("image", self.text_role), keys, strict=True)
+        )
+        captions = batch[self.text_role]["row"]
+        return self.pair_loss(image, text, self.logit_scale(trainable, frozen), captions)
+
+    def _forgotten(self, trainable: PyTree, frozen: PyTree, batch: Batch) -> Float[Array, ""]:
+        if self.continual.kind == "ewc":
+            return consolidation.penalty(trainable, frozen["prior"])
+        moved = []
+        for role, tower in (("image", "image"), (self.text_role, "text")):
+            inputs = batch[GENERAL + tower]
+            before = self.base.normalize(self._base_embed(role, frozen, inputs))
+            after = self.embed(role, trainable, frozen, inputs)
+            moved.append(distill.cosine(after, jax.lax.stop_gradient(before)).mean())
+        return sum(moved, start=jnp.zeros(()))
+
+    def example_losses(self, trainable: PyTree, frozen: PyTree, batch: Batch) -> Float[Array, " b"]:
+        """Every pair's own loss, without weights and dropout: EWC's Fisher information is of it."""
+        return self._on_batch(trainable, frozen, batch)[1].loss
+
+    def functions(self) -> Mapping[str, EmbedFn]:
+        """`embed_*` with the adapters, `embed_base_*` without them."""
+        roles = {"images": "image", "texts": self.text_role}
+
+        def adapted(role: str) -> EmbedFn:
+            return lambda t, f, inputs: self.embed(role, t, f, inputs)
+
+        def base(role: str) -> EmbedFn:
+            return lambda _, f, inputs: self.base.normalize(self._base_embed(role, f, inputs))
+
+        return {f"embed_{name}": adapted(role) for name, role in roles.items()} | {
+            f"embed_base_{name}": base(role) for name, role in roles.items()
+        }

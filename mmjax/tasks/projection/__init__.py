@@ -1,0 +1,1 @@
+"""Small projections of frozen embeddings."""

@@ -1,0 +1,1 @@
+"""Prompts and adapters for few-shot classification."""
