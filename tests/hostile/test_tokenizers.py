@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from mmjax.encoders import load_encoder, tokenizer_files
 from mmjax.errors import MmjaxError
-from tests.encoders.readers.test_meta_llama import field, sentencepiece_bytes, write_meta
+from tests.weights.test_meta_llama import field, sentencepiece_bytes, write_meta
 
 MILLION = 10**6
 

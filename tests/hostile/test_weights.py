@@ -17,9 +17,9 @@ from mmjax.encoders import load_encoder
 from mmjax.interop import coop, lavin, peft
 from mmjax.weights.gguf_llama import GgufLlama
 from mmjax.weights.meta_llama import MetaLlama
-from tests.encoders.readers.test_malformed import BIAS, Op, entry, safetensors_bytes, torch_zip
-from tests.encoders.readers.test_malformed_graphs import onnx_bytes
-from tests.encoders.readers.test_meta_llama import PARAMS, shard_bytes, weights, write_meta
+from tests.weights.test_malformed import BIAS, Op, entry, safetensors_bytes, torch_zip
+from tests.weights.test_malformed_graphs import onnx_bytes
+from tests.weights.test_meta_llama import PARAMS, shard_bytes, weights, write_meta
 
 NAN, INF = float("nan"), float("inf")
 

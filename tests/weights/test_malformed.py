@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from mmjax.encoders import load_encoder
 from mmjax.weights.convert import Checkpoint
 from mmjax.weights.torch_file import TorchFile
-from tests.encoders.readers.refusal import refused
+from tests.weights.refusal import refused
 
 Case = Callable[[Path], None]
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.errors import MmjaxError
 from mmjax.weights.meta_llama import MetaLlama
-from tests.encoders.readers.test_malformed import Op, torch_zip
+from tests.weights.test_malformed import Op, torch_zip
 
 DIM, HEADS, KV, WIDTH, VOCAB, LAYERS = 32, 4, 2, 48, 52, 2
 PARAMS = {

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmjax.assets import onnx_graph as onnx_reader
 from mmjax.weights import gguf as gguf_reader
-from tests.encoders.readers.refusal import refused
+from tests.weights.refusal import refused
 
 # --- GGUF --------------------------------------------------------------------------------------
 
