@@ -158,8 +158,7 @@ def _start(options: argparse.Namespace) -> None:
 
 def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool]:
     """What answers, and whether it learned conversations rather than single questions."""
-    from mmjax.checkpoint import read_card
-    from mmjax.predict import find_adapter
+    from mmjax.runs.adapter_files import find_adapter, read_card
     from mmjax.tasks.instruct.answering import Answering
 
     folder = find_adapter(Path(options.adapter))

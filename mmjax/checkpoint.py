@@ -4,34 +4,22 @@ All calls of Orbax are in this file.
 """
 
 import contextlib
-import json
 import logging
-import math
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-import flax.traverse_util
 import jax
-import numpy as np
 from orbax.checkpoint import v1 as ocp
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from mmjax import sharding, trees
-from mmjax.checks.foreign import reading
+from mmjax import trees
 from mmjax.errors import MmjaxError, is_full_disk, writing
+from mmjax.files import digest_of
 from mmjax.sharding import to_host
-from mmjax.specs.card import check_card
 from mmjax.state import TrainState
-from mmjax.trees import PyTree
-from mmjax.writer import digest_of, write_atomic
 
-CARD = "adapter_card.json"
-_LARGEST_CARD = 1 << 26  # bytes
 log = logging.getLogger("mmjax")
 
 
@@ -60,7 +48,7 @@ class Checkpoints:
         )
         self._saving: Any = None  # Orbax's response to the save under way
         self._quiet = contextlib.ExitStack()
-        self._quiet.enter_context(_quiet_about_full_disks())
+        self._quiet.enter_context(quiet_about_full_disks())
 
     def __enter__(self) -> "Checkpoints":
         """Returns itself."""
@@ -87,7 +75,7 @@ class Checkpoints:
         Raises:
           MmjaxError: the disk is full.
         """
-        with _saving(self.folder):
+        with saving(self.folder):
             self._wait()
             self._saving = self._checkpointer.save_checkpointables_async(
                 int(state.step),
@@ -173,7 +161,7 @@ class Checkpoints:
         Raises:
           MmjaxError: it failed, e.g. because the disk is full.
         """
-        with _saving(self.folder):
+        with saving(self.folder):
             try:
                 self._wait()
             finally:
@@ -224,7 +212,7 @@ def _is_about_iterators(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet_about_full_disks() -> Iterator[None]:
+def quiet_about_full_disks() -> Iterator[None]:
     """Every thread of a save prints a traceback of what the one that waits for them raises."""
 
     def is_told_anyway(record: logging.LogRecord) -> bool:
@@ -251,7 +239,7 @@ def _report_torn(path: Path, error: Exception) -> None:
     log.warning("checkpoint %s is damaged (%s); trying the one before it", path, reason)
 
 
-def _saving(folder: Path) -> contextlib.AbstractContextManager[None]:
+def saving(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Says in one sentence that nothing can be saved."""
     advice = "earlier checkpoints are whole: free some space and run the same command again"
     return writing(f"cannot save to {folder}", advice)
@@ -276,133 +264,3 @@ def _check_identity(
                 "--config.checkpoint.allow_other_encoder=True"
             )
         log.warning("%s; accepted", message)
-
-
-def save_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> str:
-    """Writes an adapter and its card; the card's rename is the moment at which it counts.
-
-    Args:
-      folder: holds one adapter; an older one is replaced.
-      trainable: the adapter's parameters.
-      card: JSON-able; gets `params` (the parameters' folder) and `trainable` (count, fingerprint).
-
-    Returns:
-      The fingerprint of the parameters.
-
-    Raises:
-      MmjaxError: the disk is full.
-    """
-    host = to_host(trainable)
-    params = f"params-{card['step']:06d}"
-    fingerprint = trees.fingerprint(host)
-    full = dict(card) | {
-        "params": params,
-        "trainable": {"count": trees.count(host), "fingerprint": fingerprint},
-    }
-    with _saving(folder), _quiet_about_full_disks():
-        folder.mkdir(parents=True, exist_ok=True)
-        ocp.save(str((folder / params).absolute()), trainable, overwrite=True)
-        if jax.process_index() == 0:
-            write_atomic(folder / CARD, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
-            for old in folder.iterdir():
-                if old.name not in (params, CARD):
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
-        sharding.wait_for_all(f"adapter {params}")  # none may look for it before it is whole
-    return fingerprint
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """Reads an adapter's card.
-
-    Raises:
-      MmjaxError: there is none, or one that lacks something or says what cannot be; see
-        `mmjax.specs.card`.
-    """
-    path = folder / CARD
-    with reading(path, "an adapter card", MmjaxError):
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError as error:
-            raise MmjaxError(
-                f"no adapter at {folder}: {CARD} is missing; train it first"
-            ) from error
-        if size > _LARGEST_CARD:
-            raise MmjaxError(f"{path} has {size} bytes; no adapter card is that long")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    return check_card(path, content)
-
-
-def load_adapter_params(folder: Path) -> tuple[PyTree, dict[str, Any]]:
-    """Loads an adapter onto one device, whatever mesh it was trained on.
-
-    Args:
-      folder: holds an adapter and its card.
-
-    Returns:
-      (trainable as f32 NumPy arrays, card).
-
-    Raises:
-      MmjaxError: it is missing, damaged, or its bytes are not those that the card names.
-    """
-    card = read_card(folder)
-    path = folder / card["params"]
-    try:
-        if path.suffix == ".safetensors":
-            trainable = flax.traverse_util.unflatten_dict(load_file(path), sep="/")
-        else:
-            metadata = ocp.metadata(path.absolute())
-            _check_size(metadata.metadata, card, path)
-            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            abstract = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), metadata.metadata
-            )
-            trainable = jax.tree.map(np.asarray, ocp.load(path.absolute(), abstract))
-    except MmjaxError:
-        raise
-    except Exception as error:  # Orbax raises many kinds for torn files
-        reason = str(error).strip().split("\n")[0][:200]
-        raise MmjaxError(f"the adapter at {path} is damaged ({reason}); train it again") from error
-    return _verified(trainable, card, path), card
-
-
-def _check_size(claimed: PyTree, card: Mapping[str, Any], path: Path) -> None:
-    """Holds the sizes of an adapter's arrays against its card and its files, before any is made."""
-    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(claimed))
-    held = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    # Trained parameters hardly compress.
-    if count != card["trainable"]["count"] or count * 4 > held * 64 + (1 << 20):
-        raise MmjaxError(
-            f"the adapter at {path} claims {count} parameters in {held} bytes, its card "
-            f"{card['trainable']['count']}; it is damaged, train it again"
-        )
-
-
-def _verified(trainable: PyTree, card: Mapping[str, Any], path: Path) -> PyTree:
-    """The parameters, if they are those that the card was written for."""
-    if trees.fingerprint(trainable) != card["trainable"]["fingerprint"]:
-        raise MmjaxError(f"the adapter at {path} is not the one its card names; train it again")
-    return trainable
-
-
-def export_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> None:
-    """Writes an adapter for people outside JAX: adapter.safetensors (paths `a/b/c`) and its card.
-
-    Args:
-      folder: made if missing.
-      trainable: nested dict of f32 arrays.
-      card: the adapter's card.
-
-    Raises:
-      MmjaxError: the disk is full.
-    """
-    # Not np.ascontiguousarray, which makes a vector of a scalar.
-    flat = {path: np.asarray(leaf, order="C") for path, leaf in trees.named_leaves(trainable)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "adapter.safetensors"
-        save_file(flat, path, metadata={"format": "flax"})
-        path.chmod(0o644)  # the library writes for its owner only; an export has more readers
-    except (OSError, SafetensorError) as error:
-        raise MmjaxError(f"cannot write {folder / 'adapter.safetensors'}: {error}") from error
-    exported = dict(card) | {"params": "adapter.safetensors"}
-    write_atomic(folder / CARD, json.dumps(exported, indent=2, ensure_ascii=False) + "\n")

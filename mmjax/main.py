@@ -116,7 +116,8 @@ def main(argv: list[str]) -> None:
 
 def start() -> None:
     """Everything that imports jax."""
-    from mmjax.specs.recipe import as_dict, resolve
+    from mmjax.specs.build import as_dict
+    from mmjax.specs.recipe import resolve
 
     config = as_dict(CONFIG.value)
     recipe = resolve(config)

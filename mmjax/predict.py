@@ -14,17 +14,22 @@ from jaxtyping import Float
 from PIL.Image import Image
 
 from mmjax import sharding
-from mmjax.checkpoint import CARD, export_adapter, load_adapter_params, read_card
 from mmjax.checks import arguments
 from mmjax.checks.arguments import several, whole
-from mmjax.checks.foreign import is_file, reading, shown, shown_path
+from mmjax.checks.foreign import reading, shown
 from mmjax.data.library import Library
-from mmjax.data.tables import FeatureTable, PatchTable, Table, table_of
+from mmjax.data.tables import FeatureTable, PatchTable, Table, View, table_of
 from mmjax.data.transforms import view
 from mmjax.encoders.pictures import ImageLike, open_image
 from mmjax.errors import MmjaxError
-from mmjax.evals.base import View
 from mmjax.evals.functions import Published
+from mmjax.runs.adapter_files import (
+    CARD,
+    export_adapter,
+    find_adapter,
+    load_adapter_params,
+    read_card,
+)
 from mmjax.tasks import Tower, make_task
 from mmjax.tasks.dual_encoder.stacking import (
     base_folder,
@@ -36,39 +41,6 @@ from mmjax.tasks.dual_encoder.stacking import (
 from mmjax.tasks.instruct.answering import Answering
 from mmjax.tasks.prompts import data as fewshot
 from mmjax.train import Run
-
-
-def find_adapter(path: Path, seed: int | None = None) -> Path:
-    """The adapter's folder at or below a path.
-
-    Args:
-      path: an adapter's own folder, a stage's folder, a run folder, or an export.
-      seed: which seed of a run folder; None takes the one with the best validation.
-
-    Returns:
-      The folder that holds the card.
-
-    Raises:
-      MmjaxError: there is none.
-    """
-    if seed is not None:
-        whole("seed", seed, 0, 2**31 - 1)
-    for folder in (path, path / "adapter"):
-        if is_file(folder / CARD):
-            return folder
-    known = os.path.isdir(path)  # which, unlike pathlib's, takes any name
-    seeds = sorted(path.glob("seed_*" if seed is None else f"seed_{seed}")) if known else []
-    found = [card.parent for s in seeds for card in s.glob(f"*/{CARD}")]
-    found += [card.parent for s in seeds for card in s.glob(f"*/adapter/{CARD}")]
-    cards = {folder: read_card(folder) for folder in found}
-    # Beside the main stage a run folder holds its base and baselines, under names of their own.
-    main = {f: c for f, c in cards.items() if c["stage"]["name"] == c["stage"]["task"]}
-    if not main:
-        raise MmjaxError(
-            f"no adapter at {shown_path(path)}: found no {CARD} there; train one first"
-        )
-    select = {f: c["validation"].get(c["stage"]["train"]["select"], 0.0) for f, c in main.items()}
-    return max(select, key=lambda f: select[f])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from mmjax.specs.dual_encoder import ProjectionSpec
+    from mmjax.specs.projection import ProjectionSpec
     from mmjax.tasks.projection.fit import Modalities
 
 # What a number may be, and how a sentence says it. Beyond these, float32 makes 0 or infinity of it.
@@ -254,7 +254,7 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 )
 
     def _spec(self) -> "ProjectionSpec":
-        from mmjax.specs.dual_encoder import ProjectionSpec
+        from mmjax.specs.projection import ProjectionSpec
 
         return ProjectionSpec(
             self.loss,  # pyright: ignore[reportArgumentType]

@@ -9,9 +9,10 @@ import optax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Key
 
+from mmjax.encoders.output import Batch
 from mmjax.metrics import Mean, Metrics
 from mmjax.state import TrainState
-from mmjax.tasks.base import Batch, Task, Weighted
+from mmjax.tasks.base import Task, Weighted
 from mmjax.trees import PyTree
 
 Step = Callable[[TrainState, PyTree, Batch], tuple[TrainState, Metrics]]

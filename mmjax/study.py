@@ -13,14 +13,16 @@ from typing import Any
 
 import jax
 
-from mmjax import checkpoint, sharding
+from mmjax import sharding
 from mmjax.checks.names import check_folder
 from mmjax.data.labels import sentences
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
+from mmjax.files import write_json
 from mmjax.report.page import print_table, write_report
 from mmjax.report.results import Results, make_report
 from mmjax.runs import lock, run_folder
+from mmjax.runs.adapter_files import read_card
 from mmjax.specs.data import PairsSpec
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
@@ -30,7 +32,6 @@ from mmjax.tasks.dual_encoder.results import measure
 from mmjax.tasks.dual_encoder.stacking import stage_of
 from mmjax.tasks.projection.results import make_probe_report, measure_probes
 from mmjax.train import Run, train, versions
-from mmjax.writer import write_json
 
 RESULTS = "results.json"
 REPORTS = ("report.html", "report.md")
@@ -53,10 +54,10 @@ def plan(recipe: Recipe, workdir: Path) -> list[Run]:
 
 def _outside_base(recipe: Recipe, seed: int) -> Run:
     """A finished base of another run folder; its split must be this seed's own."""
-    from mmjax.predict import find_adapter
+    from mmjax.runs.adapter_files import find_adapter
 
     folder = find_adapter(Path(str(recipe.base)), seed)
-    card = checkpoint.read_card(folder)
+    card = read_card(folder)
     stage = stage_of(card)
     main = recipe.main
     wanted = ("contrastive", "pretrained", *(("language",) if main.task == "domain" else ()))

@@ -16,17 +16,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mmjax import __version__, metrics, optim, sharding, trees
-from mmjax.checkpoint import Checkpoints, load_adapter_params, save_adapter
+from mmjax.checkpoint import Checkpoints
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, train_batches
 from mmjax.data.wording import Wording
 from mmjax.errors import MmjaxError
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.evals.probe import LabelledSet, NearestNeighbours
+from mmjax.files import write_atomic
 from mmjax.losses.consolidation import Prior, fisher_diagonal
 from mmjax.progress import track
 from mmjax.rng import key_for, seed_for
 from mmjax.runs import finished, interrupts
+from mmjax.runs.adapter_files import load_adapter_params, save_adapter
 from mmjax.runs.finished import ADAPTER, DONE
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
@@ -40,7 +42,7 @@ from mmjax.tasks.instruct.easy_vqa import AskedSet
 from mmjax.tasks.projection.data import prepare_labelled
 from mmjax.tasks.prompts import data as fewshot
 from mmjax.trees import PyTree
-from mmjax.writer import MetricsWriter, write_atomic
+from mmjax.writer import MetricsWriter
 
 log = logging.getLogger("mmjax")
 

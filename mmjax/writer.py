@@ -4,13 +4,13 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from mmjax.errors import MmjaxError, writing
+from mmjax.files import _write_all, write_atomic
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -180,47 +180,6 @@ def series(records: Iterable[Record], metric: str) -> tuple[tuple[int, ...], tup
     return steps, tuple(values[step] for step in steps)
 
 
-def digest_of(value: Any) -> str:
-    """Sha256 of a JSON-able value, the same before it is written and after it is read."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole, as `write_atomic` does."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a whole file or leaves what was there: temporary name, flush to disk, rename.
-
-    Args:
-      path: the file to make or replace; its folder must exist.
-      content: text (written as UTF-8) or bytes.
-
-    Raises:
-      MmjaxError: the file cannot be written, for instance because the disk is full.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    temporary: str | None = None
-    try:
-        with writing(path):
-            fd, temporary = tempfile.mkstemp(
-                dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-            )
-            try:
-                os.fchmod(fd, 0o644)  # mkstemp's 0600 would hide a report from its reader
-                _write_all(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.replace(temporary, path)
-    finally:
-        # After a rename the name is gone; after any failure the half-written file must go.
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
 def _keep_up_to(path: Path, step: int | None, mark: Mapping[str, Any] | None) -> bytes:
     """Drops records after `step` (all of them for None) and a torn last line; returns the rest."""
     if not path.exists():
@@ -289,9 +248,3 @@ def _open_events(folder: Path, resume_step: int | None) -> Any:
     # TensorBoard hides events from purge_step on that an earlier, killed process wrote.
     purge = None if resume_step is None else resume_step + 1
     return SummaryWriter(str(folder), purge_step=purge)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:  # os.write may take less than it is given
-        view = view[os.write(fd, view) :]

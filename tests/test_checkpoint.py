@@ -12,6 +12,7 @@ from mmjax.data.pipeline import Choices, Phase, train_batches
 from mmjax.data.tables import table_of
 from mmjax.errors import MmjaxError
 from mmjax.optim import make_optimizer
+from mmjax.runs import adapter_files
 from mmjax.specs.spec import OptimSpec
 from mmjax.state import TrainState, create
 
@@ -203,40 +204,40 @@ ADAPTER = {"adapter": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}
 
 @pytest.mark.parametrize("exported", [False, True])
 def test_an_adapter_comes_back_with_its_card(tmp_path, exported, whole_card):
-    checkpoint.save_adapter(tmp_path, ADAPTER, whole_card())
-    params, card = checkpoint.load_adapter_params(tmp_path)
+    adapter_files.save_adapter(tmp_path, ADAPTER, whole_card())
+    params, card = adapter_files.load_adapter_params(tmp_path)
     if exported:
-        checkpoint.export_adapter(tmp_path / "out", params, card)
-        params, card = checkpoint.load_adapter_params(tmp_path / "out")
+        adapter_files.export_adapter(tmp_path / "out", params, card)
+        params, card = adapter_files.load_adapter_params(tmp_path / "out")
     np.testing.assert_array_equal(params["adapter"]["kernel"], ADAPTER["adapter"]["kernel"])
     assert card["trainable"]["count"] == 6
 
 
 def test_a_better_adapter_replaces_the_old_one_whole(tmp_path, whole_card):
-    checkpoint.save_adapter(tmp_path, ADAPTER, whole_card())
+    adapter_files.save_adapter(tmp_path, ADAPTER, whole_card())
     better = jax.tree.map(lambda x: x + 1, ADAPTER)
-    checkpoint.save_adapter(tmp_path, better, whole_card(step=8))
+    adapter_files.save_adapter(tmp_path, better, whole_card(step=8))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter_card.json", "params-000008"]
-    params, card = checkpoint.load_adapter_params(tmp_path)
+    params, card = adapter_files.load_adapter_params(tmp_path)
     assert card["step"] == 8
     assert params["adapter"]["kernel"][0, 0] == 1
 
 
 def test_adapters_that_are_missing_torn_or_swapped_are_refused(tmp_path, whole_card):
     with pytest.raises(MmjaxError, match=r"no adapter at .*adapter_card.json is missing"):
-        checkpoint.load_adapter_params(tmp_path)
-    checkpoint.save_adapter(tmp_path, ADAPTER, whole_card())
+        adapter_files.load_adapter_params(tmp_path)
+    adapter_files.save_adapter(tmp_path, ADAPTER, whole_card())
     card = json.loads((tmp_path / "adapter_card.json").read_text())
     (tmp_path / "adapter_card.json").write_text(json.dumps(card | {"schema": 2}))
     with pytest.raises(MmjaxError, match="has schema 2"):
-        checkpoint.load_adapter_params(tmp_path)
+        adapter_files.load_adapter_params(tmp_path)
     card["trainable"]["fingerprint"] = "0" * 64
     (tmp_path / "adapter_card.json").write_text(json.dumps(card))
     with pytest.raises(MmjaxError, match="is not the one its card names"):
-        checkpoint.load_adapter_params(tmp_path)
+        adapter_files.load_adapter_params(tmp_path)
     shutil.rmtree(tmp_path / card["params"])
     with pytest.raises(MmjaxError, match="is damaged"):
-        checkpoint.load_adapter_params(tmp_path)
+        adapter_files.load_adapter_params(tmp_path)
     (tmp_path / "adapter_card.json").write_text("{")
     with pytest.raises(MmjaxError, match="not readable as an adapter card"):
-        checkpoint.load_adapter_params(tmp_path)
+        adapter_files.load_adapter_params(tmp_path)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from mmjax.errors import MmjaxError
-from mmjax.writer import METRICS_FILE, MetricsWriter, read_metrics, series, write_atomic
+from mmjax.files import write_atomic
+from mmjax.writer import METRICS_FILE, MetricsWriter, read_metrics, series
 
 
 def _write(workdir, steps, **options):

@@ -9,10 +9,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from mmjax.adapters.hooks import LayerAdapter, for_training, widths
 from mmjax.adapters.rep_adapter import RepAdapter
+from mmjax.encoders.language_model import WORD
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError
 
-WORD = -1  # in `image_slot`: here stands a word
 _LANGUAGE, _VISION = RepAdapter(), RepAdapter(routing="per_image")
 
 

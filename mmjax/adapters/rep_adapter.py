@@ -23,7 +23,6 @@ from mmjax.errors import MmjaxError
 
 WEIGHTS = "weights"  # routing weights that are given rather than computed
 BLOCK = "feed_forward"  # in an adapter's parameters, those of its part before the feed-forward maps
-TEXT, IMAGE = 0, 1  # modalities: rows of the modality embedding
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmjax.bench.harness import Grid, Options, Report, surroundings
 from mmjax.errors import MmjaxError
-from mmjax.writer import write_atomic
+from mmjax.files import write_atomic
 
 DEVICES = 8  # emulated on a CPU, for the benchmarks that compile for several
 BENCHMARKS = {

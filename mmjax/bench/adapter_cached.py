@@ -16,7 +16,8 @@ from mmjax.data.library import Library
 from mmjax.data.pipeline import examples, train_batches
 from mmjax.errors import MmjaxError
 from mmjax.rng import key_for
-from mmjax.specs.recipe import Recipe, as_dict, resolve
+from mmjax.specs.build import as_dict
+from mmjax.specs.recipe import Recipe, resolve
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.train import Run, assemble

@@ -14,16 +14,17 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from mmjax.adapters.multimodal import WORD, Multimodal
+from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.bench.harness import Grid, Options, Report, check_equal, compare
 from mmjax.encoders import LanguageModel, load_encoder
+from mmjax.encoders.language_model import WORD
+from mmjax.encoders.output import Batch
 from mmjax.encoders.source import resolve
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.metrics import Metrics
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.tasks.base import Batch
 from mmjax.tasks.instruct.task import InstructTask
 from mmjax.trees import PyTree
 

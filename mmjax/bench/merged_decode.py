@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from mmjax.adapters.merging import merge
-from mmjax.adapters.rep_adapter import TEXT, RepAdapter, bind, routing_table
+from mmjax.adapters.rep_adapter import RepAdapter, bind, routing_table
 from mmjax.bench.decode import MODEL, PROMPT, mmjax_side
 from mmjax.bench.harness import Grid, Options, Report, compare
 from mmjax.encoders import LanguageModel, load_encoder
+from mmjax.encoders.language_model import TEXT
 from mmjax.errors import MmjaxError
 from mmjax.trees import PyTree
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mmjax.bench.harness import Points, Report
 from mmjax.errors import MmjaxError
-from mmjax.writer import write_atomic
+from mmjax.files import write_atomic
 
 
 def draw(reports: Iterable[Report], path: Path) -> None:

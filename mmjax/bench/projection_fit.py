@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mmjax.bench.harness import Grid, Options, Report, check_equal, compare
-from mmjax.specs.dual_encoder import ProjectionSpec
+from mmjax.specs.projection import ProjectionSpec
 from mmjax.tasks.projection import fit
 
 WIDTH, CLASSES, EPOCHS, BATCH = 768, 4, 10, 128

@@ -10,7 +10,6 @@ from jaxtyping import Int
 from mmjax.data.records import Corpus, Item, Pair
 from mmjax.errors import MmjaxError, setting
 from mmjax.specs.spec import Stage
-from mmjax.tasks.dual_encoder.eval_sets import asked_texts
 
 CAPTIONS = 7  # keyword captions of an item
 MOST_KEYWORDS = 3  # in one caption: long ones cost time and teach little
@@ -124,3 +123,11 @@ def check_select(stage: Stage, corpus: Corpus, languages: tuple[str, str], held:
             f"{corpus.name} have no {target} captions that say what their {source} ones do; hold "
             f"some parallel text out: --{setting('parallel.val_pairs')}=500"
         )
+
+
+def asked_texts(corpus: Corpus, language: str) -> list[str]:
+    """The items' and the labels' names, or the queries: what evaluation reads."""
+    if corpus.queries:
+        return [query.text for query in corpus.queries if query.language == language]
+    names = [item.captions[language][0] for item in corpus.items if item.captions.get(language)]
+    return names + [names[language] for names in corpus.labels.values() if language in names]

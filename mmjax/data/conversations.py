@@ -12,13 +12,12 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 from tokenizers import Tokenizer
 
-from mmjax.adapters.multimodal import WORD
-from mmjax.adapters.rep_adapter import IMAGE, TEXT
 from mmjax.data.epochs import LENGTHS, divide, walk
 from mmjax.data.tables import Table
 from mmjax.data.wording import INSTRUCTION as INSTRUCTION
 from mmjax.data.wording import QUESTION as QUESTION
 from mmjax.data.wording import Turn, cut
+from mmjax.encoders.language_model import IMAGE, TEXT, WORD
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
 from mmjax.sharding import own_rows

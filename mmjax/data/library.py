@@ -15,8 +15,9 @@ from PIL import Image
 
 from mmjax import assets
 from mmjax.data import dialogues, easy_vqa, feature_cache, scienceqa, tables
+from mmjax.data.corpora.catalog import load_corpus, load_parallel
 from mmjax.data.pipeline import Choices
-from mmjax.data.records import Corpus, Pair, load_corpus, load_parallel
+from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split, split_by_class, split_by_family, split_folds
 from mmjax.data.tables import FeatureTable, RawTable, Table
 from mmjax.data.transforms import view

@@ -151,3 +151,24 @@ def table_of(rows: Sequence[Float[np.ndarray, "..."]]) -> FeatureTable:
     stacked = np.stack(rows) if pooled else np.concatenate(rows)
     lengths = np.ones(len(rows), np.int64) if pooled else np.asarray([len(r) for r in rows])
     return FeatureTable(stacked, np.concatenate([[0], np.cumsum(lengths)]), pooled)
+
+
+@dataclass(frozen=True)
+class View:
+    """Some rows of a table, in order.
+
+    Attributes:
+      table: the rows' table.
+      rows: one row an item, or several whose embeddings are averaged.
+    """
+
+    table: Table
+    rows: Int[np.ndarray, " n"] | Int[np.ndarray, "n v"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def empty_view(table: Table) -> View:
+    """No rows of a table."""
+    return View(table, np.zeros(0, np.int64))

@@ -5,63 +5,23 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
 from mmjax.checks import arguments
 from mmjax.encoders import batching
 from mmjax.encoders.image_preprocess import ImageLike
+from mmjax.encoders.output import DEEP, DEEP_SIXTHS, EncoderOutput, apply
 from mmjax.encoders.pooling import Pooling
 from mmjax.errors import MmjaxError
 
 PyTree = Any
-DEEP = 5  # layers before the last whose class tokens "cls_mean_deep" adds
-DEEP_SIXTHS = (5, 3)  # of the layers after which "tokens_deep" reads tokens beside the last ones
-
-
-class EncoderOutput(NamedTuple):
-    """What an encoder says about a batch."""
-
-    tokens: Float[Array, "b l d"]  # hidden states after the last layer (and norm)
-    mask: Int[Array, "b l"]  # 1 at real tokens
-    pooled: Float[Array, "b e"]  # float32, as the original library pools
-    class_tokens: Float[Array, "n b d"] | None = None  # pictures: after each layer, before the norm
-    hidden_states: Float[Array, "n b l d"] | None = None  # BERT family: after each layer
-
-    def select(self, want: str) -> Float[Array, "b *rest"]:
-        """One of `WANTS`: f32 [b, width], or tokens [b, l, width] in their own dtype."""
-        if want == "tokens":
-            return self.tokens
-        if want == "tokens_deep":
-            if self.hidden_states is None:
-                raise MmjaxError(
-                    "this encoder has no output 'tokens_deep' (plain BERTs and XLM-Rs have it); "
-                    "set its output to 'tokens'"
-                )
-            layers = len(self.hidden_states)
-            inner = [self.hidden_states[k * layers // 6 - 1] for k in DEEP_SIXTHS]
-            return jnp.concatenate([self.tokens, *inner], axis=-1)
-        if want == "pooled":
-            return self.pooled
-        if want == "class_tokens":
-            assert self.class_tokens is not None, "only picture encoders have this output"
-            return self.class_tokens.swapaxes(0, 1).astype(jnp.float32)
-        first = self.tokens[:, 0].astype(jnp.float32)
-        if want == "cls":
-            return first
-        parts = [first, self.tokens[:, 1:].astype(jnp.float32).mean(axis=1)]
-        if want == "cls_mean_deep":
-            assert self.class_tokens is not None, "only picture encoders have this output"
-            inner = self.class_tokens[-1 - DEEP : -1].astype(jnp.float32)
-            parts += list(inner)
-        return jnp.concatenate(parts, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,30 +194,3 @@ class Encoder:
                 f"{function}: encoder {self.name!r} ({self.family}) reads {self.modality}s; "
                 f"use embed_{'texts' if self.modality == 'text' else 'images'}"
             )
-
-
-def apply(
-    module: nn.Module, pooling: Pooling | None, params: PyTree, inputs: Mapping[str, ArrayLike]
-) -> EncoderOutput:
-    """Runs a module and pools its tokens.
-
-    Args:
-      module: a family's linen module.
-      pooling: None takes what the module sows as its embedding, or else the class token.
-      params: its parameters.
-      inputs: the module's arguments by name.
-
-    Returns:
-      Tokens [b, l, d], mask [b, l], pooled [b, d].
-    """
-    arrays: dict[str, Any] = {name: jnp.asarray(x) for name, x in inputs.items()}
-    applied = module.apply({"params": params}, **arrays, mutable="intermediates")
-    tokens, inner = cast(tuple[jax.Array, Mapping[str, Any]], applied)
-    mask = arrays.get("attention_mask")
-    if mask is None:
-        mask = jnp.ones(tokens.shape[:2], jnp.int32)
-    found = inner.get("intermediates", {}).items()  # what parts of the module sow is in dicts
-    sown = {name: value[0] for name, value in found if isinstance(value, tuple)}
-    pooled = sown.get("pooled", tokens[:, 0]) if pooling is None else pooling(tokens, mask)
-    layers = sown.get("class_tokens"), sown.get("hidden_states")
-    return EncoderOutput(tokens, mask, pooled.astype(jnp.float32), *layers)

@@ -70,7 +70,7 @@ def _compute(
     replicated: NamedSharding | None,
 ) -> Float[Array, "b *rest"]:
     """One batch. Parameters are an argument: as constants they would be copied into the program."""
-    from mmjax.encoders.base import apply
+    from mmjax.encoders.output import apply
 
     result = apply(module, pooling, params, inputs).select(want)
     # Every process must be able to read the whole result.

@@ -14,8 +14,8 @@ from PIL import Image
 
 from mmjax.encoders import ranges
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
-from mmjax.encoders.source import read_json
 from mmjax.errors import MmjaxError
+from mmjax.files import read_json
 
 # Raised whenever `open_image` makes other pixels of a file: features of the old ones are stale.
 READING = 2

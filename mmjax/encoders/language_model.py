@@ -20,9 +20,9 @@ from mmjax.encoders.layers import Hook
 from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
 from mmjax.encoders.llava import Llava
 from mmjax.encoders.llava_images import LlavaImages
-from mmjax.encoders.source import read_json, read_optional_json
 from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
 from mmjax.errors import MmjaxError
+from mmjax.files import read_json, read_optional_json
 from mmjax.weights import vocabulary
 from mmjax.weights.gguf_llama import GgufLlama
 from mmjax.weights.meta_llama import MetaLlama
@@ -292,3 +292,9 @@ def _ids(where: str, ends: object, vocab_size: int) -> tuple[int, ...]:
         raise MmjaxError(f"{where} has {len(found)} ids; at most {_MOST_ENDS}")
     ids = [foreign.integer(where, end, -1, vocab_size - 1) for end in found]
     return tuple(end for end in ids if end >= 0)
+
+
+TEXT, IMAGE = 0, 1  # modalities: rows of the modality embedding
+
+
+WORD = -1  # in `image_slot`: here stands a word

@@ -13,8 +13,8 @@ from PIL import Image
 from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
 from mmjax.encoders.llava import NEWLINE, WORD, LlavaConfig
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
-from mmjax.encoders.source import read_optional_json
 from mmjax.errors import MmjaxError
+from mmjax.files import read_optional_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.checks import foreign
 from mmjax.encoders import ranges
-from mmjax.encoders.source import read_json
 from mmjax.errors import MmjaxError
+from mmjax.files import read_json
 
 PoolingName = Literal["mean", "cls", "max"]
 

@@ -2,34 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
-from mmjax.checks import foreign
 from mmjax.checks.foreign import shown
 from mmjax.errors import MmjaxError
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Args:
-      path: the file.
-
-    Returns:
-      Its content.
-
-    Raises:
-      MmjaxError: the file lacks, is too large, or holds no JSON object.
-    """
-    content = foreign.read_json(path)
-    if not isinstance(content, dict):
-        raise MmjaxError(f"{path} holds a JSON {type(content).__name__}, expected an object")
-    return content
-
-
-def read_optional_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object, or gives an empty one where the file does not exist."""
-    return read_json(path) if path.exists() else {}
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:

@@ -14,8 +14,8 @@ from tokenizers import Encoding, Tokenizer
 
 from mmjax.checks import foreign
 from mmjax.encoders import ranges, tokenizer_files
-from mmjax.encoders.source import read_optional_json
 from mmjax.errors import MmjaxError
+from mmjax.files import read_optional_json
 
 # Lengths that batches are padded to. Fine where short texts live, so that little work is wasted;
 # each length that occurs costs one compilation.

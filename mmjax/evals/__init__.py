@@ -1,7 +1,8 @@
 """Evaluators: they know published functions and data, no task."""
 
+from mmjax.data.tables import View, empty_view
 from mmjax.evals.accuracy import FewShot
-from mmjax.evals.base import ClassSet, EvalSet, Evaluator, Functions, View, empty_view
+from mmjax.evals.base import ClassSet, EvalSet, Evaluator, Functions
 from mmjax.evals.retrieval import (
     Retrieval,
     TextRetrieval,

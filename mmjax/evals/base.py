@@ -7,24 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmjax.data.tables import Table
-
-
-@dataclass(frozen=True)
-class View:
-    """Some rows of a table, in order.
-
-    Attributes:
-      table: the rows' table.
-      rows: one row an item, or several whose embeddings are averaged.
-    """
-
-    table: Table
-    rows: Int[np.ndarray, " n"] | Int[np.ndarray, "n v"]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
+from mmjax.data.tables import View
 
 # name of a published function -> (rows to embed -> f32 unit vectors [n d])
 Functions = Mapping[str, Callable[[View], Float[np.ndarray, "n d"]]]
@@ -73,11 +56,6 @@ class ClassSet:
     images: View
     labels: Int[np.ndarray, " n"]
     label_texts: View
-
-
-def empty_view(table: Table) -> View:
-    """No rows of a table."""
-    return View(table, np.zeros(0, np.int64))
 
 
 @runtime_checkable

@@ -8,9 +8,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from mmjax.evals.base import Functions, View
+from mmjax.data.tables import View
+from mmjax.encoders.output import EmbedFn
+from mmjax.evals.base import Functions
 from mmjax.sharding import own_rows, place_batch, replicated
-from mmjax.tasks.base import EmbedFn, Task
+from mmjax.tasks.base import Task
 from mmjax.trees import PyTree
 
 BATCH = 256

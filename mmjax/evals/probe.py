@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from mmjax.data.tables import View
 from mmjax.errors import MmjaxError
-from mmjax.evals.base import Functions, View
+from mmjax.evals.base import Functions
 from mmjax.progress import track
 
 Sides = Mapping[str, Any]  # {"train", "val", "test"} -> array

@@ -12,8 +12,8 @@ from mmjax.adapters.lora import Lora
 from mmjax.checks import foreign, foreign_arrays
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError, writing
+from mmjax.files import write_atomic
 from mmjax.weights.safetensors import SafetensorsFile
-from mmjax.writer import write_atomic
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _THEIRS = {

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from mmjax.files import write_atomic
 from mmjax.report import plots
 from mmjax.report.plots import Curve
-from mmjax.writer import write_atomic
 
 _MISSING = "–"
 

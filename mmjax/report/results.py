@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmjax import trees
-from mmjax.checkpoint import read_card
 from mmjax.checks.foreign import parse_json
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
+from mmjax.files import digest_of, write_json
 from mmjax.report.class_tables import class_report
 from mmjax.report.page import ClassReport, Component, Curve, Report, Table, numbers
+from mmjax.runs.adapter_files import read_card
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks.class_figures import ClassFigures
 from mmjax.tasks.dual_encoder.domain_results import domain_tables
@@ -27,7 +28,7 @@ from mmjax.tasks.prompts.tables import (
     fewshot_tables,
 )
 from mmjax.train import Run
-from mmjax.writer import METRICS_FILE, digest_of, read_metrics, series, write_json
+from mmjax.writer import METRICS_FILE, read_metrics, series
 
 RECALLS = ("R@1", "R@5", "R@10", "mR")
 VALIDATION = ("val/mR", "val/t2t_mR", "val/general_mR", "val/knn_acc")

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmjax.checkpoint import load_adapter_params
-from mmjax.errors import MmjaxError
 from mmjax.checks.foreign import reading
-from mmjax.writer import METRICS_FILE, begins_with, digest_of, read_metrics, write_json
+from mmjax.errors import MmjaxError
+from mmjax.files import digest_of, write_json
+from mmjax.runs.adapter_files import load_adapter_params
+from mmjax.writer import METRICS_FILE, begins_with, read_metrics
 
 DONE = "done.json"
 ADAPTER = "adapter"

@@ -1,7 +1,7 @@
 """The recipe that a run folder belongs to: kept in config.json, compared, and read again.
 
-The command line reads this file as a recipe's own: `--config mmjax/runs/run_folder.py:RUNS/A` is the
-recipe of that folder, so that --config.evals and its like can be given beside it. Nothing here
+The command line reads this file as a recipe's own: `--config mmjax/runs/run_folder.py:RUNS/A` is
+the recipe of that folder, so that --config.evals and its like can be given beside it. Nothing here
 imports jax.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmjax.errors import MmjaxError
 from mmjax.checks.foreign import reading, shown
-from mmjax.writer import digest_of
+from mmjax.errors import MmjaxError
+from mmjax.files import digest_of
 
 CONFIG = "config.json"
 # What may change between two starts of one run without making it another run.

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmjax.checks.foreign import integer, real, shown, text
 from mmjax.errors import MmjaxError
-from mmjax.specs.recipe import build
+from mmjax.specs.build import build
 from mmjax.specs.spec import Stage
 
 SCHEMA = 1

@@ -23,11 +23,11 @@ from mmjax.specs.dual_encoder import (
     ContinualSpec,
     HeadSpec,
     LossSpec,
-    ProjectionSpec,
     ResidualSpec,
     WeightingSpec,
 )
 from mmjax.specs.instruct import InstructSpec, QuestionsSpec
+from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.prompts import FewShotSpec, PromptSpec
 
 

@@ -1,48 +1,15 @@
 """The Task protocol, and a frozen tower as a task sees it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Key
 
+from mmjax.encoders.output import Batch, Inputs, Tower
 from mmjax.metrics import Metrics
 from mmjax.trees import PyTree
 
-# What one tower reads. Cached: {"features": [b d]} or {"features": [b l d], "mask": [b l]}.
-# Raw: {"pixel_values": [b h w 3]} or {"input_ids": [b l], "attention_mask": [b l]}.
-# In training also {"row": int32 [b]}: equal rows are the same picture or the same text.
-Inputs = Mapping[str, Array]
-Batch = Mapping[str, Inputs]  # role -> inputs
-EmbedFn = Callable[[PyTree, PyTree, Inputs], Float[Array, "b d"]]
 GENERAL = "general_"  # begins the roles of what the base was trained on, beside a domain's own
-
-
-@dataclass(frozen=True)
-class Tower:
-    """A frozen encoder's output as a task reads it: from the cache, or computed in the step.
-
-    Attributes:
-      role: key of the encoder's weights in the frozen tree (`image`, `text`, `foreign`).
-      width: size of the last axis of its features.
-      encode: (params, raw inputs) -> {"features", ["mask"]}; None where only cached features come.
-      logit_scale: ln(1 / temperature) of a checkpoint with two towers; None where it has one.
-    """
-
-    role: str
-    width: int
-    encode: Callable[[PyTree, Inputs], Inputs] | None = None
-    logit_scale: float | None = None
-
-    def __call__(self, frozen: PyTree, inputs: Inputs) -> Inputs:
-        """Returns {"features": [b d]} or {"features": [b l d], "mask": [b l]}."""
-        if "features" in inputs:
-            return inputs
-        if self.encode is None:
-            raise ValueError(
-                f"the {self.role} tower has no encoder and got inputs {sorted(inputs)}"
-            )
-        return self.encode(frozen[self.role], {k: v for k, v in inputs.items() if k != "row"})
 
 
 def below(frozen: PyTree) -> PyTree:

@@ -11,11 +11,12 @@ from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.encoders import Encoder
 from mmjax.encoders.llama import Llama
+from mmjax.encoders.output import Tower
 from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError, setting
 from mmjax.specs.instruct import InstructSpec
 from mmjax.specs.spec import Stage
-from mmjax.tasks.base import DualEncoder, Task, TextSpace, Tower
+from mmjax.tasks.base import DualEncoder, Task, TextSpace
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
 from mmjax.tasks.dual_encoder.domain import DomainTask
 from mmjax.tasks.dual_encoder.language import LanguageTask

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.encoders import ranges
-from mmjax.encoders.source import read_json, read_optional_json
 from mmjax.errors import MmjaxError
+from mmjax.files import read_json, read_optional_json
 from mmjax.weights.convert import Checkpoint, read_scalar
 from mmjax.weights.gguf_llama import GgufLlama
 from mmjax.weights.meta_llama import PARAMS, MetaLlama

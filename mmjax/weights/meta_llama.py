@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 
 from mmjax.checks import foreign
 from mmjax.checks.foreign import shown
-from mmjax.encoders.source import read_json
 from mmjax.errors import WeightsError
+from mmjax.files import read_json
 from mmjax.weights import sentencepiece, tiktoken
 from mmjax.weights.gguf_llama import halves, tokenizer_of
 from mmjax.weights.torch_file import TorchFile

@@ -12,16 +12,17 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mmjax import checkpoint, trees
+from mmjax import trees
 from mmjax.adapters.hooks import DROPOUT
 from mmjax.adapters.lora import Lora
 from mmjax.adapters.merging import merge
-from mmjax.adapters.rep_adapter import BLOCK, IMAGE, TEXT, RepAdapter, bind, routing_table
+from mmjax.adapters.rep_adapter import BLOCK, RepAdapter, bind, routing_table
 from mmjax.encoders import LanguageModel, load_encoder
-from mmjax.encoders.language_model import embed, extend, logits
+from mmjax.encoders.language_model import IMAGE, TEXT, embed, extend, logits
 from mmjax.encoders.vision import class_tokens
 from mmjax.errors import MmjaxError
 from mmjax.generation import generate
+from mmjax.runs import adapter_files
 from tests.adapters.numpy_mma import PLAIN_ROPE
 
 ALL = ("query", "key", "value", "out", "gate", "up", "down")
@@ -168,8 +169,8 @@ def test_saved_and_loaded_on_another_mesh_it_says_the_same(
 ):
     model = language.with_hook(kind.hook)
     adapters = trained(start(kind, model))
-    checkpoint.save_adapter(tmp_path / "adapter", adapters, whole_card("instruct"))
-    loaded, _ = checkpoint.load_adapter_params(tmp_path / "adapter")
+    adapter_files.save_adapter(tmp_path / "adapter", adapters, whole_card("instruct"))
+    loaded, _ = adapter_files.load_adapter_params(tmp_path / "adapter")
     assert trees.fingerprint(loaded) == trees.fingerprint(jax.device_get(adapters))
     split = load_encoder(folder("llama_tiny", config=PLAIN_ROPE), mesh=mesh(4, 2))
     assert isinstance(split, LanguageModel)

@@ -9,10 +9,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mmjax import trees
-from mmjax.adapters.multimodal import WORD, Multimodal, assemble
-from mmjax.adapters.rep_adapter import IMAGE, TEXT, RepAdapter, bind, routing_table
+from mmjax.adapters.multimodal import Multimodal, assemble
+from mmjax.adapters.rep_adapter import RepAdapter, bind, routing_table
 from mmjax.encoders.clip import vision_config
-from mmjax.encoders.language_model import embed, extend, logits
+from mmjax.encoders.language_model import IMAGE, TEXT, WORD, embed, extend, logits
 from mmjax.encoders.llama import Llama, LlamaConfig
 from mmjax.encoders.vision import VisionTransformer, class_tokens
 from mmjax.errors import MmjaxError

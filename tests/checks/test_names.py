@@ -5,7 +5,8 @@ import pytest
 from configs import language_emoji
 from mmjax.checks.names import check_different, check_folder, check_name
 from mmjax.errors import MmjaxError
-from mmjax.specs.recipe import as_dict, resolve
+from mmjax.specs.build import as_dict
+from mmjax.specs.recipe import resolve
 
 BAD = ["", ".", "..", "../../evil", "/evil", "a/b", "a\\b", "C:evil", "a\nb", "a\0b", ".hidden"]
 BAD += ["-flag", " a", "a ", "a.", "~root", "a*", "a?b", "a[1]b", "x" * 121, "字" * 41, 3, None]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from mmjax.adapters.multimodal import WORD
 from mmjax.data.conversations import (
     Conversation,
     Conversations,
@@ -17,6 +16,7 @@ from mmjax.data.conversations import (
     encode,
 )
 from mmjax.data.tables import RawTable
+from mmjax.encoders.language_model import WORD
 from mmjax.errors import MmjaxError
 
 

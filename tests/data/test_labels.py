@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mmjax.data.corpora.catalog import load_corpus
 from mmjax.data.labels import LeftOut, check_names, sentences
-from mmjax.data.records import load_corpus
 from mmjax.errors import MmjaxError
 from mmjax.specs.data import PairsSpec
 

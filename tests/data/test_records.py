@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from mmjax.data.records import Pair, Query, load_corpus, load_parallel
+from mmjax.data.corpora.catalog import load_corpus, load_parallel
+from mmjax.data.records import Pair, Query
 from mmjax.errors import MmjaxError
 from mmjax.specs.data import PairsSpec
 

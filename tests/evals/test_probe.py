@@ -6,9 +6,8 @@ from sklearn.dummy import DummyClassifier
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from mmjax.data.tables import table_of
+from mmjax.data.tables import View, table_of
 from mmjax.evals import probe
-from mmjax.evals.base import View
 from mmjax.evals.probe import FeatureMap, LabelledSet, NearestNeighbours
 
 SPLIT = {"train": np.arange(0, 60), "val": np.arange(60, 80), "test": np.arange(80, 110)}

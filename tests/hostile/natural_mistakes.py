@@ -54,9 +54,10 @@ class World:
     def _dual_encoder(self) -> Any:
         """CLIP as it is, saved and loaded as an adapter."""
         import mmjax
-        from mmjax import checkpoint, sharding
+        from mmjax import sharding
         from mmjax.data.library import Library
-        from mmjax.specs.recipe import build
+        from mmjax.runs import adapter_files
+        from mmjax.specs.build import build
         from mmjax.specs.spec import Stage
 
         encoders = {role: {"source": str(self.folder / "clip"), "tower": role} for role in _ROLES}
@@ -76,7 +77,7 @@ class World:
             "base": None,
         }
         trainable = {"logit_scale": np.asarray(3.0, np.float32)}
-        checkpoint.save_adapter(self.folder / "adapter", trainable, self.card)
+        adapter_files.save_adapter(self.folder / "adapter", trainable, self.card)
         return mmjax.load_adapter(str(self.folder / "adapter"))
 
     def resized(self) -> Any:
@@ -84,8 +85,8 @@ class World:
         import jax
 
         import mmjax
-        from mmjax import checkpoint
-        from mmjax.specs.recipe import build
+        from mmjax.runs import adapter_files
+        from mmjax.specs.build import build
         from mmjax.specs.spec import Stage
         from mmjax.tasks import Tower, make_task
 
@@ -97,7 +98,7 @@ class World:
         made = make_task(build(Stage, stage), towers).init(jax.random.key(0), {}, batch)
         for head in heads.values():
             head["out_dim"] = 4
-        checkpoint.save_adapter(self.folder / "resized", made, self.card | {"stage": stage})
+        adapter_files.save_adapter(self.folder / "resized", made, self.card | {"stage": stage})
         return mmjax.load_adapter(self.folder / "resized")
 
     def generate(self, *args: Any, **options: Any) -> Any:

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from mmjax import checkpoint, predict
-from mmjax.checkpoint import CARD, load_adapter_params, read_card
+from mmjax import predict
+from mmjax.runs import adapter_files
+from mmjax.runs.adapter_files import CARD, load_adapter_params, read_card
 from mmjax.specs.card import check_card
 from mmjax.tasks.dual_encoder import stacking
 
@@ -246,7 +247,7 @@ ADAPTER = {"adapter": {"kernel": np.ones((2, 3), np.float32)}}
 @pytest.fixture
 def saved(tmp_path, whole_card):
     """A folder with a true adapter, and its card."""
-    checkpoint.save_adapter(tmp_path, ADAPTER, whole_card())
+    adapter_files.save_adapter(tmp_path, ADAPTER, whole_card())
     return tmp_path, json.loads((tmp_path / CARD).read_text())
 
 

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from mmjax.data.corpora import class_folders
+from mmjax.data.corpora.catalog import load_corpus, load_parallel
 from mmjax.data.files import LONGEST_LINE
-from mmjax.data.records import load_corpus, load_parallel
 from mmjax.specs.data import PairsSpec
 from tests.hostile.files import DEEP, DIGITS, HALF, LONG, png, write
 

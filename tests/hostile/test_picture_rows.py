@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmjax.data import dialogues, easy_vqa, scienceqa
 from mmjax.data.corpora import coop
-from mmjax.data.records import load_corpus
+from mmjax.data.corpora.catalog import load_corpus
 from mmjax.specs.data import PairsSpec
 
 NAMES = {

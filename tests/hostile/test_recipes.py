@@ -12,7 +12,8 @@ from configs import language_emoji
 from mmjax import main
 from mmjax.errors import MmjaxError
 from mmjax.specs import bounds
-from mmjax.specs.recipe import Recipe, as_dict, build, resolve
+from mmjax.specs.build import as_dict, build
+from mmjax.specs.recipe import Recipe, resolve
 from mmjax.specs.spec import EncoderSpec, Stage
 
 INF, NAN = float("inf"), float("nan")

@@ -14,22 +14,23 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax import checkpoint, sharding
 from mmjax.adapters.lora import Lora
-from mmjax.adapters.multimodal import WORD, Multimodal
-from mmjax.adapters.rep_adapter import IMAGE
+from mmjax.adapters.multimodal import Multimodal
 from mmjax.data.class_tokens import ClassTokenTable
 from mmjax.data.conversations import Conversations, Encoded
 from mmjax.data.pipeline import Choices, Phase, examples, train_batches
 from mmjax.data.tables import RawTable, table_of
 from mmjax.encoders import llama
+from mmjax.encoders.language_model import IMAGE, WORD
 from mmjax.encoders.llama import Llama, LlamaConfig
+from mmjax.encoders.output import Inputs
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.evals import View
 from mmjax.evals.functions import Published
+from mmjax.runs import adapter_files
 from mmjax.specs.dual_encoder import AdapterSpec, HeadSpec, LossSpec
 from mmjax.state import TrainState, create
 from mmjax.step import TrainStep, make_train_step
 from mmjax.tasks import Task, Tower
-from mmjax.tasks.base import Inputs
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
 from mmjax.tasks.dual_encoder.language import LanguageTask
 from mmjax.tasks.instruct.task import InstructTask
@@ -154,8 +155,8 @@ def instruct(mesh: Mesh, folder: Path | None) -> list[float]:
     assert repeated == rest
     assert checkpoint._fingerprint(other) == checkpoint._fingerprint(state)
 
-    checkpoint.save_adapter(folder / "adapter", state.trainable, {"schema": 1, "step": STEPS})
-    loaded, _ = checkpoint.load_adapter_params(folder / "adapter")
+    adapter_files.save_adapter(folder / "adapter", state.trainable, {"schema": 1, "step": STEPS})
+    loaded, _ = adapter_files.load_adapter_params(folder / "adapter")
     jax.tree.map(np.testing.assert_array_equal, loaded, sharding.to_host(state.trainable))
     return first + rest
 

@@ -248,20 +248,20 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_last_good_state(
     import errno
     import os
 
-    from mmjax import checkpoint
+    from mmjax.runs import adapter_files
 
-    save = checkpoint.write_atomic
+    save = adapter_files.write_atomic
     workdir = tmp_path / "run"
 
     def full(path, content):
-        if path.name == checkpoint.CARD and "/language/" in str(path):
+        if path.name == adapter_files.CARD and "/language/" in str(path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         save(path, content)
 
-    monkeypatch.setattr(checkpoint, "write_atomic", full)
+    monkeypatch.setattr(adapter_files, "write_atomic", full)
     with pytest.raises(MmjaxError, match=r"cannot save to .*No space left on device.*same command"):
         start(toy, workdir)
-    assert not (workdir / "seed_0" / "language" / "adapter" / checkpoint.CARD).exists()
+    assert not (workdir / "seed_0" / "language" / "adapter" / adapter_files.CARD).exists()
     monkeypatch.undo()
     start(toy, workdir)
     assert toy.fingerprints(workdir) == toy.fingerprints(finished)

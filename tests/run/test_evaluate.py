@@ -10,7 +10,8 @@ import pytest
 from mmjax import study
 from mmjax.errors import MmjaxError
 from mmjax.runs import run_folder
-from mmjax.specs.recipe import as_dict, resolve
+from mmjax.specs.build import as_dict
+from mmjax.specs.recipe import resolve
 
 
 @pytest.fixture

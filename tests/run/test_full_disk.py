@@ -14,6 +14,7 @@ from orbax.checkpoint import v1 as ocp
 from mmjax import checkpoint
 from mmjax.data import feature_cache
 from mmjax.errors import MmjaxError, is_full_disk, writing
+from mmjax.runs import adapter_files
 from tests.test_checkpoint import IDENTITY, make_batches, make_state, restore
 
 ORBAX = ValueError(
@@ -49,7 +50,7 @@ def test_a_checkpoint(error, moment, tmp_path, mesh, monkeypatch):
             checkpoints.save(state._replace(step=jnp.int32(1)), batches, {})
             if moment == "adapter":
                 monkeypatch.setattr(ocp, "save", fail(error))
-                checkpoint.save_adapter(tmp_path / "adapter", state.trainable, {"step": 1})
+                adapter_files.save_adapter(tmp_path / "adapter", state.trainable, {"step": 1})
             found = fail(error) if moment == "at once" else lambda *_, **__: Response()
             monkeypatch.setattr(ocp.training.Checkpointer, "save_checkpointables_async", found)
             checkpoints.save(state._replace(step=jnp.int32(2)), batches, {})
@@ -59,7 +60,7 @@ def test_a_checkpoint(error, moment, tmp_path, mesh, monkeypatch):
     ):
         save_twice()
     monkeypatch.undo()
-    assert not (tmp_path / "adapter" / checkpoint.CARD).exists()
+    assert not (tmp_path / "adapter" / adapter_files.CARD).exists()
     found, _ = restore(folder, mesh(1))
     assert found is not None
     assert int(found[0].step) == 1

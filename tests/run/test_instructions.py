@@ -20,7 +20,8 @@ from mmjax.data.scienceqa import Problems
 from mmjax.errors import MmjaxError
 from mmjax.evals.scienceqa import accuracies, read_answer
 from mmjax.report.results import Results
-from mmjax.specs.recipe import as_dict, resolve
+from mmjax.specs.build import as_dict
+from mmjax.specs.recipe import resolve
 from mmjax.train import assemble, load_trained
 from tests.run.conftest import Toy, changed, draw
 

@@ -21,7 +21,8 @@ from mmjax import study
 from mmjax.data import feature_cache
 from mmjax.errors import MmjaxError
 from mmjax.report.results import Results
-from mmjax.specs.recipe import as_dict, resolve
+from mmjax.specs.build import as_dict
+from mmjax.specs.recipe import resolve
 
 ROOT = Path(__file__).parents[2]
 COLOURS = ("red", "orange", "gold", "green", "teal", "blue", "purple", "brown", "grey", "black")

@@ -17,7 +17,8 @@ from configs import (
     prompts_emoji,
 )
 from mmjax.errors import MmjaxError
-from mmjax.specs.recipe import as_dict, resolve
+from mmjax.specs.build import as_dict
+from mmjax.specs.recipe import resolve
 from mmjax.tasks.prompts.tables import describe_method
 
 

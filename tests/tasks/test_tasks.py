@@ -22,10 +22,10 @@ from mmjax.specs.dual_encoder import (
     ContinualSpec,
     HeadSpec,
     LossSpec,
-    ProjectionSpec,
     ResidualSpec,
     WeightingSpec,
 )
+from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import OptimSpec
 from mmjax.state import create
 from mmjax.step import make_train_step

@@ -14,12 +14,12 @@ from jaxtyping import Array, Float, Int, Key
 
 from mmjax.adapters.language import masked_mean
 from mmjax.adapters.projection import ProjectionHead, unit
+from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import PairLoss
 from mmjax.losses.temperature import temperature
 from mmjax.metrics import Metrics, mean_of
 from mmjax.specs.dual_encoder import HeadSpec, LossSpec
-from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
 from mmjax.trees import PyTree
 
 

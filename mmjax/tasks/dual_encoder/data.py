@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from mmjax.data.captions import (
     all_captions,
+    asked_texts,
     check_captions,
     check_select,
     names_and_captions,
@@ -30,7 +31,6 @@ from mmjax.tasks import Task, Tower
 from mmjax.tasks.base import GENERAL
 from mmjax.tasks.dual_encoder.eval_sets import (
     Benchmarks,
-    asked_texts,
     benchmarks,
     check_labels,
     eval_set,

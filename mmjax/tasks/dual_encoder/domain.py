@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from mmjax.adapters.residual import ResidualAdapter
+from mmjax.encoders.output import Batch, EmbedFn, Inputs
 from mmjax.losses import consolidation, distill
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import PairLoss
@@ -17,7 +18,7 @@ from mmjax.losses.temperature import LOGIT_SCALE_RANGE, temperature
 from mmjax.losses.weighting import Focal, HardNegatives, LossSoftmax
 from mmjax.metrics import Mean, Metrics, mean_of
 from mmjax.specs.dual_encoder import ContinualSpec, LossSpec, ResidualSpec, WeightingSpec
-from mmjax.tasks.base import GENERAL, Batch, DualEncoder, EmbedFn, Inputs, below
+from mmjax.tasks.base import GENERAL, DualEncoder, below
 from mmjax.trees import PyTree
 
 

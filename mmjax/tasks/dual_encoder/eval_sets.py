@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from mmjax.data.captions import asked_texts
 from mmjax.data.corpora import class_folders
 from mmjax.data.labels import check_names
 from mmjax.data.library import ImageBank, Library, TextBank
@@ -105,14 +106,6 @@ def text_set(pairs: Sequence[Pair], foreign: TextBank, texts: TextBank) -> EvalS
     )
 
 
-def asked_texts(corpus: Corpus, language: str) -> list[str]:
-    """The items' and the labels' names, or the queries: what evaluation reads."""
-    if corpus.queries:
-        return [query.text for query in corpus.queries if query.language == language]
-    names = [item.captions[language][0] for item in corpus.items if item.captions.get(language)]
-    return names + [names[language] for names in corpus.labels.values() if language in names]
-
-
 @dataclass(frozen=True)
 class Benchmarks:
     """Further test sets as one system reads them: name -> what is asked."""
@@ -125,7 +118,7 @@ def check(recipe: Recipe, library: Library) -> None:
     """Reads what is asked, without any encoder: a mistake must not cost a training.
 
     Raises:
-      MmjaxError: as `eval_set`, `check_labels`, `mmjax.data.records.load_corpus` and
+      MmjaxError: as `eval_set`, `check_labels`, `mmjax.data.corpora.catalog.load_corpus` and
         `mmjax.data.corpora.class_folders.load`.
     """
     check_labels(recipe, library)

@@ -10,11 +10,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.language import LanguageAdapter, PooledAdapter
+from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses import distill
 from mmjax.losses.temperature import temperature
 from mmjax.metrics import Metrics, mean_of
 from mmjax.specs.dual_encoder import AdapterSpec, LossSpec
-from mmjax.tasks.base import Batch, EmbedFn, Inputs, TextSpace, Tower
+from mmjax.tasks.base import TextSpace
 from mmjax.tasks.dual_encoder.contrastive import member_info_nce
 from mmjax.trees import PyTree
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.projection import unit
+from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce
 from mmjax.metrics import Metrics, mean_of
-from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
 from mmjax.trees import PyTree
 
 

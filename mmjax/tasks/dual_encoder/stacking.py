@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mmjax import sharding
-from mmjax.checkpoint import CARD, load_adapter_params, read_card
 from mmjax.checks.foreign import reading
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
+from mmjax.runs.adapter_files import CARD, load_adapter_params, read_card
+from mmjax.specs.build import build
 from mmjax.specs.card import BELOW
-from mmjax.specs.recipe import build
 from mmjax.specs.spec import EncoderSpec, Stage
 from mmjax.tasks import Task, Tower, make_task
 from mmjax.trees import PyTree

@@ -9,8 +9,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mmjax import sharding
-from mmjax.adapters.rep_adapter import IMAGE, TEXT
-from mmjax.checkpoint import CARD, load_adapter_params
 from mmjax.checks.arguments import pictures, several, texts
 from mmjax.checks.foreign import reading
 from mmjax.data.conversations import Conversation, Layout
@@ -19,8 +17,10 @@ from mmjax.data.library import Library
 from mmjax.data.wording import QUESTION, Turn, Wording, ask, cut
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.image_preprocess import ImageLike
+from mmjax.encoders.language_model import IMAGE, TEXT
 from mmjax.errors import MmjaxError
 from mmjax.generation import Generation, Sampling, Scored, generate, score
+from mmjax.runs.adapter_files import CARD, load_adapter_params
 from mmjax.tasks import make_instruct
 from mmjax.tasks.dual_encoder.stacking import check_encoder, stage_of
 from mmjax.tasks.instruct.respond import Prompter

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from mmjax.adapters.multimodal import WORD
 from mmjax.data.conversations import Conversations, encode
 from mmjax.data.dialogues import Dialogues
 from mmjax.data.library import Library
 from mmjax.data.scienceqa import LETTERS, Problem, Problems
 from mmjax.encoders import LanguageModel
 from mmjax.encoders.image_preprocess import open_image
+from mmjax.encoders.language_model import WORD
 from mmjax.errors import DataError, MmjaxError, setting
 from mmjax.evals.base import Evaluator
 from mmjax.evals.scienceqa import NONE, UNANSWERED, accuracies, guess, read_answer, without_reading

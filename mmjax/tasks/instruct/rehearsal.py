@@ -10,11 +10,9 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax import assets
-from mmjax.adapters.multimodal import WORD
-from mmjax.adapters.rep_adapter import TEXT
 from mmjax.data.conversations import Conversations, Encoded
 from mmjax.data.feature_cache import ELSEWHERE
-from mmjax.encoders.language_model import LanguageModel
+from mmjax.encoders.language_model import TEXT, WORD, LanguageModel
 from mmjax.errors import writing
 from mmjax.generation import Sampling, generate
 from mmjax.progress import track

@@ -7,11 +7,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from mmjax.adapters.multimodal import WORD, assemble
-from mmjax.adapters.rep_adapter import IMAGE, TEXT, bind, routing_table
+from mmjax.adapters.multimodal import assemble
+from mmjax.adapters.rep_adapter import bind, routing_table
 from mmjax.data.conversations import Conversations, Encoded
 from mmjax.data.wording import Turn, cut
-from mmjax.encoders.language_model import LanguageModel, embed
+from mmjax.encoders.language_model import IMAGE, TEXT, WORD, LanguageModel, embed
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.generation import generate, score
 from mmjax.generation.prompts import BUCKETS

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from mmjax.adapters.rep_adapter import TEXT, RepAdapter, routing_table
+from mmjax.adapters.rep_adapter import RepAdapter, routing_table
 from mmjax.data.library import Library
 from mmjax.encoders import LanguageModel
+from mmjax.encoders.language_model import TEXT
 from mmjax.evals.perplexity import perplexity, read_text
 from mmjax.evals.scienceqa import AVERAGE, SLICES, UNANSWERED
 from mmjax.report.page import Table, numbers

@@ -10,11 +10,11 @@ from jaxtyping import Array, Bool, Float, Key, Shaped
 
 from mmjax.adapters.multimodal import Multimodal, assemble
 from mmjax.encoders.language_model import embed, extend, logits
+from mmjax.encoders.output import Batch, Inputs
 from mmjax.encoders.vision import class_tokens
 from mmjax.generation import sampling
 from mmjax.losses.language_modeling import answer_hidden, next_token
 from mmjax.metrics import Metrics
-from mmjax.tasks.base import Batch, Inputs
 from mmjax.trees import PyTree
 
 

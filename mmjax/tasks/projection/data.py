@@ -8,9 +8,8 @@ from jaxtyping import Int
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Choices, Phase
 from mmjax.data.records import Corpus
-from mmjax.data.tables import FeatureTable, LabelTable, table_of
+from mmjax.data.tables import FeatureTable, LabelTable, View, table_of
 from mmjax.errors import MmjaxError, setting
-from mmjax.evals.base import View
 from mmjax.evals.probe import LabelledSet
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import EncoderSpec, Stage

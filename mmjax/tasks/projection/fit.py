@@ -12,9 +12,9 @@ import optax
 from jaxtyping import Bool, Float, Int
 
 from mmjax import optim
-from mmjax.specs.dual_encoder import ProjectionSpec
+from mmjax.encoders.output import Tower
+from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import OptimSpec
-from mmjax.tasks.base import Tower
 from mmjax.tasks.projection.task import LABEL, ProjectionTask
 from mmjax.trees import PyTree
 

@@ -10,11 +10,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.projection import Projector, unit
+from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce, pairwise_bce, supervised
 from mmjax.losses.pairs import PairLoss
 from mmjax.metrics import Metrics, mean_of
-from mmjax.specs.dual_encoder import ProjectionSpec
-from mmjax.tasks.base import Batch, EmbedFn, Inputs, Tower
+from mmjax.specs.projection import ProjectionSpec
 from mmjax.trees import PyTree
 
 LABEL = "label"  # the role of class numbers

@@ -25,11 +25,12 @@ from mmjax.adapters.prompts import (
     Scored,
 )
 from mmjax.encoders import Encoder
+from mmjax.encoders.output import Batch, EmbedFn, Inputs
 from mmjax.encoders.prompted import embed_from_embeddings
 from mmjax.metrics import Mean, Metrics, mean_of
 from mmjax.specs.dual_encoder import LossSpec
 from mmjax.specs.prompts import PromptSpec
-from mmjax.tasks.base import Batch, DualEncoder, EmbedFn, Inputs, below
+from mmjax.tasks.base import DualEncoder, below
 from mmjax.trees import PyTree
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmjax.data.records import Query, load_corpus
+from mmjax.data.corpora.catalog import load_corpus
+from mmjax.data.records import Query
 from mmjax.errors import MmjaxError
 from mmjax.specs.data import PairsSpec
 

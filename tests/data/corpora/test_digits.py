@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from mmjax.data.records import load_corpus
+from mmjax.data.corpora.catalog import load_corpus
 from mmjax.specs.data import PairsSpec
 
 

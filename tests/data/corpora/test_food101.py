@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from mmjax.data.records import load_corpus
+from mmjax.data.corpora.catalog import load_corpus
 from mmjax.errors import MmjaxError
 from mmjax.specs.data import PairsSpec
 

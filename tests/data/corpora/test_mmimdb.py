@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from mmjax.data.records import load_corpus
+from mmjax.data.corpora.catalog import load_corpus
 from mmjax.errors import MmjaxError
 from mmjax.specs.data import PairsSpec
 

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.adapters.multimodal import WORD
 from mmjax.data.conversations import Conversation, Conversations, Layout, Turn, encode
 from mmjax.data.tables import RawTable
 from mmjax.encoders import LanguageModel, load_encoder
+from mmjax.encoders.language_model import WORD
 from mmjax.errors import MmjaxError
 from mmjax.rng import seed_for
 from mmjax.specs.instruct import QuestionsSpec

@@ -9,10 +9,10 @@ import optax
 import pytest
 from numpy.testing import assert_allclose
 
-from mmjax.adapters.multimodal import WORD, Multimodal, assemble
+from mmjax.adapters.multimodal import Multimodal, assemble
 from mmjax.adapters.rep_adapter import RepAdapter, bind, routing_table
 from mmjax.encoders import Encoder, LanguageModel, load_encoder
-from mmjax.encoders.language_model import embed
+from mmjax.encoders.language_model import WORD, embed
 from mmjax.generation import generate
 from mmjax.specs.instruct import InstructSpec
 from mmjax.state import create

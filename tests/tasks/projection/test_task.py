@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmjax import trees
-from mmjax.specs.dual_encoder import ProjectionSpec
+from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import EncoderSpec, Stage, TrainSpec
 from mmjax.tasks import Tower, make_task
 from mmjax.tasks.projection.task import ProjectionTask
