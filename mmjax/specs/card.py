@@ -7,18 +7,11 @@ from typing import Any
 from mmjax.checks.foreign import integer, real, shown, text
 from mmjax.errors import MmjaxError
 from mmjax.specs.build import build
+from mmjax.specs.families import FAMILIES
 from mmjax.specs.spec import Stage
 
 SCHEMA = 1
 _FINGERPRINTS = ("fingerprint", "preprocess_fingerprint")
-_DUAL = ("contrastive", "pretrained")
-# Which tasks' adapters an adapter may stand on. Nothing stands on itself, however far down.
-BELOW: Mapping[str, tuple[str, ...]] = {
-    "language": _DUAL,
-    "domain": (*_DUAL, "language"),
-    "prompts": (*_DUAL, "language"),
-}
-_NEEDS_BASE = ("language", "domain")
 _MOST_PARAMETERS = 10**10
 _LONGEST = 10_000  # characters of a name, a path, a hash
 
@@ -65,8 +58,9 @@ def check_card(path: Path, card: object) -> dict[str, Any]:
     select, values = stage.train.select, _mapping(path, card, "validation")
     if select in values:
         real(f"{path}: 'validation.{select}'", values[select])
-    if stage.task == "prompts" and not _list(path, card, "classes"):
-        raise MmjaxError(f"{path}: 'classes' is empty; expected the names of the classes")
+    for key in FAMILIES[stage.task].on_card:
+        if not _list(path, card, key):
+            raise MmjaxError(f"{path}: {key!r} is empty; expected at least one name")
     _check_base(path, card, stage)
     return card
 
@@ -85,12 +79,12 @@ def _stage(path: Path, card: Mapping[str, Any]) -> Stage:
 def _check_base(path: Path, card: Mapping[str, Any], stage: Stage) -> None:
     base = _get(path, card, "base")
     if base is None:
-        if stage.task in _NEEDS_BASE:
+        if FAMILIES[stage.task].needs_base:
             raise MmjaxError(
                 f"{path}: 'base' is None, but an adapter of the task {stage.task!r} stands on one"
             )
         return
-    if stage.task not in BELOW:
+    if not FAMILIES[stage.task].stands_on:
         raise MmjaxError(
             f"{path}: 'base' is {shown(base)}, but an adapter of the task {stage.task!r} stands on "
             "none"

@@ -34,7 +34,6 @@ class PairsSpec:
       styles: picture styles to read; the first one is what evaluation shows.
       views: named fixed variations of every picture (`mmjax.data.transforms.VIEWS`); training
         draws one at each visit, evaluation averages the embeddings of all.
-      label: which field of the emoji is an item's label.
       exclude_labels: labels that are left out.
       test_fraction: share of items held out for the test, families kept whole.
       val_fraction: share of items held out for model selection, families kept whole.
@@ -56,7 +55,6 @@ class PairsSpec:
     source: str = "emoji"
     styles: tuple[str, ...] = ("openmoji",)
     views: tuple[str, ...] = ("plain",)
-    label: Literal["group", "subgroup"] = "group"
     exclude_labels: tuple[str, ...] = ()
     test_fraction: Part = 0.2
     val_fraction: Part = 0.1

@@ -1,8 +1,12 @@
-"""Settings of what is trained on embeddings, and by which loss; `Stage` checks them."""
+"""Settings of dual encoders: what is trained on which, and by which loss."""
 
+from __future__ import annotations
+
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from mmjax.errors import check
 from mmjax.specs.bounds import (
     Count,
     Few,
@@ -13,6 +17,10 @@ from mmjax.specs.bounds import (
     Width,
     WidthOrNone,
 )
+from mmjax.specs.family import Family, check_select, check_sides, refuse_others
+
+if TYPE_CHECKING:
+    from mmjax.specs.spec import Stage
 
 # CLIP's range of a learnt 1 / exp(logit_scale); no loss uses a lower temperature, learnt or not.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 1.0
@@ -69,6 +77,12 @@ class AdapterSpec:
     members: Few = 1
     space: Literal["joint", "encoder"] = "joint"
 
+    def __post_init__(self) -> None:
+        """Checks that the heads divide the width."""
+        expected = f"a divisor of adapter.width={self.width}"
+        good = self.num_heads > 0 and self.width % self.num_heads == 0
+        check(good, "adapter.num_heads", self.num_heads, expected)
+
 
 @dataclass(frozen=True)
 class ResidualSpec:
@@ -88,6 +102,11 @@ class ResidualSpec:
     bottleneck: Width = 128
     ratio: Part = 0.2
     dropout: Rate = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the towers."""
+        good = bool(self.towers) and set(self.towers) <= {"image", "text"}
+        check(good, "residual.towers", self.towers, "('image', 'text') or one of them")
 
 
 @dataclass(frozen=True)
@@ -149,3 +168,58 @@ class LossSpec:
     init_temperature: Temperature = 0.07
     learn_temperature: bool = True
     label_smoothing: Rate = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the temperature."""
+        highest = MAX_TEMPERATURE if self.learn_temperature else math.inf
+        check(
+            MIN_TEMPERATURE <= self.init_temperature <= highest,
+            "loss.init_temperature",
+            self.init_temperature,
+            f"at least {MIN_TEMPERATURE}, and at most {MAX_TEMPERATURE:g} where it is learnt",
+        )
+
+
+_RETRIEVED = ("mR", "t2i_mR", "none")  # no twins of queries are measured
+_ANY = ("mR", "t2t_mR", "t2i_mR", "cosine_to_base", "none")
+_JOINED, _ADAPTED = frozenset({"image", "text"}), frozenset({"image", "text", "foreign"})
+
+
+def _check_pairs(stage: Stage) -> None:
+    """Of `contrastive` and `domain`."""
+    refuse_others(stage)
+    check_select(stage, _RETRIEVED)
+    check_sides(stage)
+
+
+def _check_pretrained(stage: Stage) -> None:
+    refuse_others(stage)
+    check_select(stage, _ANY, "another one for this task")
+    for role, spec in stage.encoders.items():
+        check(spec.output == "pooled", f"encoders.{role}.output", spec.output, "'pooled'")
+
+
+def _check_language(stage: Stage) -> None:
+    refuse_others(stage, ("loss.kind",))
+    check_select(stage, _ANY, "another one for this task")
+    held = stage.parallel.val_pairs > 0
+    if held:
+        choices = ("cosine_to_base", "t2t_mR", "none")
+        check_select(stage, choices, f"with val_pairs one of {choices}")
+    captions = "captions" in stage.parallel.sources
+    trains = captions or stage.loss.kind in ("contrastive", "two_stage")
+    check_sides(stage, trains, chosen=not held)
+
+
+CONTRASTIVE = Family((_JOINED,), _check_pairs)
+PRETRAINED = Family((_JOINED,), _check_pretrained)
+LANGUAGE = Family(
+    (_ADAPTED,), _check_language, stands_on=("contrastive", "pretrained"), needs_base=True
+)
+DOMAIN = Family(
+    (_JOINED, _ADAPTED),
+    _check_pairs,
+    stands_on=("contrastive", "pretrained", "language"),
+    needs_base=True,
+    benchmarks=False,
+)

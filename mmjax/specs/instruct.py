@@ -1,7 +1,9 @@
 """Settings of the `instruct` task; `mmjax.specs.spec.Stage` checks them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from mmjax.errors import check
 from mmjax.specs.bounds import (
@@ -17,6 +19,10 @@ from mmjax.specs.bounds import (
     Width,
     check_all,
 )
+from mmjax.specs.family import Family, Names, check_select, check_sides, refuse_others
+
+if TYPE_CHECKING:
+    from mmjax.specs.spec import Stage
 
 DIALOGUES = ("llava", "alpaca")  # kinds of instruction files; see `mmjax.data.dialogues`
 
@@ -152,3 +158,29 @@ class InstructSpec:
         check(good, name, block, f"'none' with adapter={self.adapter!r}")
         good = self.visual or block in ("none", "language")
         check(good, name, block, "'none' or 'language' with visual=False")
+
+
+def _check(stage: Stage) -> None:
+    t, each = stage.train, stage.questions.per_picture
+    refuse_others(stage, ("train.accumulate",))
+    check_sides(stage)
+    check_select(stage, ("vqa_acc", "none"), "'vqa_acc' or 'none' here")
+    if stage.questions.evaluation == "held_out":
+        check_select(stage, ("none",), "'none' for this source")
+    adapted = stage.instruct.visual and stage.instruct.adapter != "none"
+    expected = "False while adapters sit in the vision transformer (instruct.visual)"
+    check(not (t.cache_features and adapted), "train.cache_features", True, expected)
+    asked = stage.questions.source.partition(":")[0] == "easy_vqa"
+    expected = "False for other questions than easy_vqa"
+    check(asked or not t.cache_features, "train.cache_features", True, expected)
+    expected = f"a multiple of {t.accumulate * each}: accumulate x questions.per_picture"
+    good = t.batch_size % (t.accumulate * each) == 0
+    check(good, "train.batch_size", t.batch_size, expected)
+
+
+def _evals(stage: Stage) -> tuple[Names, Names]:
+    answers = stage.questions.evaluation
+    return (answers, "text", *(("probe",) if answers == "vqa" else ())), (answers,)
+
+
+FAMILY = Family((frozenset({"image", "language"}),), _check, _evals)

@@ -1,9 +1,17 @@
 """Settings of small projections."""
 
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mmjax.errors import check
 from mmjax.specs.bounds import Rate, Temperature, Width, WidthOrNone
+from mmjax.specs.dual_encoder import MIN_TEMPERATURE
+from mmjax.specs.family import Family, check_select, check_sides, refuse_others
+
+if TYPE_CHECKING:
+    from mmjax.specs.spec import Stage
 
 
 @dataclass(frozen=True)
@@ -31,3 +39,30 @@ class ProjectionSpec:
     temperature: Temperature = 0.1
     dropout: Rate = 0.0
     standardize: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the temperature."""
+        good = self.temperature >= MIN_TEMPERATURE
+        check(good, "projection.temperature", self.temperature, f"at least {MIN_TEMPERATURE}")
+
+
+def _check(stage: Stage) -> None:
+    projection, pairs, cached = stage.projection, stage.pairs, stage.train.cache_features
+    refuse_others(stage, ("pairs.train_fraction",))
+    check_sides(stage)
+    check_select(stage, ("knn_acc", "none"), "'knn_acc' or 'none' here")
+    check(cached, "train.cache_features", cached, "True: probes read the features")
+    for name in ("styles", "views"):
+        found = getattr(pairs, name)
+        check(len(found) == 1, f"pairs.{name}", found, "one alone for this task")
+    if projection.loss == "infonce":
+        several = len(stage.encoders) > 1 and projection.mode == "per_modality"
+        expected = "two encoders and mode 'per_modality' for it"
+        check(several, "projection.loss", projection.loss, expected)
+
+
+FAMILY = Family(
+    (frozenset({"image", "text"}), frozenset({"image"}), frozenset({"text"})),
+    _check,
+    lambda _: (("probe",), ("probe",)),
+)

@@ -1,10 +1,16 @@
 """Settings of the `prompts` task: what is trained, and on how few examples."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mmjax.errors import check
 from mmjax.specs.bounds import Count, Natural, Part, Weight, Width, WidthOrNone, check_all
+from mmjax.specs.family import Family, check_select, check_sides, refuse_others
+
+if TYPE_CHECKING:
+    from mmjax.specs.spec import Stage
 
 PromptMethod = Literal[
     "structured",
@@ -121,3 +127,21 @@ class FewShotSpec:
     def __post_init__(self) -> None:
         """Checks sizes."""
         check_all(self, "fewshot")
+
+
+def _check(stage: Stage) -> None:
+    cached, output = stage.train.cache_features, stage.encoders["text"].output
+    refuse_others(stage)
+    check_sides(stage)
+    check_select(stage, ("none",), "'none': no item chooses the step")
+    check(cached, "train.cache_features", cached, "True for this task")
+    check(output == "pooled", "encoders.text.output", output, "'pooled' for this task")
+
+
+FAMILY = Family(
+    (frozenset({"image", "text"}),),
+    _check,
+    lambda _: (("fewshot",), ("fewshot",)),
+    stands_on=("contrastive", "pretrained", "language"),
+    on_card=("classes",),
+)

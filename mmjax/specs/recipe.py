@@ -15,6 +15,7 @@ from mmjax.errors import MmjaxError, check
 from mmjax.specs import bounds
 from mmjax.specs.bounds import Natural, Seed
 from mmjax.specs.build import _convert, as_dict, build
+from mmjax.specs.families import FAMILIES
 from mmjax.specs.spec import MeshSpec, Stage
 
 
@@ -94,12 +95,9 @@ class Recipe:
 
 _TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "checkpoint", "writer"}
 _TOP |= {"benchmarks"}
-EVALS = ("retrieval", "zeroshot", "classification")
 # What a table calls systems that are no stage, and the folder of a base.
 _SYSTEMS = ("adapted", "base", "base_half", "ceiling", "floor", "blank", "frozen", "chance")
 _SYSTEMS += ("majority", "question", "probe_linear", "probe_mlp")
-# Tasks that need no base; prompts take towers that share a space already, such as CLIP's.
-_ALONE = ("contrastive", "pretrained", "projection", "prompts", "instruct")
 
 
 def resolve(config: object) -> Recipe:
@@ -127,9 +125,11 @@ def resolve(config: object) -> Recipe:
     elif base is not None:
         check(isinstance(base, str | os.PathLike), "base", base, "a run folder or a recipe")
         base = _convert(str, os.fspath(base), "base")
-    if main.task in ("projection", "instruct"):
-        check(base is None and not stages, "base", config.get("base"), "None for this task")
-    if main.task not in _ALONE and not base and not stages:
+    family = FAMILIES[main.task]
+    if not family.stands_on:
+        nothing = base is None and not stages
+        check(nothing, "base", config.get("base"), "None for this task")
+    if family.needs_base and not base and not stages:
         raise MmjaxError(
             f"config.base is empty; the {main.task} task needs a base recipe or run folder"
         )
@@ -143,7 +143,7 @@ def resolve(config: object) -> Recipe:
         stages.append(_stage({**_merged(where, changes), "name": name}, place))
     stages.append(main)
     check_different("config.variants and the stages beside them", [s.name for s in stages])
-    known, usual = _evaluators(main)
+    known, usual = family.evals(main)
     defaults = {"name": main.name, "seeds": (0,), "languages": ("zh", "en"), "evals": usual}
     hints = bounds.hints_of(Recipe)
     top = {k: _convert(hints[k], config.get(k, usual), k) for k, usual in defaults.items()}
@@ -190,15 +190,6 @@ def _stage(values: Mapping[str, Any], where: str = "") -> Stage:
         raise MmjaxError(message.replace("config.", f"config.{prefix}", 1)) from error
 
 
-def _evaluators(main: Stage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What a task may be measured by, and what it is measured by if the recipe says nothing."""
-    if main.task == "instruct":
-        answers = main.questions.evaluation
-        return (answers, "text", *(("probe",) if answers == "vqa" else ())), (answers,)
-    known = {"projection": ("probe",), "prompts": ("fewshot",)}.get(main.task, EVALS)
-    return known, known[:2]
-
-
 def _check_benchmarks(spec: BenchmarksSpec, evals: tuple[str, ...], main: Stage) -> None:
     """Refuses what could only fail after the training."""
     folders, wanted = spec.classification, "classification" in evals
@@ -207,8 +198,8 @@ def _check_benchmarks(spec: BenchmarksSpec, evals: tuple[str, ...], main: Stage)
     for source, name in zip((*spec.retrieval, *folders), names, strict=True):
         check_name(f"the name that config.benchmarks takes from {source!r}", name)
     check(len(set(names)) == len(names), "benchmarks", names, "folders of different names")
-    if names and main.task == "domain":
-        raise MmjaxError("config.benchmarks is for other tasks than 'domain'; leave it empty")
+    if names and not FAMILIES[main.task].benchmarks:
+        raise MmjaxError(f"config.benchmarks is for other tasks than {main.task!r}; leave it empty")
     for key in ("templates", "base_templates"):
         templates = getattr(spec, key)
         good = all(t.endswith(".txt") or t.count("{}") == 1 for t in templates)

@@ -1,6 +1,5 @@
 """One training run as frozen dataclasses: names, choices, defaults, and sizes that fit together."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -17,8 +16,6 @@ from mmjax.specs.bounds import (
 )
 from mmjax.specs.data import PairsSpec, ParallelSpec
 from mmjax.specs.dual_encoder import (
-    MAX_TEMPERATURE,
-    MIN_TEMPERATURE,
     AdapterSpec,
     ContinualSpec,
     HeadSpec,
@@ -26,6 +23,7 @@ from mmjax.specs.dual_encoder import (
     ResidualSpec,
     WeightingSpec,
 )
+from mmjax.specs.families import FAMILIES
 from mmjax.specs.instruct import InstructSpec, QuestionsSpec
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.prompts import FewShotSpec, PromptSpec
@@ -151,9 +149,7 @@ class Stage:
     """
 
     name: str
-    task: Literal[
-        "contrastive", "pretrained", "language", "domain", "projection", "prompts", "instruct"
-    ]
+    task: str
     encoders: dict[str, EncoderSpec]
     pairs: PairsSpec = field(default_factory=PairsSpec)
     parallel: ParallelSpec = field(default_factory=ParallelSpec)
@@ -180,26 +176,18 @@ class Stage:
     def __post_init__(self) -> None:
         """Checks every number, and what one field alone cannot show."""
         check_all(self)
-        joined, adapted = {"image", "text"}, {"image", "text", "foreign"}
-        roles = {
-            "contrastive": (joined,),
-            "pretrained": (joined,),
-            "language": (adapted,),
-            "domain": (joined, adapted),
-            "projection": (joined, {"image"}, {"text"}),
-            "prompts": (joined,),
-            "instruct": ({"image", "language"},),
-        }[self.task]
+        check(self.task in FAMILIES, "task", self.task, f"one of {list(FAMILIES)}")
+        family = FAMILIES[self.task]
         check(
-            set(self.encoders) in roles,
+            set(self.encoders) in family.roles,
             "encoders",
             sorted(self.encoders),
-            f"the roles {' or '.join(str(sorted(r)) for r in roles)}",
+            f"the roles {' or '.join(str(sorted(r)) for r in family.roles)}",
         )
         for role, e in self.encoders.items():
             good = role == "image" or e.pictures == "own"
             check(good, f"encoders.{role}.pictures", e.pictures, "'own' for what reads no pictures")
-        t, p, a, loss = self.train, self.pairs, self.adapter, self.loss
+        t, p = self.train, self.pairs
         free = self.prompts.method == "tip_adapter"
         check(t.steps >= 1 or free, "train.steps", t.steps, "at least 1")
         check(t.batch_size >= 2, "train.batch_size", t.batch_size, "at least 2")
@@ -213,103 +201,14 @@ class Stage:
         check(
             bool(p.styles) and bool(p.views), "pairs.views", p.views, "at least one style and view"
         )
+        known = {"train", "val", "test"}
         check(
-            a.width % a.num_heads == 0,
-            "adapter.num_heads",
-            a.num_heads,
-            f"a divisor of adapter.width={a.width}",
+            "test" in p.sides and set(p.sides) <= known,
+            "pairs.sides",
+            p.sides,
+            f"'test', and of {sorted(known - {'test'})} what is wanted beside it",
         )
         for name in ("out_dim", "members"):
             image, text = getattr(self.image_head, name), getattr(self.text_head, name)
             check(image == text, f"text_head.{name}", text, f"{image}: both heads share one space")
-        highest = MAX_TEMPERATURE if loss.learn_temperature else math.inf
-        check(
-            MIN_TEMPERATURE <= loss.init_temperature <= highest,
-            "loss.init_temperature",
-            loss.init_temperature,
-            f"at least {MIN_TEMPERATURE}, and at most {MAX_TEMPERATURE:g} where it is learnt",
-        )
-        if self.task != "language":
-            check(loss.kind == "contrastive", "loss.kind", loss.kind, "'contrastive' for this task")
-        if self.task in ("contrastive", "domain"):  # no twins of queries are measured there
-            choices = ("mR", "t2i_mR", "none")
-            check(t.select in choices, "train.select", t.select, f"one of {choices} for this task")
-        self._check_pairs()
-        self._check_domain()
-        self._check_projection()
-        self._check_instruct()
-        if self.task == "prompts":
-            check(t.select == "none", "train.select", t.select, "'none': no item chooses the step")
-            check(t.cache_features, "train.cache_features", t.cache_features, "True for this task")
-            output = self.encoders["text"].output
-            check(output == "pooled", "encoders.text.output", output, "'pooled' for this task")
-
-    def _check_instruct(self) -> None:
-        t, each = self.train, self.questions.per_picture
-        if self.task != "instruct":
-            check(t.accumulate == 1, "train.accumulate", t.accumulate, "1 for this task")
-            check(t.select != "vqa_acc", "train.select", t.select, "another one for this task")
-            return
-        check(t.select in ("vqa_acc", "none"), "train.select", t.select, "'vqa_acc' or 'none' here")
-        if self.questions.evaluation == "held_out":
-            check(t.select == "none", "train.select", t.select, "'none' for this source")
-        adapted = self.instruct.visual and self.instruct.adapter != "none"
-        expected = "False while adapters sit in the vision transformer (instruct.visual)"
-        check(not (t.cache_features and adapted), "train.cache_features", True, expected)
-        asked = self.questions.source.partition(":")[0] == "easy_vqa"
-        expected = "False for other questions than easy_vqa"
-        check(asked or not t.cache_features, "train.cache_features", True, expected)
-        expected = f"a multiple of {t.accumulate * each}: accumulate x questions.per_picture"
-        good = t.batch_size % (t.accumulate * each) == 0
-        check(good, "train.batch_size", t.batch_size, expected)
-
-    def _check_pairs(self) -> None:
-        sides, held = self.pairs.sides, self.parallel.val_pairs
-        known = {"train", "val", "test"}
-        check(
-            "test" in sides and set(sides) <= known,
-            "pairs.sides",
-            sides,
-            f"'test', and of {sorted(known - {'test'})} what is wanted beside it",
-        )
-        if self.task == "pretrained":
-            for role, spec in self.encoders.items():
-                check(spec.output == "pooled", f"encoders.{role}.output", spec.output, "'pooled'")
-            return
-        language = self.task == "language"
-        if language and held:
-            select, choices = self.train.select, ("cosine_to_base", "t2t_mR", "none")
-            check(select in choices, "train.select", select, f"with val_pairs one of {choices}")
-        captions = language and "captions" in self.parallel.sources
-        if not language or captions or self.loss.kind in ("contrastive", "two_stage"):
-            check("train" in sides, "pairs.sides", sides, "'train' too: this stage trains on pairs")
-        if not (language and held):
-            wanted = "'train' or 'val' too (or parallel.val_pairs): the best step is chosen on them"
-            check(len(set(sides) & {"train", "val"}) > 0, "pairs.sides", sides, wanted)
-
-    def _check_domain(self) -> None:
-        r = self.residual
-        check(
-            bool(r.towers) and set(r.towers) <= {"image", "text"},
-            "residual.towers",
-            r.towers,
-            "('image', 'text') or one of them",
-        )
-
-    def _check_projection(self) -> None:
-        p, pairs, t = self.projection, self.pairs, self.train
-        good = p.temperature >= MIN_TEMPERATURE
-        check(good, "projection.temperature", p.temperature, f"at least {MIN_TEMPERATURE}")
-        if self.task != "projection":
-            share = pairs.train_fraction
-            check(share == 1, "pairs.train_fraction", share, "1 for this task")
-            check(t.select != "knn_acc", "train.select", t.select, "another one for this task")
-            return
-        check(t.select in ("knn_acc", "none"), "train.select", t.select, "'knn_acc' or 'none' here")
-        check(t.cache_features, "train.cache_features", False, "True: probes read the features")
-        for name in ("styles", "views"):
-            found = getattr(pairs, name)
-            check(len(found) == 1, f"pairs.{name}", found, "one alone for this task")
-        if p.loss == "infonce":
-            several = len(self.encoders) > 1 and p.mode == "per_modality"
-            check(several, "projection.loss", p.loss, "two encoders and mode 'per_modality' for it")
+        family.check(self)

@@ -14,7 +14,7 @@ from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.runs.adapter_files import CARD, load_adapter_params, read_card
 from mmjax.specs.build import build
-from mmjax.specs.card import BELOW
+from mmjax.specs.families import FAMILIES
 from mmjax.specs.spec import EncoderSpec, Stage
 from mmjax.tasks import Task, Tower, make_task
 from mmjax.trees import PyTree
@@ -41,10 +41,11 @@ def base_folder(card: Mapping[str, Any], folder: Path) -> Path | None:
         return None
     below, task = folder / card["base"]["path"], card["stage"]["task"]
     found = read_card(below)["stage"]["task"]
-    if found not in BELOW[task]:
+    wanted = FAMILIES[task].stands_on
+    if found not in wanted:
         raise MmjaxError(
             f"{folder / CARD}: 'base.path' leads to a {found!r} adapter; one of the task {task!r} "
-            f"stands on {' or '.join(BELOW[task])}"
+            f"stands on {' or '.join(wanted)}"
         )
     return below
 

@@ -1,0 +1,87 @@
+"""What a task says of its settings, and the refusals that several tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from mmjax.errors import check
+
+if TYPE_CHECKING:
+    from mmjax.specs.spec import Stage
+
+Names: TypeAlias = tuple[str, ...]
+RETRIEVAL: Names = ("retrieval", "zeroshot", "classification")
+
+
+@dataclass(frozen=True)
+class Family:
+    """The settings of one task.
+
+    Attributes:
+      roles: each set of encoders' roles that it takes.
+      check: refuses a stage whose settings do not fit each other; raises MmjaxError.
+      evals: of a stage: the evaluators it may be measured by, and those it is measured by where a
+        recipe names none.
+      stands_on: tasks whose adapters it may stand on; nothing stands on itself, however far down.
+      needs_base: whether it cannot do without one.
+      benchmarks: whether `config.benchmarks` is for it.
+      on_card: keys that its adapter's card must hold beside those of every card.
+    """
+
+    roles: tuple[frozenset[str], ...]
+    check: Callable[[Stage], None]
+    evals: Callable[[Stage], tuple[Names, Names]] = lambda _: (RETRIEVAL, RETRIEVAL[:2])
+    stands_on: Names = ()
+    needs_base: bool = False
+    benchmarks: bool = True
+    on_card: Names = ()
+
+
+def refuse_others(stage: Stage, own: Collection[str] = ()) -> None:
+    """Refuses settings that are for other tasks.
+
+    Args:
+      stage: the settings.
+      own: those of them that are for this task all the same.
+
+    Raises:
+      MmjaxError: names the setting.
+    """
+    train, kind, share = stage.train, stage.loss.kind, stage.pairs.train_fraction
+    if "loss.kind" not in own:
+        check(kind == "contrastive", "loss.kind", kind, "'contrastive' for this task")
+    if "train.accumulate" not in own:
+        check(train.accumulate == 1, "train.accumulate", train.accumulate, "1 for this task")
+    if "pairs.train_fraction" not in own:
+        check(share == 1, "pairs.train_fraction", share, "1 for this task")
+
+
+def check_select(stage: Stage, choices: Names, expected: str = "") -> None:
+    """Refuses to choose the best step by what this task does not measure.
+
+    Raises:
+      MmjaxError: names the setting.
+    """
+    select = stage.train.select
+    check(select in choices, "train.select", select, expected or f"one of {choices} for this task")
+
+
+def check_sides(stage: Stage, trains: bool = True, chosen: bool = True) -> None:
+    """Refuses pairs that lack a side which the stage reads.
+
+    Args:
+      stage: the settings.
+      trains: whether it trains on pairs.
+      chosen: whether its best step is chosen on them.
+
+    Raises:
+      MmjaxError: names the setting.
+    """
+    sides = stage.pairs.sides
+    if trains:
+        check("train" in sides, "pairs.sides", sides, "'train' too: this stage trains on pairs")
+    if chosen:
+        wanted = "'train' or 'val' too (or parallel.val_pairs): the best step is chosen on them"
+        check(len(set(sides) & {"train", "val"}) > 0, "pairs.sides", sides, wanted)
