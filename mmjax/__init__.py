@@ -10,16 +10,30 @@ if TYPE_CHECKING:
     from mmjax.encoders import load_encoder as load_encoder
     from mmjax.errors import MmjaxError as MmjaxError
     from mmjax.predict import load_adapter as load_adapter
+    from mmjax.tasks.dual_encoder.adapted import Adapted as Adapted
+    from mmjax.tasks.instruct.answering import Answering as Answering
+    from mmjax.tasks.prompts.adapted import Classifier as Classifier
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "load_encoder": "mmjax.encoders",
     "load_adapter": "mmjax.predict",
+    "Adapted": "mmjax.tasks.dual_encoder.adapted",
+    "Answering": "mmjax.tasks.instruct.answering",
+    "Classifier": "mmjax.tasks.prompts.adapted",
     "MmjaxError": "mmjax.errors",
 }
 
-__all__ = ["MmjaxError", "__version__", "load_adapter", "load_encoder"]
+__all__ = [
+    "Adapted",
+    "Answering",
+    "Classifier",
+    "MmjaxError",
+    "__version__",
+    "load_adapter",
+    "load_encoder",
+]
 
 
 def __getattr__(name: str) -> Any:

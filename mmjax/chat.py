@@ -159,17 +159,19 @@ def _start(options: argparse.Namespace) -> None:
 def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool]:
     """What answers, and whether it learned conversations rather than single questions."""
     from mmjax.runs.adapter_files import find_adapter, read_card
-    from mmjax.tasks.instruct.answering import Answering
+    from mmjax.tasks.catalog import Answering, definition_of
 
     folder = find_adapter(Path(options.adapter))
     card = read_card(folder)
-    if card["stage"]["task"] != "instruct":
+    task = card["stage"]["task"]
+    if not definition_of(task).answers:
         raise MmjaxError(
-            f"{folder} is an adapter of the task {card['stage']['task']!r}, which answers no "
-            "questions; give the run folder of an `instruct` recipe"
+            f"{folder} is an adapter of the task {task!r}, which answers no questions; give the "
+            "run folder of an `instruct` recipe"
         )
     _tell(f"loading {folder} and its frozen models ...")
-    adapted = Answering.load(folder, options.allow_other_encoder)
+    adapted = definition_of(task).load(folder, card, options.allow_other_encoder, None)
+    assert isinstance(adapted, Answering)
     _tell(f"{card['recipe']}: {card['trainable']['count']:,} trained parameters")
     sampling, key = _sampling(options)
 

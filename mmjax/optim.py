@@ -2,6 +2,7 @@
 
 import logging
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ def decayed(spec: OptimSpec, trainable: trees.PyTree) -> trees.PyTree:
       A tree of bools.
     """
 
-    def rule(path: tuple[jax.tree_util.KeyEntry, ...], leaf: jax.Array) -> bool:
+    def rule(path: tuple[jax.tree_util.KeyEntry, ...], leaf: Any) -> bool:
         name = trees.path_of(path).rpartition("/")[2]
         return name == "kernel" or (
             spec.decay == "matrices" and leaf.ndim > 1 and name not in UNDECAYED

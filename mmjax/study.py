@@ -20,18 +20,14 @@ from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.files import write_json
 from mmjax.report.page import print_table, write_report
-from mmjax.report.results import Results, make_report
+from mmjax.report.results import Results
 from mmjax.runs import lock, run_folder
-from mmjax.runs.adapter_files import read_card
-from mmjax.specs.data import PairsSpec
+from mmjax.specs.families import FAMILIES
 from mmjax.specs.recipe import Recipe
-from mmjax.specs.spec import Stage
 from mmjax.tasks import early
-from mmjax.tasks.class_figures import left_out
-from mmjax.tasks.dual_encoder.results import measure
-from mmjax.tasks.dual_encoder.stacking import stage_of
-from mmjax.tasks.projection.results import make_probe_report, measure_probes
-from mmjax.train import Run, train, versions
+from mmjax.tasks.catalog import definition_of
+from mmjax.tasks.run import Run, versions
+from mmjax.train import train
 
 RESULTS = "results.json"
 REPORTS = ("report.html", "report.md")
@@ -42,57 +38,14 @@ def plan(recipe: Recipe, workdir: Path) -> list[Run]:
     """The runs of a recipe in the order they are made: seed by seed, the base first."""
     runs: list[Run] = []
     for seed in recipe.seeds:
-        base = _outside_base(recipe, seed) if recipe.base else None
+        base = definition_of(recipe.main.task).base_of(recipe, seed) if recipe.base else None
         for stage in recipe.stages:
-            needs = base if stage.task in ("language", "domain", "prompts") else None
+            needs = base if FAMILIES[stage.task].stands_on else None
             run = Run(recipe, stage, seed, workdir / f"seed_{seed}" / stage.name, needs)
             runs.append(run)
             if stage.name == "base":
                 base = run
     return runs
-
-
-def _outside_base(recipe: Recipe, seed: int) -> Run:
-    """A finished base of another run folder; its split must be this seed's own."""
-    from mmjax.runs.adapter_files import find_adapter
-
-    folder = find_adapter(Path(str(recipe.base)), seed)
-    card = read_card(folder)
-    stage = stage_of(card)
-    main = recipe.main
-    wanted = ("contrastive", "pretrained", *(("language",) if main.task == "domain" else ()))
-    if stage.task not in wanted:
-        raise MmjaxError(
-            f"{folder} is a {stage.task!r} adapter; config.base needs one of {', '.join(wanted)}"
-        )
-    if main.task != "language" and main.encoders != stage.encoders:
-        raise MmjaxError(
-            f"{folder} stands on other encoders ({_flat_encoders(stage)}) than config.encoders "
-            f"({_flat_encoders(main)}); a domain is adapted with those of its base"
-        )
-    if stage.task != "pretrained" and stage.pairs.source == main.pairs.source:
-        if card["seed"] != seed:
-            raise MmjaxError(
-                f"{folder} was trained with seed {card['seed']}: its training items may be test "
-                f"items of seed {seed}; set --config.seeds='({card['seed']},)' or give the base of "
-                "that seed"
-            )
-        if main.task != "language" and _dealt(stage) != _dealt(main):
-            raise MmjaxError(
-                f"{folder} was trained on another split or domain of {main.pairs.source}: its "
-                "training items may be test items here; give a base with the same config.pairs"
-            )
-    return Run(recipe, stage, seed, folder.parent)
-
-
-def _dealt(stage: Stage) -> PairsSpec:
-    """What decides on which side of the split an item is."""
-    domain = dataclasses.replace(stage.pairs.domain, fraction=1.0)
-    return dataclasses.replace(stage.pairs, domain=domain, views=())
-
-
-def _flat_encoders(stage: Stage) -> str:
-    return ", ".join(f"{role}: {spec.source}" for role, spec in sorted(stage.encoders.items()))
 
 
 def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) -> None:
@@ -135,7 +88,7 @@ def _run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str)
 
 def tell_left_out(recipe: Recipe, library: Library) -> None:
     """Says before the training which classes it will not see; the report says so again."""
-    found = left_out(recipe, library)
+    found = definition_of(recipe.main.task).left_out(recipe, library)
     for level, wanted in ((logging.WARNING, False), (logging.INFO, True)):
         for sentence in sentences(one for one in found if one.wanted == wanted):
             log.log(level, "%s", sentence)
@@ -206,8 +159,7 @@ def _measure(
 ) -> None:
     """Measures finished runs and writes results and report into a folder."""
     began = time.monotonic()
-    probing = recipe.main.task == "projection"
-    results = (measure_probes if probing else measure)(runs, recipe, library)
+    results = definition_of(recipe.main.task).measure(runs, recipe, library)
     results = dataclasses.replace(
         results,
         command=command,
@@ -222,15 +174,14 @@ def _measure(
     _report(results, runs, recipe, library, folder)
     if jax.process_index() == 0:
         results.save(folder / RESULTS)
-        show(results, folder)
+        show(recipe, results, folder)
 
 
 def _report(
     results: Results, runs: list[Run], recipe: Recipe, library: Library, folder: Path
 ) -> None:
     """Writes the report; every process has its part in it."""
-    make = make_probe_report if recipe.main.task == "projection" else make_report
-    report = make(results, runs, recipe, library)
+    report = definition_of(recipe.main.task).report(results, runs, recipe, library)
     if jax.process_index() == 0:
         write_report(folder, report)
 
@@ -255,16 +206,17 @@ def show_again(recipe: Recipe, runs: list[Run], workdir: Path) -> bool:
     if not all((workdir / name).is_file() for name in REPORTS):
         log.warning("the report in %s is gone; it is written again from %s", workdir, RESULTS)
         _report(results, runs, recipe, _library(recipe), workdir)
-    show(results, workdir)
+    show(recipe, results, workdir)
     return True
 
 
-def show(results: Results, workdir: Path) -> None:
+def show(recipe: Recipe, results: Results, workdir: Path) -> None:
     """Prints the table and where the report is."""
-    for table in results.tables:
+    definition = definition_of(recipe.main.task)
+    for table in definition.tables(results):
         print_table(table)
-    for line in results.headline_lines():
-        print(line)
+    for name, value in definition.headline(results):
+        print(f"{name}: {value}")
     print(f"report: {(workdir / 'report.html').resolve()}")
 
 

@@ -1,13 +1,8 @@
 """One whole run, readable top to bottom; the only training loop there is."""
 
-import dataclasses
-import importlib.metadata
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,133 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import __version__, metrics, optim, sharding, trees
+from mmjax import metrics, optim, sharding, trees
 from mmjax.checkpoint import Checkpoints
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, train_batches
-from mmjax.data.wording import Wording
 from mmjax.errors import MmjaxError
-from mmjax.evals import Evaluator, Retrieval, TextRetrieval
-from mmjax.evals.probe import LabelledSet, NearestNeighbours
 from mmjax.files import write_atomic
 from mmjax.losses.consolidation import Prior, fisher_diagonal
 from mmjax.progress import track
 from mmjax.rng import key_for, seed_for
 from mmjax.runs import finished, interrupts
-from mmjax.runs.adapter_files import load_adapter_params, save_adapter
-from mmjax.runs.finished import ADAPTER, DONE
-from mmjax.specs.recipe import Recipe
-from mmjax.specs.spec import Stage
+from mmjax.runs.adapter_files import save_adapter
 from mmjax.state import TrainState, create
 from mmjax.step import make_train_step
-from mmjax.tasks import Continual, Task, make_instruct, make_task
-from mmjax.tasks.dual_encoder.data import Answers, System, prepare
-from mmjax.tasks.dual_encoder.stacking import load_base
-from mmjax.tasks.instruct.data import prepare_instructions
-from mmjax.tasks.instruct.easy_vqa import AskedSet
-from mmjax.tasks.projection.data import prepare_labelled
-from mmjax.tasks.prompts import data as fewshot
+from mmjax.tasks.base import Continual, Task
+from mmjax.tasks.catalog import assemble
+from mmjax.tasks.run import Assembly, Data, Run, make_card
 from mmjax.trees import PyTree
 from mmjax.writer import MetricsWriter
 
 log = logging.getLogger("mmjax")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A stage with one seed: where it lives and what it stands on.
-
-    Attributes:
-      recipe: languages, mesh, switches.
-      stage: what is trained.
-      seed: draws split, initial values, order of the data.
-      folder: of this run.
-      base: the finished run that it builds on, if any.
-    """
-
-    recipe: Recipe
-    stage: Stage
-    seed: int
-    folder: Path
-    base: "Run | None" = None
-
-    @property
-    def adapter(self) -> Path:
-        """Folder of the finished adapter."""
-        return self.folder / ADAPTER
-
-    @property
-    def data_seed(self) -> int:
-        """Draws the order of the data."""
-        return seed_for(self.seed, self.stage.name, "data")
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the run has ended, and all that it left is as it was written."""
-        return (self.folder / DONE).is_file() and self.damage is None
-
-    @property
-    def damage(self) -> str | None:
-        """What is wrong with a run that had ended; None of one that has not, or is whole."""
-        return finished.problem(self.folder) if (self.folder / DONE).is_file() else None
-
-
-@dataclass(frozen=True)
-class Assembly:
-    """A run's task with everything frozen under it."""
-
-    task: Task
-    data: Any  # StageData, or InstructData, which trains and asks alike
-    frozen: PyTree
-    base: Mapping[str, Any] | None  # card of the base
-
-
-def assemble(run: Run, library: Library) -> Assembly:
-    """Builds the task, its data and its frozen tree.
-
-    Args:
-      run: a stage with a seed.
-      library: loads encoders and tables once.
-
-    Returns:
-      The assembly; `frozen` lies on the mesh.
-    """
-    if run.stage.task == "prompts":
-        folder = run.base.adapter if run.base is not None else None
-        language = run.recipe.languages[1]
-        return Assembly(*fewshot.assemble(run.stage, run.seed, language, folder, library))
-    if run.stage.task == "instruct":
-        return _assemble_instruct(run, library)
-    below = run.base.stage if run.base is not None else None
-    if run.stage.task == "projection":
-        data = prepare_labelled(run.stage, run.recipe, run.seed, library)
-    else:
-        data = prepare(run.stage, run.recipe, run.seed, library, below)
-    frozen: dict[str, PyTree] = {}
-    base_task = base_card = None
-    if run.base is not None:
-        base_task, frozen, base_card = load_base(run.base.adapter, data.towers, library.mesh)
-    if not run.stage.train.cache_features:
-        # Encoders run in the step: their weights are an argument of it, like everything frozen.
-        for role, spec in run.stage.encoders.items():
-            frozen[role] = library.encoder(spec).params
-    task = make_task(run.stage, data.towers, base_task, library.mesh)
-    return Assembly(task, data, frozen, base_card)
-
-
-def _assemble_instruct(run: Run, library: Library) -> Assembly:
-    roles = ("language", "image")
-    language, vision = (library.encoder(run.stage.encoders[role]) for role in roles)
-    task = make_instruct(run.stage, language, vision)
-    data = prepare_instructions(run.stage, run.seed, library, task.parts.routed)
-    return Assembly(task, data, {"language": language.params, "image": vision.params}, None)
-
-
-def load_trained(run: Run, library: Library) -> tuple[Assembly, PyTree]:
-    """A finished run's task and data, and its adapter on the mesh."""
-    assembly = assemble(run, library)
-    params, _ = load_adapter_params(run.adapter)
-    return assembly, sharding.place(params, library.mesh)
 
 
 def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) -> None:
@@ -163,28 +51,25 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
     stage, spec = run.stage, run.stage.train
     mesh = library.mesh
 
-    if stage.task == "pretrained":
-        adopt(run, library, begin)
-        return
-
     # ---- What is trained, on what
-    sharding.check_batch(spec.batch_size, mesh)
     assembly = assemble(run, library)
     task, data, frozen = assembly.task, assembly.data, assembly.frozen
-    assert data.val is not None
+    if not assembly.trains or data.val is None:
+        adopt(run, assembly, library, begin)
+        return
+    sharding.check_batch(spec.batch_size, mesh)
     key = key_for(run.seed, stage.name)
     example = data.example(spec.batch_size, run.seed, mesh)
     example = sharding.place_batch(example, mesh, spec.batch_size)
     init = jax.jit(task.init, out_shardings=sharding.replicated(mesh))
     trainable = init(jax.random.fold_in(key, 0), frozen, example)
-    if data.prior is not None:
-        frozen["prior"] = prior_of(run, task, trainable, frozen, data.prior, mesh)
+    if assembly.prior is not None:
+        frozen["prior"] = prior_of(run, task, trainable, frozen, assembly.prior, mesh)
     tx, schedule = optim.make_optimizer(stage.optim, trainable, spec.steps)
     state = sharding.place(create(trainable, tx, jax.random.fold_in(key, 1)), mesh)
     batches = data.batches(spec.steps, spec.batch_size, run.data_seed, mesh)
     train_step = make_train_step(task, tx, spec.accumulate, mesh.shape["data"])
     published = data.publish(task, mesh)
-    evaluators = validators(stage, data.val)
     card = make_card(run, library, assembly)
 
     # ---- Where it goes on: own checkpoint, else from scratch
@@ -241,7 +126,7 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
                 writer.write(step, {**values, "learning_rate": rate})
             if evaluate:
                 functions = published.bind(state.trainable, frozen)
-                values = data.val.run(evaluators, functions)
+                values = data.val.run(assembly.evaluators, functions)
                 writer.write(step, {f"val/{name}": value for name, value in values.items()})
                 keep_best(run, state.trainable, step, values, progress, card)
             stop = interrupts.stop_here()
@@ -282,18 +167,20 @@ def prior_of(
     return Prior(jax.tree.map(jnp.copy, trainable), fisher)  # the state's own buffers are donated
 
 
-def adopt(run: Run, library: Library, begin: Callable[[], None]) -> None:
-    """Finishes a stage for which nothing is trained: its adapter is the checkpoint's temperature.
+def adopt(
+    run: Run, assembly: Assembly[Task, Data], library: Library, begin: Callable[[], None]
+) -> None:
+    """Finishes a stage for which nothing is trained: its adapter is what it begins with.
 
     Args:
       run: a stage with a seed.
-      library: loads encoders once.
+      assembly: the same put together.
+      library: knows the encoders.
       begin: as of `train`.
 
     Raises:
-      MmjaxError: the towers share no space, or the disk is full.
+      MmjaxError: the disk is full.
     """
-    assembly = assemble(run, library)
     trainable = assembly.task.init(key_for(run.seed, run.stage.name), assembly.frozen, {})
     begin()
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -301,18 +188,6 @@ def adopt(run: Run, library: Library, begin: Callable[[], None]) -> None:
     card = make_card(run, library, assembly)
     save_adapter(run.adapter, trainable, {**card, "step": 0, "validation": {}})
     finish(run, {"steps": 0, "seconds": 0.0})
-
-
-def validators(stage: Stage, val: Answers | LabelledSet | AskedSet) -> list[Evaluator]:
-    """What is measured on the validation items while training; few-shot runs look at nothing."""
-    if stage.task == "projection":
-        return [NearestNeighbours()]
-    if stage.task in ("prompts", "instruct"):  # questions are simply answered
-        return []
-    assert isinstance(val, System)
-    found: list[Evaluator] = [Retrieval()] if len(val.data.images) else []
-    pairs = stage.task == "language" and len(val.data.base_texts) > 0
-    return [*found, TextRetrieval()] if pairs else found
 
 
 def keep_best(
@@ -364,37 +239,3 @@ def check_finite(found: metrics.Metrics, step: int, run: Run, last_good: int) ->
             f"{run.folder / 'checkpoints'}. Try a lower --config.optim.lr or "
             "--config.optim.clip_norm=1.0 with a new --workdir"
         )
-
-
-def make_card(run: Run, library: Library, assembly: Assembly) -> dict[str, Any]:
-    """What a reader needs to use the adapter: method, sizes, frozen encoders, recipe."""
-    base = wording = None
-    if run.stage.task == "instruct":
-        wording = Wording.of(run.stage.questions)
-    if run.base is not None and assembly.base is not None:
-        base = {
-            "path": os.path.relpath(run.base.adapter, run.adapter),
-            "fingerprint": assembly.base["trainable"]["fingerprint"],
-        }
-    return {
-        "schema": 1,
-        "recipe": run.recipe.name,
-        "languages": list(run.recipe.languages),
-        "seed": run.seed,
-        "stage": dataclasses.asdict(run.stage),
-        "encoders": {r: library.identity(s) for r, s in run.stage.encoders.items()},
-        "data": {
-            "name": assembly.data.corpus.name,
-            "fingerprint": assembly.data.corpus.fingerprint,
-        },
-        "base": base,
-        **({"prompt": dataclasses.asdict(wording)} if wording is not None else {}),
-        **({"classes": list(assembly.data.classes)} if assembly.data.classes else {}),
-        "versions": {"mmjax": __version__} | versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that results depend on."""
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}

@@ -13,14 +13,14 @@ import jax
 from mmjax import optim, sharding
 from mmjax.bench.harness import Options, Report, check_equal, compare
 from mmjax.data.library import Library
-from mmjax.data.pipeline import examples, train_batches
 from mmjax.errors import MmjaxError
 from mmjax.rng import key_for
 from mmjax.specs.build import as_dict
 from mmjax.specs.recipe import Recipe, resolve
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.train import Run, assemble
+from mmjax.tasks.catalog import assemble
+from mmjax.tasks.run import Run
 
 
 class Side:
@@ -39,13 +39,13 @@ class Side:
         timed = dataclasses.replace(stage.train, cache_features=cached, steps=steps)
         stage = dataclasses.replace(stage, train=timed)
         assembly = assemble(Run(recipe, stage, 0, Path("unused")), library)
-        phase, key, self._mesh = assembly.data.phases[0], key_for(0, "bench"), library.mesh
-        batch = sharding.place_batch(examples(phase, timed.batch_size, 0), self._mesh)
+        key, self._mesh = key_for(0, "bench"), library.mesh
+        batch = sharding.place_batch(assembly.data.example(timed.batch_size, 0), self._mesh)
         trainable = jax.jit(assembly.task.init)(key, assembly.frozen, batch)
         tx, _ = optim.make_optimizer(stage.optim, trainable, steps)
         self._state = sharding.place(create(trainable, tx, key), self._mesh)
         self._frozen = assembly.frozen
-        self._batches = train_batches([phase], steps, timed.batch_size, 0)
+        self._batches = assembly.data.batches(steps, timed.batch_size, 0)
         self._step = make_train_step(assembly.task, tx)
         self.loss = self.run()
 

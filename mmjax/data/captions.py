@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax.data.records import Corpus, Item, Pair
-from mmjax.errors import MmjaxError, setting
 from mmjax.specs.spec import Stage
 
 CAPTIONS = 7  # keyword captions of an item
@@ -96,33 +95,6 @@ def text_turns(
         if everything and spec.captions_from < 1:
             turns.append((round(stage.train.steps * spec.captions_from), own))
     return turns
-
-
-def check_captions(stage: Stage, corpus: Corpus, languages: tuple[str, str]) -> None:
-    """Refuses pairs without the captions that a stage trains on."""
-    source, target = languages
-    language = stage.task == "language"
-    wanted = {source} if language else {target} if stage.task == "contrastive" else set()
-    if language and "captions" in stage.parallel.sources:
-        wanted.add(target)
-    lacking = sorted(name for name in wanted if not corpus.speaks(name))
-    if lacking:
-        raise MmjaxError(
-            f"the pictures of {corpus.name} have no captions in {lacking}; give parallel text as "
-            f".jsonl files in {setting('parallel.sources')} instead of 'captions', or other pairs"
-        )
-
-
-def check_select(stage: Stage, corpus: Corpus, languages: tuple[str, str], held: bool) -> None:
-    """Refuses to choose the best step by twins of queries where the queries have none."""
-    twins = held or (not corpus.queries and corpus.speaks(languages[1]))
-    if stage.train.select in ("cosine_to_base", "t2t_mR") and not twins:
-        source, target = languages
-        raise MmjaxError(
-            f"{setting('train.select')} is {stage.train.select!r}, but the pictures of "
-            f"{corpus.name} have no {target} captions that say what their {source} ones do; hold "
-            f"some parallel text out: --{setting('parallel.val_pairs')}=500"
-        )
 
 
 def asked_texts(corpus: Corpus, language: str) -> list[str]:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from mmjax import assets
-from mmjax.data import dialogues, easy_vqa, feature_cache, scienceqa, tables
+from mmjax.data import feature_cache, tables
 from mmjax.data.corpora.catalog import load_corpus, load_parallel
 from mmjax.data.pipeline import Choices
 from mmjax.data.records import Corpus, Pair
@@ -22,16 +22,14 @@ from mmjax.data.splits import Split, split_by_class, split_by_family, split_fold
 from mmjax.data.tables import FeatureTable, RawTable, Table
 from mmjax.data.transforms import view
 from mmjax.encoders import Encoder, load_encoder
+from mmjax.encoders.output import Inputs, Tower
 from mmjax.errors import MmjaxError, setting
 from mmjax.evals import View
 from mmjax.rng import seed_for
 from mmjax.specs.data import PairsSpec
-from mmjax.specs.instruct import QuestionsSpec
-from mmjax.specs.spec import EncoderSpec, Stage
-from mmjax.tasks import Inputs, Tower
+from mmjax.specs.spec import EncoderSpec
 
 T = TypeVar("T")
-Asked: TypeAlias = easy_vqa.Questions | scienceqa.Problems | dialogues.Dialogues
 
 
 @dataclass(frozen=True)
@@ -161,78 +159,11 @@ class Library:
             self._corpora[key] = load_corpus(spec, self.languages)
         return self._corpora[key]
 
-    def questions(self, spec: QuestionsSpec, side: str) -> Asked:
-        """Questions about pictures; dialogues have one side only."""
-
-        def load() -> Asked:
-            if spec.evaluation == "scienceqa":
-                return scienceqa.load(spec.source, side, spec.captions)
-            if spec.evaluation == "held_out":
-                return dialogues.load((spec.source, *spec.mix), spec.images, spec.skip_empty)
-            return easy_vqa.load(spec.source, side)
-
-        return self.remember(("questions", spec, side), load)
-
     def parallel(self, source: str, limit: int) -> list[Pair]:
         """Parallel text other than captions."""
         if (source, limit) not in self._parallel:
             self._parallel[source, limit] = load_parallel(source, limit)
         return self._parallel[source, limit]
-
-    def check(self, stage: Stage, seed: int = 0) -> None:
-        """Reads a stage's own records, without any encoder.
-
-        Args:
-          stage: names them.
-          seed: draws the split.
-
-        Raises:
-          MmjaxError: what `load_corpus`, `split` and `load_parallel` say.
-        """
-        if stage.task == "instruct":
-            for side in stage.questions.sides:
-                self.questions(stage.questions, side)
-            return
-        self.split(stage.pairs, seed, stage.task == "domain")
-        if stage.task == "language":
-            self.held_out(stage, seed)
-
-    def held_out(self, stage: Stage, seed: int) -> tuple[list[Pair], list[Pair]]:
-        """Parallel text to train on, and what a seed holds out to choose the best step by.
-
-        Raises:
-          MmjaxError: as `pairs`; so many are to be held out that none is left.
-        """
-        pairs, count = self.pairs(stage), stage.parallel.val_pairs
-        if not count:
-            return pairs, []
-        order = np.random.default_rng(seed_for(seed, "parallel")).permutation(len(pairs))
-        held = [pairs[i] for i in np.sort(order[:count])]
-        # A sentence that stands twice would else be on both sides.
-        sources = {pair.source for pair in held}
-        targets = {text for pair in held for text in pair.targets}
-        kept = [p for p in pairs if p.source not in sources and targets.isdisjoint(p.targets)]
-        if not kept:
-            raise MmjaxError(
-                f"{setting('parallel.val_pairs')} is {count}, which leaves nothing of "
-                f"{len(pairs)} pairs to train on; expected fewer"
-            )
-        return kept, held
-
-    def pairs(self, stage: Stage) -> list[Pair]:
-        """All parallel text of a stage other than captions.
-
-        Raises:
-          MmjaxError: the stage names no source at all.
-        """
-        spec = stage.parallel
-        if not spec.sources:
-            raise MmjaxError(
-                f"{setting('parallel.sources')} is empty; expected 'captions', 'cedict' or .jsonl "
-                "paths"
-            )
-        sources = [source for source in spec.sources if source != "captions"]
-        return [pair for source in sources for pair in self.parallel(source, spec.limit)]
 
     def split(self, spec: PairsSpec, seed: int, domain: bool = False) -> Split:
         """The split that a seed draws, of the domain or of all other items.

@@ -8,8 +8,8 @@ from PIL import Image
 
 from mmjax.data.labels import sentences
 from mmjax.data.records import Corpus, Item
+from mmjax.report.classes import ClassFigures
 from mmjax.report.page import Classified, ClassReport, Table
-from mmjax.tasks.class_figures import ClassFigures
 
 THUMBNAIL = 96  # pixels
 MATRIX = 60  # classes; a larger matrix is no picture any more

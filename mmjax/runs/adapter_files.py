@@ -23,6 +23,7 @@ from mmjax.errors import MmjaxError
 from mmjax.files import write_atomic
 from mmjax.sharding import to_host
 from mmjax.specs.card import check_card
+from mmjax.specs.families import FAMILIES
 from mmjax.trees import PyTree
 
 CARD = "adapter_card.json"
@@ -192,3 +193,25 @@ def find_adapter(path: Path, seed: int | None = None) -> Path:
         )
     select = {f: c["validation"].get(c["stage"]["train"]["select"], 0.0) for f, c in main.items()}
     return max(select, key=lambda f: select[f])
+
+
+def base_folder(card: Mapping[str, Any], folder: Path) -> Path | None:
+    """The folder of the adapter that the one with this card, in this folder, stands on.
+
+    Returns:
+      The folder; None where it stands on nothing.
+
+    Raises:
+      MmjaxError: there is no adapter, or one of a task that it cannot stand on.
+    """
+    if card["base"] is None:
+        return None
+    below, task = folder / card["base"]["path"], card["stage"]["task"]
+    found = read_card(below)["stage"]["task"]
+    wanted = FAMILIES[task].stands_on
+    if found not in wanted:
+        raise MmjaxError(
+            f"{folder / CARD}: 'base.path' leads to a {found!r} adapter; one of the task {task!r} "
+            f"stands on {' or '.join(wanted)}"
+        )
+    return below

@@ -85,10 +85,11 @@ class World:
         import jax
 
         import mmjax
+        from mmjax.encoders.output import Tower
         from mmjax.runs import adapter_files
         from mmjax.specs.build import build
         from mmjax.specs.spec import Stage
-        from mmjax.tasks import Tower, make_task
+        from mmjax.tasks.dual_encoder.stacking import make_task
 
         heads = {f"{role}_head": {"out_dim": 8} for role in _ROLES}
         stage = self.card["stage"] | heads | {"task": "contrastive", "name": "contrastive"}

@@ -22,18 +22,18 @@ from mmjax.data.tables import RawTable, table_of
 from mmjax.encoders import llama
 from mmjax.encoders.language_model import IMAGE, WORD
 from mmjax.encoders.llama import Llama, LlamaConfig
-from mmjax.encoders.output import Inputs
+from mmjax.encoders.output import Inputs, Tower
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.evals import View
-from mmjax.evals.functions import Published
 from mmjax.runs import adapter_files
 from mmjax.specs.dual_encoder import AdapterSpec, HeadSpec, LossSpec
 from mmjax.state import TrainState, create
 from mmjax.step import TrainStep, make_train_step
-from mmjax.tasks import Task, Tower
+from mmjax.tasks.base import Task
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
 from mmjax.tasks.dual_encoder.language import LanguageTask
 from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.published import Published
 from mmjax.trees import PyTree
 
 MODELS = (1, 2, 4)

@@ -11,6 +11,7 @@ from mmjax import predict, study
 from mmjax.errors import MmjaxError
 from mmjax.report.results import Results
 from mmjax.specs.recipe import resolve
+from mmjax.tasks.catalog import definition_of
 
 HEADS = {"residual": {"tune": "heads"}, "weighting": {"pairs": "none"}}
 VARIANTS = {
@@ -63,7 +64,7 @@ def test_every_system_is_measured_on_the_domain_and_on_the_rest(domain):
         assert 0 <= metrics["general_mR"][0] <= 1
     assert results.counts == {"train": [11], "val": [3], "test": [6], "general": [6]}
     assert results.shares == {"plain": 1, "fewer": 0.8, "ewc": 1, "distill": 1, "adapted": 1}
-    first, against, *_ = results.tables
+    first, against, *_ = definition_of("domain").tables(results)
     assert first.columns == (
         "domain, 80%",
         "domain, 100%",
@@ -112,11 +113,11 @@ def test_only_what_is_trained_is_saved(domain, recipe):
 
 
 def test_loaded_and_exported_it_embeds_the_same(domain, recipe, toy, tmp_path, cached):
-    adapted = mmjax.load_adapter(domain)
+    adapted = mmjax.load_adapter(domain, kind=mmjax.Adapted)
     assert adapted.card["stage"]["name"] == "domain"
     found = adapted.embed_texts(["w4 w14", "w8 w15"])
     predict.export(study.plan(resolve(recipe), domain), tmp_path)
-    other = mmjax.load_adapter(tmp_path / "seed_0" / "domain")
+    other = mmjax.load_adapter(tmp_path / "seed_0" / "domain", kind=mmjax.Adapted)
     np.testing.assert_array_equal(other.embed_texts(["w4 w14", "w8 w15"]), found)
     assert adapted.search(["w4 w14"], [toy.folder / "00.png"])[0][0][0] == 0
 
@@ -148,8 +149,10 @@ def test_a_language_adapter_can_be_the_base(finished, recipe, toy, tmp_path, cac
     study.run(resolve(config), config, tmp_path / "run", "test")
     export = predict.export(study.plan(resolve(config), tmp_path / "run"), tmp_path / "export")[0]
     assert (export / "base" / "base" / "adapter.safetensors").is_file()
-    texts = mmjax.load_adapter(tmp_path / "run").embed_texts(["w24 w34"])
-    np.testing.assert_array_equal(mmjax.load_adapter(export).embed_texts(["w24 w34"]), texts)
+    texts = mmjax.load_adapter(tmp_path / "run", kind=mmjax.Adapted).embed_texts(["w24 w34"])
+    np.testing.assert_array_equal(
+        mmjax.load_adapter(export, kind=mmjax.Adapted).embed_texts(["w24 w34"]), texts
+    )
 
 
 def test_bases_that_do_not_fit_are_refused(domain, finished, recipe, toy, tmp_path, cached):

@@ -59,7 +59,7 @@ def test_before_any_feature(changes, message, refuse):
 
 
 def test_every_seed_is_looked_at(refuse, monkeypatch):
-    from mmjax.data import checks
+    from mmjax.tasks.dual_encoder import checks
 
     seen = []
     real = checks.check_enough

@@ -20,8 +20,9 @@ from mmjax.errors import DataError, MmjaxError
 from mmjax.evals.vqa import accuracies
 from mmjax.report.results import Results
 from mmjax.specs.recipe import resolve
+from mmjax.tasks.catalog import assemble, definition_of
 from mmjax.tasks.instruct.rehearsal import own_texts
-from mmjax.train import Run, assemble
+from mmjax.tasks.run import Run
 from tests.run.conftest import changed, draw
 
 ASKED = ("w5 w6", "w8 w9 w10")  # which shape? is it the first colour?
@@ -110,7 +111,7 @@ def test_every_system_is_measured(finished):
     # An epoch is 3 steps of 16 rows: 36 rows, and 12 that fill pictures up.
     visits = 36 * 13 + results.learned["visits"][0] % 36
     assert results.learned == {"rows": [36], "seen": [36], "visits": [visits]}
-    assert "Trained on 36 of 36 rows, 13." in results.tables[0].caption
+    assert "Trained on 36 of 36 rows, 13." in definition_of("instruct").tables(results)[0].caption
     accuracy, text = {"vqa_acc", "vqa_yes_no", "vqa_other"}, {"text_perplexity"}
     trained = {"lora", "rehearsed", "adapted"}
     for name, metrics in results.systems.items():
@@ -118,7 +119,7 @@ def test_every_system_is_measured(finished):
             text if name == "frozen" else accuracy | (text if name in trained else set())
         )
         assert 0 <= metrics.get("vqa_acc", [0])[0] <= 1
-    answers, plain, router = results.tables
+    answers, plain, router = definition_of("instruct").tables(results)
     assert "frozen language model" not in dict(answers.rows)
     assert list(dict(plain.rows)) == ["frozen language model", *(r[0] for r in answers.rows[-3:])]
     frozen, lora, rehearsed, adapted = (np.log(values[0][0]) for _, values in plain.rows)
@@ -156,7 +157,7 @@ def test_what_is_trained_is_small_and_named(finished):
 @pytest.mark.slow
 def test_the_adapter_answers_as_it_was_measured(finished, world):
     """Greedy decoding word by word, without the modality token, finds what `exact` counted."""
-    adapted = mmjax.load_adapter(finished)
+    adapted = mmjax.load_adapter(finished, kind=mmjax.Answering)
     measured = Results.load(finished / "results.json").systems
     asked = easy_vqa.load(f"easy_vqa:{world / 'vqa'}", "test")
     images = [asked.pictures[q.picture] for q in asked.questions]
@@ -182,7 +183,10 @@ def test_exported_it_answers_the_same(finished, recipe, world, tmp_path):
     predict.export(study.plan(resolve(recipe), finished), tmp_path)
     images = [world / "vqa" / "test" / "images" / f"{i}.png" for i in range(3)]
     folders = finished, tmp_path / "seed_0" / "instruct"
-    one, other = (mmjax.load_adapter(f).answer([ASKED[0]] * 3, images, 4) for f in folders)
+    one, other = (
+        mmjax.load_adapter(f, kind=mmjax.Answering).answer([ASKED[0]] * 3, images, 4)
+        for f in folders
+    )
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a.log_probs, b.log_probs)
 
@@ -212,7 +216,7 @@ def test_cached_class_tokens_give_the_same_loss(recipe, tmp_path, monkeypatch, m
         changes = {"variants": {}, "instruct.visual": False, "train.cache_features": cached}
         made = resolve(changed(recipe, changes))
         library = Library(mesh(1), made.languages)
-        found = assemble(Run(made, made.stages[0], 0, tmp_path), library)
+        found: Any = assemble(Run(made, made.stages[0], 0, tmp_path), library)
         batch, key = found.data.example(16, 0), jax.random.key(0)
         whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), found.frozen)
 

@@ -50,7 +50,7 @@ def train(recipe: Path, workdir: Path, *then: str) -> None:
 
 def answers(workdir: Path, world: Path, mesh: Any) -> dict[str, Any]:
     """Texts, and the next word's log-probabilities: with pictures and without."""
-    adapted = mmjax.load_adapter(workdir, mesh=mesh)
+    adapted = mmjax.load_adapter(workdir, mesh=mesh, kind=mmjax.Answering)
     found = {}
     for name, images in (("image", Toy(world, {}).pictures), ("text", None)):
         said = adapted.answer(QUESTIONS, images, max_new_tokens=4)
@@ -82,7 +82,7 @@ def straight(toy) -> Path:
 @pytest.fixture(scope="module")
 def adapted(straight) -> Answering:
     one = jax.make_mesh((1, 1), ("data", "model"), devices=jax.devices()[:1])
-    return mmjax.load_adapter(straight, mesh=one)
+    return mmjax.load_adapter(straight, mesh=one, kind=mmjax.Answering)
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ from mmjax.evals.scienceqa import accuracies, read_answer
 from mmjax.report.results import Results
 from mmjax.specs.build import as_dict
 from mmjax.specs.recipe import resolve
-from mmjax.train import assemble, load_trained
+from mmjax.tasks.catalog import assemble, definition_of, load_trained
+from mmjax.tasks.instruct.sources import load_source
 from tests.run.conftest import Toy, changed, draw
 
 VOCABULARY = 320
@@ -140,9 +141,14 @@ def test_the_command_trains_evaluates_and_reports(finished, world):
     (seen,), (visits,) = results.learned["seen"], results.learned["visits"]
     assert results.learned["rows"] == [6]
     assert 2 <= seen == visits <= 4  # two steps of at most two rows
-    assert f"Trained on {seen} of 6 rows, {visits / 6:.3g} epochs." in results.tables[0].caption
+    assert (
+        f"Trained on {seen} of 6 rows, {visits / 6:.3g} epochs."
+        in definition_of("instruct").tables(results)[0].caption
+    )
     columns = ("NAT", "LAN", "TXT", "IMG", "NO", "G7-12", "Avg", "unanswered")
-    assert results.tables[0].columns == columns  # grades 9 to 12, no social science
+    assert (
+        definition_of("instruct").tables(results)[0].columns == columns
+    )  # grades 9 to 12, no social science
     # Two of three options and two of two.
     assert results.systems["chance"]["vqa_acc"] == [pytest.approx((1 / 3 + 1 / 2) / 2)]
     page = (finished / "report.html").read_text(encoding="utf-8")
@@ -154,7 +160,7 @@ def test_the_command_trains_evaluates_and_reports(finished, world):
     overview = (finished / "seed_0" / "instruct" / "params.txt").read_text()
     assert "vision/up/kernel" in overview  # CLIP's image tower has adapters like any other
     assert "language/feed_forward/router/kernel" in overview
-    label, _ = results.tables[0].rows[-1]
+    label, _ = definition_of("instruct").tables(results)[0].rows[-1]
     assert label == "routed adapters, rank 8, before feed-forward parts of both too"
 
 
@@ -166,11 +172,11 @@ def test_answers_are_those_of_the_loaded_adapter(finished, world):
     library = Library(sharding.make_mesh(1, 8), recipe.languages)
     (run,) = study.plan(recipe, finished)
     assembly, trainable = load_trained(run, library)
-    data = assembly.data
-    functions = data.publish(assembly.task, library.mesh).bind(trainable, assembly.frozen)
+    data: Any = assembly.data
+    functions: Any = data.publish(assembly.task, library.mesh).bind(trainable, assembly.frozen)
     asked = data.test["adapted"]
     said = functions["said"](asked.conversations, 16)
-    adapted = mmjax.load_adapter(finished)
+    adapted = mmjax.load_adapter(finished, kind=mmjax.Answering)
     folder = world / "scienceqa" / "images" / "test"
     for pictures in (False, True):
         rows = [i for i, p in enumerate(asked.problems) if (p.picture is not None) == pictures]
@@ -210,8 +216,11 @@ def test_mixed_instructions_are_learned_and_held_out(world, tmp_path, monkeypatc
     (mean,), (perplexity,) = results.systems["adapted"].values()
     assert perplexity == pytest.approx(np.exp(-mean))
     assert perplexity > 1
-    assert results.tables[0].title == "Answers that were held out"
-    assert "1 rows with an empty answer were left out" in results.tables[0].caption
+    assert definition_of("instruct").tables(results)[0].title == "Answers that were held out"
+    assert (
+        "1 rows with an empty answer were left out"
+        in definition_of("instruct").tables(results)[0].caption
+    )
 
     # Asked as it was taught: by instructions, one after the other.
     import mmjax.tasks.instruct.answering
@@ -222,7 +231,7 @@ def test_mixed_instructions_are_learned_and_held_out(world, tmp_path, monkeypatc
         "encode",
         lambda said, *rest: (read.append(said), encode(said, *rest))[1],
     )
-    adapted = mmjax.load_adapter(tmp_path)
+    adapted = mmjax.load_adapter(tmp_path, kind=mmjax.Answering)
     assert adapted.talks
     adapted.answer(["w5"], max_new_tokens=1, history=[[("w6", "w7")]])
     texts = [turn.text for turn in read[0].turns[:3]]
@@ -240,7 +249,7 @@ def prepared(world: Path, changes: dict[str, Any], tmp_path: Path) -> Any:
 def test_batches_are_of_one_modality_and_long_rows_are_cut(world, tmp_path):
     data, library = prepared(world, {"encoders.language.max_length": 128}, tmp_path)
     assert library.truncated["language"] == (0, 6, 128)
-    problems = library.questions(resolve_spec(world), "train")
+    problems = load_source(resolve_spec(world), "train", library)
     assert isinstance(problems, Problems)
     kinds = set()
     for batch in data.batches(6, 2, seed=0):

@@ -23,6 +23,7 @@ from mmjax.errors import MmjaxError
 from mmjax.report.results import Results
 from mmjax.specs.build import as_dict
 from mmjax.specs.recipe import resolve
+from mmjax.tasks.catalog import definition_of
 
 ROOT = Path(__file__).parents[2]
 COLOURS = ("red", "orange", "gold", "green", "teal", "blue", "purple", "brown", "grey", "black")
@@ -134,7 +135,7 @@ def finished(world):
 
 @pytest.fixture(scope="module")
 def adapted(finished):
-    return mmjax.load_adapter(finished)
+    return mmjax.load_adapter(finished, kind=mmjax.Adapted)
 
 
 def config_of(world, **changes):
@@ -196,7 +197,7 @@ def test_systems_and_tables(finished):
     assert results.counts["test"] == [12]
     assert results.counts["queries"] == [19]
     assert results.counts["MUGE/pictures"] == [8]  # those that no query names too
-    titles = [table.title for table in results.tables]
+    titles = [table.title for table in definition_of("language").tables(results)]
     assert titles == [
         "Text to image",
         "Image to text",
@@ -205,7 +206,7 @@ def test_systems_and_tables(finished):
         "MUGE: text to image",
         "MUGE: image to text",
     ]
-    assert "12 pictures and 19 queries" in results.tables[0].caption
+    assert "12 pictures and 19 queries" in definition_of("language").tables(results)[0].caption
     # English captions: only of COCO-CN here.
     assert "t2i_mR" in results.systems["ceiling"]
     assert "MUGE/t2i_mR" not in results.systems["ceiling"]
@@ -219,7 +220,7 @@ def test_systems_and_tables(finished):
 def test_the_base_is_the_checkpoint_itself(finished, world):
     folder = finished / "seed_0" / "base"
     assert {path.name for path in folder.iterdir()} == {"adapter", "done.json", "params.txt"}
-    base = mmjax.load_adapter(folder)
+    base = mmjax.load_adapter(folder, kind=mmjax.Adapted)
     assert base.card["trainable"]["count"] == 1
     wanted = mmjax.load_encoder(world / "clip", tower="text").embed_texts(["w4 w14", "w9"])
     wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
@@ -279,7 +280,7 @@ def test_classification_after_the_fact(finished, adapted, world, cached, monkeyp
     # English names: only cifar has them.
     assert "cifar/zeroshot_acc" in results.systems["ceiling"]
     assert "imagenet/zeroshot_acc" not in results.systems["ceiling"]
-    table = results.tables[-1]
+    table = definition_of("language").tables(results)[-1]
     assert table.title.startswith("Zero-shot classification by names and templates")
     assert "cifar: 9 pictures of 3 classes" in table.caption
 
@@ -328,7 +329,7 @@ def test_a_chinese_clip_is_measured_as_it_is(world, write_folder, cached, tmp_pa
     study.run(recipe, {"name": recipe.name}, tmp_path / "run", "test")
     results = Results.load(tmp_path / "run" / "results.json")
     assert list(results.labels.values()) == ["base, zh queries"]
-    found = mmjax.load_adapter(tmp_path / "run")
+    found = mmjax.load_adapter(tmp_path / "run", kind=mmjax.Adapted)
     texts = found.embed_texts([words for words, _ in COCO])
     images = found.embed_images([png(i) for i in range(12)])
     wanted = published(texts, images, [set(ids) for _, ids in COCO])

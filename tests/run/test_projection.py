@@ -14,6 +14,7 @@ from mmjax.evals import probe
 from mmjax.report.results import Results
 from mmjax.sharding import make_mesh
 from mmjax.specs.recipe import resolve
+from mmjax.tasks.catalog import definition_of
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_every_method_is_measured_in_every_fold(projection, recipe, toy, cached)
         assert set(metrics) == {f"{c} {a}" for c in ("CART", "LR", "kNN") for a in probe.AVERAGES}
         assert all(len(v) == 1 and 0 <= min(v) <= max(v) <= 1 for v in metrics.values())
     assert results.counts == {"train": [24], "val": [8], "test": [8], "classes": [2]}
-    first, macro, against, by_itself = results.tables
+    first, macro, against, by_itself = definition_of("projection").tables(results)
     assert first.columns == ("CART", "LR", "kNN", "mean")
     rows = {label: cells for label, cells in first.rows}
     raw, mine = rows["raw"], rows["projection (pairwise_bce or supcon)"]
@@ -104,7 +105,7 @@ def test_the_report_says_where_the_projection_wins(projection):
 
 def test_loaded_it_projects_pictures_and_texts(projection, recipe, toy, tmp_path, cached):
     pictures, texts = [toy.folder / "00.png", toy.folder / "05.png"], ["w4 w14", "w5 w15"]
-    adapted = mmjax.load_adapter(projection, seed=0)
+    adapted = mmjax.load_adapter(projection, seed=0, kind=mmjax.Adapted)
     found = adapted.embed_joined(pictures, texts)
     assert found.shape == (2, 4)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
@@ -113,9 +114,9 @@ def test_loaded_it_projects_pictures_and_texts(projection, recipe, toy, tmp_path
     with pytest.raises(MmjaxError, match="2 images and 1 texts; expected as many of each"):
         adapted.embed_joined(pictures, texts[:1])
     predict.export(study.plan(resolve(recipe), projection), tmp_path)
-    other = mmjax.load_adapter(tmp_path / "seed_0" / "projection")
+    other = mmjax.load_adapter(tmp_path / "seed_0" / "projection", kind=mmjax.Adapted)
     np.testing.assert_array_equal(other.embed_joined(pictures, texts), found)
-    paper = mmjax.load_adapter(projection / "seed_0" / "paper")
+    paper = mmjax.load_adapter(projection / "seed_0" / "paper", kind=mmjax.Adapted)
     for found in (paper.embed_texts(texts), paper.embed_images(pictures)):
         assert found.shape == (2, 4)
         assert abs(np.linalg.norm(found, axis=1) - 1).min() > 1e-3  # as trained: of any length

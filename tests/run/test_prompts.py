@@ -14,7 +14,8 @@ from mmjax.errors import MmjaxError
 from mmjax.report.results import Results
 from mmjax.sharding import make_mesh
 from mmjax.specs.recipe import resolve
-from mmjax.tasks.dual_encoder.stacking import stage_of
+from mmjax.tasks.catalog import definition_of
+from mmjax.tasks.run import stage_of
 
 FACTORISED = {"method": "factorised"}
 VARIANTS = {
@@ -70,7 +71,7 @@ def test_every_system_is_measured_and_stands_in_the_tables(run):
     }
     assert results.protocol["adapted"] == {"shots": 2, "half": "all"}
     assert results.counts["classes"] == [4]
-    first, parts = results.tables
+    first, parts = definition_of("prompts").tables(results)
     assert first.columns == ("2 shots",)
     rows = dict(first.rows)
     assert rows["zero-shot"][0] == tuple(results.systems["base"]["accuracy"])
@@ -118,15 +119,20 @@ def test_training_free_means_that_the_keys_are_the_shots(run):
 
 def test_loaded_and_exported_it_classifies_the_same(run, recipe, toy, tmp_path, cached):
     images = [toy.folder / f"{i:02d}.png" for i in range(4)]
-    adapted = mmjax.load_adapter(run)
+    adapted = mmjax.load_adapter(run, kind=mmjax.Classifier)
     found = adapted.classify(images, k=4)
     assert [sum(p for _, p in row) for row in found] == pytest.approx([1] * 4, rel=1e-5)
     assert {name for name, _ in found[0]} == {"w14", "w15", "w16", "w17"}
     config = {**recipe, "variants": {}}
     predict.export(study.plan(resolve(config), run), tmp_path)
-    assert mmjax.load_adapter(tmp_path / "seed_0" / "prompts").classify(images, k=4) == found
+    assert (
+        mmjax.load_adapter(tmp_path / "seed_0" / "prompts", kind=mmjax.Classifier).classify(
+            images, k=4
+        )
+        == found
+    )
     with pytest.raises(MmjaxError, match="knows no classes"):
-        mmjax.load_adapter(run / "seed_0" / "base").classify(images)
+        mmjax.load_adapter(run / "seed_0" / "base", kind=mmjax.Adapted).classify(images)
 
 
 @pytest.mark.slow
@@ -173,6 +179,7 @@ def test_data_that_cannot_be_dealt_is_refused_before_anything_is_trained(
 
 def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, run):
     from mmjax.tasks.prompts.data import assemble, context_of, joint_of, know
+    from mmjax.tasks.run import Run
 
     library = Library(make_mesh(), ("en", "en"))
     folder = run / "seed_0" / "base" / "adapter"
@@ -181,17 +188,23 @@ def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, r
         settings = {**recipe["prompts"], **prompts}
         return resolve({**recipe, "variants": {}, "prompts": settings}).main
 
+    def put(**prompts):
+        settings = {**recipe["prompts"], **prompts}
+        made = resolve({**recipe, "variants": {}, "languages": ("en", "en"), "prompts": settings})
+        base = Run(made, made.main, 0, run / "seed_0" / "base")
+        return assemble(Run(made, made.main, 0, run / "none", base), library)
+
     def check(stage):
         encoder = library.encoder(stage.encoders["text"])
         width = encoder.params["word_embeddings"]["embedding"].shape[-1]
         context_of(stage, encoder, width, 0)
 
     with pytest.raises(MmjaxError, match=r"gives 1 vectors of width 32, .* set .*general=1"):
-        assemble(stage(context="w4"), 0, "en", folder, library)
+        put(context="w4")
     with pytest.raises(MmjaxError, match="gives 1 vectors"):  # known before the base is trained
         check(stage(context="w4"))
     with pytest.raises(MmjaxError, match="no CoOp checkpoint at"):
-        assemble(stage(context="no/model.pth.tar-50"), 0, "en", folder, library)
+        put(context="no/model.pth.tar-50")
     save_file({"ctx": np.ones((2, 32), np.float32)}, tmp_path / "coop.safetensors")
     imported = {"context": str(tmp_path / "coop.safetensors"), "method": "coop"}
     with pytest.raises(
@@ -202,8 +215,8 @@ def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, r
     with pytest.raises(MmjaxError, match=r"config\.base is empty, and config.encoders share no"):
         joint_of(stage(), None, library)
     with pytest.raises(MmjaxError, match=r"of class 'w14' has \d+ tokens"):
-        assemble(stage(general=14), 0, "en", folder, library)
-    data = assemble(stage(context="w4 w5"), 0, "en", folder, library)[2]
+        put(general=14)
+    data = put(context="w4 w5").frozen
     table = library.encoder(stage().encoders["text"]).params["word_embeddings"]["embedding"]
     np.testing.assert_array_equal(data["known"]["context"], np.asarray(table)[[4, 5]])
     # A trained adapter has its own: the file that it began with may be gone.

@@ -10,11 +10,10 @@ from numpy.testing import assert_allclose
 
 from mmjax import optim, sharding, study
 from mmjax.data.library import Library
-from mmjax.data.pipeline import examples
 from mmjax.specs.recipe import resolve
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.train import assemble
+from mmjax.tasks.catalog import assemble
 from mmjax.trees import named_leaves
 
 
@@ -36,7 +35,7 @@ def lowered(toy, workdir, changes):
     run = study.plan(recipe, workdir)[0]
     assembly = assemble(run, Library(mesh, recipe.languages))
     key = jax.random.key(0)
-    batch = sharding.place_batch(examples(assembly.data.phases[0], 8, 0), mesh)
+    batch = sharding.place_batch(assembly.data.example(8, 0), mesh)
     trainable = jax.jit(assembly.task.init)(key, assembly.frozen, batch)
     tx, _ = optim.make_optimizer(run.stage.optim, trainable, 10)
     step = make_train_step(assembly.task, tx)

@@ -26,7 +26,7 @@ def exported(finished, toy, tmp_path_factory):
 @pytest.fixture(scope="module")
 def adapted(finished):
     """The adapter of the run folder."""
-    return mmjax.load_adapter(finished)
+    return mmjax.load_adapter(finished, kind=mmjax.Adapted)
 
 
 def test_run_stage_and_export_embed_the_same(finished, exported, adapted, toy):
@@ -36,7 +36,7 @@ def test_run_stage_and_export_embed_the_same(finished, exported, adapted, toy):
     np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, rtol=1e-5)
     stage = finished / "seed_0" / "language"
     for place in (stage, stage / "adapter", exported, exported / "seed_0" / "language"):
-        other = mmjax.load_adapter(place)
+        other = mmjax.load_adapter(place, kind=mmjax.Adapted)
         assert other.card["stage"]["name"] == "language"
         assert_array_equal(other.embed_texts(TEXTS), texts)
         assert_array_equal(other.embed_images(pictures), images)
@@ -81,8 +81,10 @@ def test_another_encoder_is_refused_unless_accepted(exported, tmp_path, write_fo
     card["stage"]["encoders"]["foreign"]["source"] = str(other)
     path.write_text(json.dumps(card))
     with pytest.raises(MmjaxError, match=r"another foreign encoder.*allow_other_encoder=True"):
-        mmjax.load_adapter(folder)
-    assert mmjax.load_adapter(folder, allow_other_encoder=True).embed_texts(TEXTS).shape == (3, 8)
+        mmjax.load_adapter(folder, kind=mmjax.Adapted)
+    assert mmjax.load_adapter(folder, allow_other_encoder=True, kind=mmjax.Adapted).embed_texts(
+        TEXTS
+    ).shape == (3, 8)
 
 
 def test_a_base_that_was_exchanged_is_refused(exported, tmp_path):
@@ -92,7 +94,7 @@ def test_a_base_that_was_exchanged_is_refused(exported, tmp_path):
     card["base"]["fingerprint"] = "0" * 64
     path.write_text(json.dumps(card))
     with pytest.raises(MmjaxError, match=r"base at .* is not the one"):
-        mmjax.load_adapter(folder)
+        mmjax.load_adapter(folder, kind=mmjax.Adapted)
 
 
 def test_damaged_and_missing_adapters(exported, tmp_path):
@@ -100,12 +102,12 @@ def test_damaged_and_missing_adapters(exported, tmp_path):
     weights = folder / "adapter.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\x01\x02\x03\x04")
     with pytest.raises(MmjaxError, match="is not the one its card names"):
-        mmjax.load_adapter(folder)
+        mmjax.load_adapter(folder, kind=mmjax.Adapted)
     weights.write_bytes(b"torn")
     with pytest.raises(MmjaxError, match="is damaged"):
-        mmjax.load_adapter(folder)
+        mmjax.load_adapter(folder, kind=mmjax.Adapted)
     with pytest.raises(MmjaxError, match="no adapter at"):
-        mmjax.load_adapter(tmp_path / "nothing")
+        mmjax.load_adapter(tmp_path / "nothing", kind=mmjax.Adapted)
 
 
 def test_evaluate_again_gives_the_same_figures(finished, toy, tmp_path, cached):

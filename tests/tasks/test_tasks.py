@@ -13,6 +13,7 @@ import pytest
 from mmjax import trees
 from mmjax.adapters.language import LanguageAdapter, masked_mean
 from mmjax.adapters.projection import ProjectionHead
+from mmjax.encoders.output import Tower
 from mmjax.losses.consolidation import Prior
 from mmjax.losses.temperature import MAX_LOGIT_SCALE
 from mmjax.optim import make_optimizer
@@ -29,7 +30,6 @@ from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import OptimSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.tasks import Tower
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
 from mmjax.tasks.dual_encoder.domain import DomainTask
 from mmjax.tasks.dual_encoder.language import LanguageTask

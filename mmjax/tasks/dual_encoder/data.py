@@ -3,32 +3,20 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
 
-import grain
 import numpy as np
-from jax.sharding import Mesh
 
-from mmjax.data.captions import (
-    all_captions,
-    asked_texts,
-    check_captions,
-    check_select,
-    names_and_captions,
-    text_turns,
-)
+from mmjax.data.captions import all_captions, asked_texts, names_and_captions, text_turns
 from mmjax.data.library import ImageBank, Library, TextBank
-from mmjax.data.pipeline import Choices, Phase, Shared, examples, train_batches
+from mmjax.data.pipeline import Choices, Phase, Shared
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
 from mmjax.evals import EvalSet, Evaluator, Functions, Retrieval, ZeroShot
-from mmjax.evals.functions import Published
-from mmjax.evals.probe import LabelledSet
 from mmjax.specs.data import PairsSpec
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
-from mmjax.tasks import Task, Tower
 from mmjax.tasks.base import GENERAL
+from mmjax.tasks.dual_encoder.checks import check_captions, check_select
 from mmjax.tasks.dual_encoder.eval_sets import (
     Benchmarks,
     benchmarks,
@@ -36,6 +24,8 @@ from mmjax.tasks.dual_encoder.eval_sets import (
     eval_set,
     text_set,
 )
+from mmjax.tasks.dual_encoder.parallel import held_out, pairs_of
+from mmjax.tasks.run import StageData
 
 
 @dataclass(frozen=True)
@@ -88,72 +78,27 @@ class System:
         return values
 
 
-@runtime_checkable
-class Answers(Protocol):
-    """Something that is measured."""
-
-    @property
-    def data(self) -> EvalSet:
-        """What is asked."""
-        ...
-
-    @property
-    def general(self) -> EvalSet | None:
-        """What is asked beside a domain."""
-        ...
-
-    def run(self, evaluators: Sequence[Evaluator], functions: Functions) -> dict[str, float]:
-        """Returns {metric: value}."""
-        ...
-
-
 @dataclass(frozen=True)
-class StageData:
-    """Everything that a stage reads with one seed.
+class PairsData(StageData):
+    """What a dual encoder's stage reads with one seed.
 
     Attributes:
-      towers: role -> frozen tower.
-      phases: what is trained on, in turn.
-      val: the trained system on what the best step is chosen by; for `projection` the validation
-        items with their classes; None where nothing is trained.
       test: system -> what is reported, on the test items. `adapted` is the trained one; for
         `language` there are also `floor` and, where the items have captions in the base's language,
         `ceiling`, for `domain` `base`: all of them through the frozen base.
-      items: {"train", "val", "test"} -> indices of the corpus's items.
-      corpus: the items.
       prior: for elastic weight consolidation: what the base was trained on.
       train: for a domain: its training pairs, as they would be asked.
-      classes: for prompts: names of the classes that are trained on.
     """
 
-    towers: Mapping[str, Tower]
-    phases: tuple[Phase, ...]
-    val: Answers | LabelledSet | None
-    test: Mapping[str, Answers]
-    items: Split
-    corpus: Corpus
+    val: System | None
+    test: Mapping[str, System]
     prior: Phase | None = None
     train: EvalSet | None = None
-    classes: tuple[str, ...] = ()
-
-    def example(self, batch_size: int, seed: int, mesh: Mesh | None = None) -> dict[str, Any]:
-        """A batch for data-dependent initial values; with a mesh this process's rows of it."""
-        return examples(self.phases[0], batch_size, seed, mesh)
-
-    def batches(
-        self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None
-    ) -> grain.DatasetIterator:
-        """A checkpointable iterator of batches; with a mesh of this process's rows of them."""
-        return train_batches(self.phases, steps, batch_size, seed, mesh)
-
-    def publish(self, task: Task, mesh: Mesh) -> Published:
-        """The task's functions, compiled once for all evaluations."""
-        return Published(task, mesh)
 
 
 def prepare(
     stage: Stage, recipe: Recipe, seed: int, library: Library, base: Stage | None = None
-) -> StageData:
+) -> PairsData:
     """Builds tables, split, examples and evaluation sets of a stage.
 
     Args:
@@ -176,12 +121,12 @@ def prepare(
     corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
     if stage.task == "pretrained" and stage.name != recipe.main.name:
         towers = {role: library.tower(role, spec, None) for role, spec in stage.encoders.items()}
-        return StageData(towers, (), None, {}, split, corpus)
+        return PairsData(towers, (), None, split, corpus, {})
     cached = stage.train.cache_features
     language = stage.task == "language"
     pairs, (kept, held) = [], ([], [])
     if language:
-        pairs, (kept, held) = library.pairs(stage), library.held_out(stage, seed)
+        pairs, (kept, held) = pairs_of(stage, library), held_out(stage, seed, library)
     check_captions(stage, corpus, recipe.languages)
     images = library.images(stage.encoders["image"], stage.pairs, cached)
     texts = library.texts(
@@ -252,7 +197,7 @@ def prepare(
         check_labels(recipe, library)
         ZeroShot.check(len(test["adapted"].data.label_texts))
     validation = None if val is None else System("embed_texts", val)
-    return StageData(towers, tuple(phases), validation, test, split, corpus)
+    return PairsData(towers, tuple(phases), validation, split, corpus, test)
 
 
 @dataclass(frozen=True)
@@ -285,7 +230,7 @@ class _Part:
 
 def _prepare_domain(
     stage: Stage, base: Stage, recipe: Recipe, seed: int, library: Library
-) -> StageData:
+) -> PairsData:
     """The domain's pairs to train on; beside its own items those of its base to be asked."""
     source, target = recipe.languages
     language, role = (source if stage.text_role == "foreign" else target), stage.text_role
@@ -324,13 +269,13 @@ def _prepare_domain(
         ZeroShot.check(len(test["adapted"].data.label_texts))
     tables = {"image": own.images.table, role: own.texts.table}
     towers = {r: library.tower(r, spec, tables.get(r)) for r, spec in stage.encoders.items()}
-    return StageData(
+    return PairsData(
         towers,
         (phase,),
         system("val", ""),
-        test,
         own.split,
         own.corpus,
+        test,
         prior,
         own.evaluation("train"),
     )

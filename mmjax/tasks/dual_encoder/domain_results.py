@@ -1,8 +1,10 @@
 """Tables of a `domain` recipe: what is gained on the domain beside what is lost on the rest."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 from mmjax.report.page import Table, numbers
+from mmjax.specs.spec import Stage
 
 ADAPTER = "residual adapter"
 PLAIN = f"{ADAPTER}, no weighting"
@@ -94,3 +96,26 @@ def _difference(values: Cell, reference: Cell) -> Cell:
     if len(values) != len(reference):
         return ()
     return tuple(value - other for value, other in zip(values, reference, strict=True))
+
+
+def describe(stage: Stage) -> str:
+    """What a `domain` stage trains, in a few words."""
+    w, c = stage.weighting, stage.continual
+    parts = [ADAPTER if stage.residual.tune == "adapter" else "heads, fine-tuned"]
+    parts += {"none": [], "focal": [f"focal weights γ={w.gamma:g}"]}.get(
+        w.pairs, [f"loss-softmax weights T={w.temperature:g}"]
+    )
+    parts += [f"hard negatives β={w.beta:g}"] if w.beta or w.tau_plus else []
+    parts += {"ewc": ["EWC"], "distill": ["distilled to the base"]}.get(c.kind, [])
+    return PLAIN if parts == [ADAPTER] else ", ".join(parts)
+
+
+def domain_headline(systems: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, str]]:
+    """MR of the domain and of the rest, before and after."""
+    lines = []
+    for name, metric in (("domain", "mR"), ("general", "general_mR")):
+        before, after = (
+            statistics.fmean(systems[system][metric]) for system in ("base", "adapted")
+        )
+        lines.append((f"{name} mR, before and after", f"{before:.3f} → {after:.3f}"))
+    return lines

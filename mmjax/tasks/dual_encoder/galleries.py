@@ -10,23 +10,20 @@ from jaxtyping import Float, Int
 from mmjax.data.library import Library
 from mmjax.data.records import Item
 from mmjax.evals import both_ranks
-from mmjax.evals.functions import Published
 from mmjax.report.class_tables import thumbnail
 from mmjax.report.page import Gallery, GalleryImage, GalleryRow, HardPair, HardSamples
 from mmjax.specs.recipe import Recipe
-from mmjax.tasks.dual_encoder.data import System
+from mmjax.tasks.dual_encoder.assembly import Joined, assemble
 from mmjax.tasks.dual_encoder.domain import DomainTask
-from mmjax.train import Assembly, Run, load_trained
+from mmjax.tasks.published import Published
+from mmjax.tasks.run import Run
 
 
 def galleries(run: Run, recipe: Recipe, library: Library, count: int = 10) -> Iterator[Gallery]:
     """Ten queries that go right and ten that go wrong, of the first seed."""
-    if run.stage.task == "prompts":
-        return  # classes are no queries
-    assembly, trainable = load_trained(run, library)
+    assembly, trainable = assemble(run, library), run.trained(library.mesh)
     functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
     asked = assembly.data.test["adapted"]
-    assert isinstance(asked, System)
     images = functions["embed_images"](asked.data.images)
     texts = functions[asked.text_function](asked.data.texts)
     rank, _ = both_ranks(texts, images, asked.data)
@@ -60,7 +57,7 @@ def _gallery_row(
     texts: Float[np.ndarray, "n d"],
     images: Float[np.ndarray, "p d"],
     rank: Int[np.ndarray, " n"],
-    assembly: Assembly,
+    assembly: Joined,
     recipe: Recipe,
     language: str,
 ) -> GalleryRow:
@@ -111,7 +108,7 @@ def hard_samples(run: Run, recipe: Recipe, library: Library, count: int = 8) -> 
     """
     if run.stage.task != "domain" or run.stage.weighting.pairs == "none":
         return None
-    assembly, trainable = load_trained(run, library)
+    assembly, trainable = assemble(run, library), run.trained(library.mesh)
     task, train = assembly.task, assembly.data.train
     assert isinstance(task, DomainTask)
     task = dataclasses.replace(task, mesh=None)  # all pairs at once need not divide over a mesh

@@ -1,21 +1,21 @@
-"""Every system of a finished recipe, measured on the test items."""
+"""Every system of a finished dual encoder, measured on the test items."""
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from mmjax.data.labels import LeftOut
 from mmjax.data.library import Library
-from mmjax.evals import Evaluator, FewShot, Retrieval, TextRetrieval, ZeroShot
-from mmjax.evals.functions import Published
+from mmjax.evals import Evaluator, Functions, Retrieval, TextRetrieval, ZeroShot
+from mmjax.report.classes import Answered, class_figures
+from mmjax.report.figures import Figures
 from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
-from mmjax.specs.spec import Stage
-from mmjax.tasks.class_figures import Answered, answered, class_figures, classes_of, left_out
+from mmjax.tasks.dual_encoder.assembly import Joined, assemble
 from mmjax.tasks.dual_encoder.data import System
-from mmjax.tasks.dual_encoder.domain_results import ADAPTER, PLAIN
-from mmjax.tasks.figures import Figures
-from mmjax.tasks.instruct.results import SYSTEMS, measure_answers
-from mmjax.tasks.instruct.results import describe as describe_instruct
-from mmjax.tasks.prompts.tables import describe_method, protocol_of
-from mmjax.train import Run, load_trained
+from mmjax.tasks.dual_encoder.domain_results import describe
+from mmjax.tasks.published import Published
+from mmjax.tasks.run import Run
 
 
 def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
@@ -29,46 +29,28 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     Returns:
       All figures.
     """
-    if recipe.main.task == "instruct":
-        return _measure_answers(runs, recipe, library)
     source, target = recipe.languages
     figures, answers = Figures(), list[Answered]()
     for seed in recipe.seeds:
         values: dict[str, dict[str, float]] = {}
         for run in (r for r in runs if r.seed == seed):
-            figures.trained(run)
-            main = run.stage.name == recipe.main.name
-            if run.stage.name == "base" and not main:
+            figures.trained(run.stage.name, run.folder)
+            if run.stage.name == "base" and not run.is_main:
                 continue  # seen through the ceiling
-            assembly, trainable = load_trained(run, library)
+            assembly, trainable = assemble(run, library), run.trained(library.mesh)
             functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
-            half = run.stage.task == "prompts" and run.stage.fewshot.half == "base"
-            for system, asked in assembly.data.test.items():
-                if system != "adapted" and not main and not half:
+            for name, system in assembly.data.test.items():
+                if name != "adapted" and not run.is_main:
                     continue  # what the frozen base says is the same for every stage on it
-                label = run.stage.name if system == "adapted" and not main else system
-                if half and system == "base":
-                    label = "base_half"
-                evaluators: list[Evaluator] = [Retrieval()]
-                if run.stage.task == "prompts":
-                    evaluators = [FewShot()]
-                if "zeroshot" in recipe.evals:
-                    evaluators.append(ZeroShot())
-                if system == "adapted" and run.stage.task == "language":
-                    evaluators += [TextRetrieval()] if len(asked.data.base_texts) else []
-                values[label] = asked.run(evaluators, functions)
-            if main:
-                said = answered(run, assembly, functions)
-                answers += [] if said is None else [said]
-                data, asked = assembly.data, assembly.data.test["adapted"]
-                figures.count({side: len(items) for side, items in data.items.items()})
-                if data.classes:
-                    figures.count({"classes": len(data.classes), "asked": len(asked.data.labels)})
-                elif isinstance(asked, System):
-                    figures.count(_asked(asked))
+                label = name if run.is_main else run.stage.name
+                values[label] = system.run(_evaluators(run, name, system), functions)
+            if run.is_main:
+                answers += answered(run, assembly, functions)
+                figures.count({side: len(items) for side, items in assembly.data.items.items()})
+                figures.count(_asked(assembly.data.test["adapted"]))
         _add_recovery(values)
         figures.add(values)
-    found = figures.ordered(("ceiling", "floor", "base", "base_half"))
+    found = figures.ordered(("ceiling", "floor", "base"))
     labels = {
         "ceiling": f"ceiling: base, {target} queries",
         "floor": f"floor: base, {source} queries",
@@ -77,19 +59,16 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         "mlp": f"{source} encoder, MLP on the mean token",
         "adapted": f"adapted, {source} queries" if "floor" in found else f"base, {target} queries",
     }
-    shares, protocol = {}, {}
-    for stage in (s for s in recipe.stages if s.task == "prompts"):
-        name = "adapted" if stage is recipe.main else stage.name
-        labels[name], protocol[name] = describe_method(stage), protocol_of(stage)
+    shares = {}
     for stage in (s for s in recipe.stages if s.task == "domain"):
         name = "adapted" if stage is recipe.main else stage.name
         labels[name], shares[name] = describe(stage), stage.pairs.domain.fraction
     classes = None
     if answers:
-        corpus, said_by = library.corpus(recipe.main.pairs), labels["adapted"]
-        names = classes_of(recipe.main, corpus)
+        corpus = library.corpus(recipe.main.pairs)
+        names = sorted({item.label for item in corpus.items if item.label})
         gone = left_out(recipe, library)
-        classes = class_figures(said_by, names, corpus, answers, gone)
+        classes = class_figures(labels["adapted"], names, corpus, answers, gone)
     return Results(
         recipe.name,
         found,
@@ -98,9 +77,35 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         figures.counts,
         figures.timings,
         shares=shares,
-        protocol=protocol,
         classes=classes,
     )
+
+
+def _evaluators(run: Run, name: str, system: System) -> list[Evaluator]:
+    """What a system of a run is measured by."""
+    found: list[Evaluator] = [Retrieval()]
+    if "zeroshot" in run.recipe.evals:
+        found.append(ZeroShot())
+    if name == "adapted" and run.stage.task == "language" and len(system.data.base_texts):
+        found.append(TextRetrieval())
+    return found
+
+
+def left_out(recipe: Recipe, library: Library) -> tuple[LeftOut, ...]:
+    """Classes that a recipe leaves out; nothing where it classifies nothing."""
+    return library.corpus(recipe.main.pairs).left_out if "zeroshot" in recipe.evals else ()
+
+
+def answered(run: Run, assembly: Joined, functions: Functions) -> list[Answered]:
+    """What the trained system says of the test items; nothing where no class is asked for."""
+    if "zeroshot" not in run.recipe.evals:
+        return []
+    data, corpus = assembly.data, assembly.data.corpus
+    system, items = data.test["adapted"], data.items["test"]
+    names = sorted({corpus.items[i].label for i in items} - {""})
+    said = ZeroShot().predict(system.reading(functions), system.data)
+    kept = system.data.labels >= 0
+    return [Answered(np.asarray(items)[kept], [names[c] for c in said[kept]], data.items["train"])]
 
 
 def _asked(system: System) -> dict[str, int]:
@@ -115,38 +120,6 @@ def _asked(system: System) -> dict[str, int]:
     for name, data in system.benchmarks.classification.items():
         found |= {f"{name}/pictures": len(data.images), f"{name}/classes": len(data.label_texts)}
     return found
-
-
-def _measure_answers(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
-    figures, systems, routing = measure_answers(runs, recipe, library)
-    labels = {
-        **SYSTEMS,
-        **{s.name: describe_instruct(s) for s in recipe.stages},
-        "adapted": describe_instruct(recipe.main),
-    }
-    labels = {name: labels[name] for name in systems}
-    return Results(
-        recipe.name,
-        systems,
-        labels,
-        list(recipe.seeds),
-        figures.counts,
-        figures.timings,
-        routing=routing,
-        learned=figures.learned,
-    )
-
-
-def describe(stage: Stage) -> str:
-    """What a `domain` stage trains, in a few words."""
-    w, c = stage.weighting, stage.continual
-    parts = [ADAPTER if stage.residual.tune == "adapter" else "heads, fine-tuned"]
-    parts += {"none": [], "focal": [f"focal weights γ={w.gamma:g}"]}.get(
-        w.pairs, [f"loss-softmax weights T={w.temperature:g}"]
-    )
-    parts += [f"hard negatives β={w.beta:g}"] if w.beta or w.tau_plus else []
-    parts += {"ewc": ["EWC"], "distill": ["distilled to the base"]}.get(c.kind, [])
-    return PLAIN if parts == [ADAPTER] else ", ".join(parts)
 
 
 def _add_recovery(values: dict[str, dict[str, float]]) -> None:

@@ -1,6 +1,9 @@
 """What a run stands on: the finished adapter below it, and the one below that."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +14,20 @@ from jax.sharding import Mesh
 from mmjax import sharding
 from mmjax.checks.foreign import reading
 from mmjax.data.library import Library
-from mmjax.errors import MmjaxError
-from mmjax.runs.adapter_files import CARD, load_adapter_params, read_card
-from mmjax.specs.build import build
+from mmjax.encoders.output import Tower
+from mmjax.errors import MmjaxError, setting
+from mmjax.runs.adapter_files import CARD, base_folder, find_adapter, load_adapter_params, read_card
+from mmjax.specs.data import PairsSpec
 from mmjax.specs.families import FAMILIES
+from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import EncoderSpec, Stage
-from mmjax.tasks import Task, Tower, make_task
+from mmjax.tasks.base import DualEncoder, Task, TextSpace
+from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
+from mmjax.tasks.dual_encoder.domain import DomainTask
+from mmjax.tasks.dual_encoder.language import LanguageTask
+from mmjax.tasks.dual_encoder.pretrained import PretrainedTask
+from mmjax.tasks.run import Run, check_encoder, stage_of
 from mmjax.trees import PyTree
-
-
-def stage_of(card: Mapping[str, Any]) -> Stage:
-    """The stage that a card describes."""
-    stage = dict(card["stage"])
-    # Prompts that were trained before they could end in words end in none.
-    stage["prompts"] = {"ending": "", **stage.get("prompts", {})}
-    return build(Stage, stage)
-
-
-def base_folder(card: Mapping[str, Any], folder: Path) -> Path | None:
-    """The folder of the adapter that the one with this card, in this folder, stands on.
-
-    Returns:
-      The folder; None where it stands on nothing.
-
-    Raises:
-      MmjaxError: there is no adapter, or one of a task that it cannot stand on.
-    """
-    if card["base"] is None:
-        return None
-    below, task = folder / card["base"]["path"], card["stage"]["task"]
-    found = read_card(below)["stage"]["task"]
-    wanted = FAMILIES[task].stands_on
-    if found not in wanted:
-        raise MmjaxError(
-            f"{folder / CARD}: 'base.path' leads to a {found!r} adapter; one of the task {task!r} "
-            f"stands on {' or '.join(wanted)}"
-        )
-    return below
 
 
 def load_base(
@@ -94,6 +74,62 @@ def load_base_of(
     return found
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A finished adapter as it comes from its folder, with all that it stands on.
+
+    Attributes:
+      stage: that was trained.
+      library: has its encoders, which are those that it was trained on.
+      trainable: its parameters, on the mesh.
+      base: the task that it stands on, if any.
+      frozen: {"base", perhaps "below"}: the parameters of what it stands on.
+      base_card: card of the base.
+    """
+
+    stage: Stage
+    library: Library
+    trainable: PyTree
+    base: Task | None
+    frozen: dict[str, PyTree]
+    base_card: Mapping[str, Any] | None
+
+    @classmethod
+    def of(
+        cls, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
+    ) -> "Loaded":
+        """Reads an adapter and whatever it stands on.
+
+        Args:
+          folder: of the adapter.
+          card: as it stands there.
+          allow_other_encoder: accept encoders whose fingerprints differ from the card's.
+          mesh: where all of it will lie; None takes all devices as the axis `data`.
+
+        Raises:
+          MmjaxError: it is damaged, or was trained on other encoders.
+        """
+        params, _ = load_adapter_params(folder)
+        library = Library(mesh or sharding.make_mesh(), tuple(card["languages"]))
+        stage = stage_of(card)
+        for role, spec in stage.encoders.items():
+            check_encoder(library, card, role, spec, allow_other_encoder, folder)
+        towers = {r: frozen_tower(library, r, spec) for r, spec in stage.encoders.items()}
+        base, frozen, base_card = load_base_of(card, folder, towers, library.mesh)
+        trainable = sharding.place(params, library.mesh)
+        return cls(stage, library, trainable, base, frozen, base_card)
+
+    @property
+    def towers(self) -> dict[str, Tower]:
+        """Role -> frozen tower, of cached features."""
+        return {r: frozen_tower(self.library, r, s) for r, s in self.stage.encoders.items()}
+
+
+def frozen_tower(library: Library, role: str, spec: EncoderSpec) -> Tower:
+    """An encoder whose features are computed beforehand."""
+    return Tower(role, library.encoder(spec).width(spec.output))
+
+
 def check_sizes(
     task: Task,
     stage: Stage,
@@ -132,24 +168,106 @@ def check_sizes(
             jax.eval_shape(function, params, frozen, inputs)
 
 
-def check_encoder(
-    library: Library,
-    card: Mapping[str, Any],
-    role: str,
-    spec: EncoderSpec,
-    allow_other: bool,
-    folder: Path,
-) -> None:
-    """Refuses an encoder that an adapter was not trained on.
+def make_task(
+    stage: Stage,
+    towers: Mapping[str, Tower],
+    base: Task | None = None,
+    mesh: Mesh | None = None,
+) -> Task:
+    """Builds the task of a stage.
+
+    Args:
+      stage: the recipe's stage.
+      towers: role -> frozen tower.
+      base: the task of the base that `language` and `domain` build on.
+      mesh: of the batches; a contrastive loss goes round its data axis.
+
+    Returns:
+      The task.
 
     Raises:
-      MmjaxError: its weights or its preprocessing are not those of the card.
+      MmjaxError: an adapter that needs token outputs on an encoder that gives pooled ones; towers
+        that share no space; heads to be tuned where the base has none.
     """
-    found, saved = library.identity(spec), card["encoders"][role]
-    for part in ("fingerprint", "preprocess_fingerprint"):
-        if found[part] != saved[part] and not allow_other:
+    ring = mesh if mesh is not None and mesh.shape["data"] > 1 else None
+    if stage.task == "contrastive":
+        heads = stage.image_head, stage.text_head
+        return ContrastiveTask(towers["image"], towers["text"], *heads, stage.loss, ring)
+    if stage.task == "pretrained":
+        return _pretrained(stage, towers["image"], towers["text"])
+    if stage.task == "domain":
+        assert isinstance(base, DualEncoder)
+        if stage.residual.tune == "heads" and isinstance(base, PretrainedTask):
             raise MmjaxError(
-                f"{folder} was trained on another {role} encoder: the {part} of "
-                f"{spec.source} is {found[part][:12]}, the card says {saved[part][:12]}; give "
-                "the same weights, or accept these with allow_other_encoder=True"
+                f"{setting('residual.tune')} is 'heads', but a pretrained base has none; set it to "
+                "'adapter'"
             )
+        trained = stage.residual, stage.weighting, stage.continual, stage.loss
+        return DomainTask(base, *trained, ring)
+    assert isinstance(base, TextSpace)
+    if not stage.encoders["foreign"].output.startswith("tokens"):
+        raise MmjaxError(
+            f"{setting('encoders.foreign.output')} must be 'tokens' or 'tokens_deep': the language "
+            "adapter reads each token"
+        )
+    return LanguageTask(towers["foreign"], base, stage.adapter, stage.loss, ring)
+
+
+def _pretrained(stage: Stage, image: Tower, text: Tower) -> PretrainedTask:
+    if image.width != text.width:
+        sizes = f"{image.width} and {text.width} dimensions"
+        raise MmjaxError(
+            f"the towers of {stage.encoders['image'].source} and {stage.encoders['text'].source} "
+            f"embed in {sizes}, so they share no space; name the two towers of one model, or join "
+            "them with a base of task 'contrastive'"
+        )
+    known = [t.logit_scale for t in (image, text) if t.logit_scale is not None]
+    fixed = -math.log(stage.loss.init_temperature)
+    return PretrainedTask(image, text, known[0] if known else fixed)
+
+
+def outside_base(recipe: Recipe, seed: int) -> Run:
+    """A finished base of another run folder; its split must be this seed's own."""
+    folder = find_adapter(Path(str(recipe.base)), seed)
+    card = read_card(folder)
+    stage = stage_of(card)
+    main = recipe.main
+    wanted = FAMILIES[main.task].stands_on
+    if stage.task not in wanted:
+        raise MmjaxError(
+            f"{folder} is a {stage.task!r} adapter; config.base needs one of {', '.join(wanted)}"
+        )
+    if main.task != "language" and main.encoders != stage.encoders:
+        raise MmjaxError(
+            f"{folder} stands on other encoders ({_flat_encoders(stage)}) than config.encoders "
+            f"({_flat_encoders(main)}); a domain is adapted with those of its base"
+        )
+    if stage.task != "pretrained" and stage.pairs.source == main.pairs.source:
+        if card["seed"] != seed:
+            raise MmjaxError(
+                f"{folder} was trained with seed {card['seed']}: its training items may be test "
+                f"items of seed {seed}; set --config.seeds='({card['seed']},)' or give the base of "
+                "that seed"
+            )
+        if main.task != "language" and _dealt(stage) != _dealt(main):
+            raise MmjaxError(
+                f"{folder} was trained on another split or domain of {main.pairs.source}: its "
+                "training items may be test items here; give a base with the same config.pairs"
+            )
+    return Run(recipe, stage, seed, folder.parent)
+
+
+def base_name(run: Run) -> str:
+    """What a report calls what the base of a run trained."""
+    pretrained = run.base is not None and run.base.stage.task == "pretrained"
+    return "base temperature" if pretrained else "base heads"
+
+
+def _dealt(stage: Stage) -> PairsSpec:
+    """What decides on which side of the split an item is."""
+    domain = dataclasses.replace(stage.pairs.domain, fraction=1.0)
+    return dataclasses.replace(stage.pairs, domain=domain, views=())
+
+
+def _flat_encoders(stage: Stage) -> str:
+    return ", ".join(f"{role}: {spec.source}" for role, spec in sorted(stage.encoders.items()))

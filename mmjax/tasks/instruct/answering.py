@@ -21,10 +21,9 @@ from mmjax.encoders.language_model import IMAGE, TEXT
 from mmjax.errors import MmjaxError
 from mmjax.generation import Generation, Sampling, Scored, generate, score
 from mmjax.runs.adapter_files import CARD, load_adapter_params
-from mmjax.tasks import make_instruct
-from mmjax.tasks.dual_encoder.stacking import check_encoder, stage_of
 from mmjax.tasks.instruct.respond import Prompter
-from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.instruct.task import InstructTask, make_instruct
+from mmjax.tasks.run import check_encoder, stage_of
 from mmjax.trees import PyTree
 
 # A question that was asked before, and its answer.

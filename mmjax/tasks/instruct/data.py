@@ -36,8 +36,9 @@ from mmjax.tasks.instruct.easy_vqa import (
     prepare_questions,
 )
 from mmjax.tasks.instruct.rehearsal import rehearse
+from mmjax.tasks.instruct.sources import load_source
 
-Source: TypeAlias = Problems | Dialogues
+Conversable: TypeAlias = Problems | Dialogues
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
     assert isinstance(language, LanguageModel)
     layout = layout_of(stage, language, first)
 
-    def read(source: Source, rows: Int[np.ndarray, " k"]) -> Conversations:
+    def read(source: Conversable, rows: Int[np.ndarray, " k"]) -> Conversations:
         said, tokenizer = [source.conversations[i] for i in rows], language.preprocess.tokenizer
         encoded = [
             encode(one, tokenizer, layout, source.names[i], cut=True)
@@ -159,9 +160,9 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
         table = picture_table(vision, PictureFiles(source.pictures, source.picture_names))
         return Conversations(encoded, numbers, table, spec.per_picture, first)
 
-    sources: dict[str, Source] = {}
+    sources: dict[str, Conversable] = {}
     for side in spec.sides:
-        found = library.questions(spec, side)
+        found = load_source(spec, side, library)
         assert isinstance(found, Problems | Dialogues)
         sources[side] = found
     systems: dict[str, AskedSet] = {}

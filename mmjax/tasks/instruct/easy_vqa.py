@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -28,11 +28,11 @@ from mmjax.rng import seed_for
 from mmjax.sharding import place_batch, replicated
 from mmjax.specs.instruct import QuestionsSpec
 from mmjax.specs.spec import Stage
-from mmjax.tasks import Task
-from mmjax.tasks.catalog import parts_of
+from mmjax.tasks.base import Task
 from mmjax.tasks.instruct.rehearsal import rehearse
 from mmjax.tasks.instruct.respond import Speaker
-from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.instruct.sources import load_source
+from mmjax.tasks.instruct.task import InstructTask, parts_of
 from mmjax.trees import PyTree
 
 AskFn = Callable[..., Any]
@@ -107,8 +107,6 @@ class InstructData:
     corpus: Records
     language: LanguageModel
     left_out: int = 0
-    prior: ClassVar[None] = None  # nothing is held on to
-    classes: ClassVar[tuple[str, ...]] = ()  # what may be answered is not known beforehand
 
     def example(self, batch_size: int, seed: int, mesh: Mesh | None = None) -> dict[str, Any]:
         """A batch of shapes for initial values; with a mesh this process's rows of it."""
@@ -263,7 +261,7 @@ def ask_probes(stage: Stage, seed: int, library: Library) -> dict[str, dict[str,
 
 
 def _sides(spec: QuestionsSpec, library: Library) -> tuple[Questions, Questions]:
-    train, test = (library.questions(spec, side) for side in ("train", "test"))
+    train, test = (load_source(spec, side, library) for side in ("train", "test"))
     assert isinstance(train, Questions)
     assert isinstance(test, Questions)
     return train, test

@@ -12,16 +12,18 @@ from mmjax.encoders import LanguageModel
 from mmjax.encoders.language_model import TEXT
 from mmjax.evals.perplexity import perplexity, read_text
 from mmjax.evals.scienceqa import AVERAGE, SLICES, UNANSWERED
+from mmjax.report.figures import Figures
 from mmjax.report.page import Table, numbers
 from mmjax.report.plots import Curve
+from mmjax.report.results import Results
 from mmjax.sharding import to_host
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
-from mmjax.tasks.figures import Figures
-from mmjax.tasks.instruct.easy_vqa import InstructData, ask_probes
+from mmjax.tasks.instruct.assembly import assemble
+from mmjax.tasks.instruct.easy_vqa import ask_probes
 from mmjax.tasks.instruct.respond import Prompter
 from mmjax.tasks.instruct.task import InstructTask
-from mmjax.train import Run, load_trained
+from mmjax.tasks.run import Run
 from mmjax.trees import PyTree
 
 TEXT_METRIC = "text_perplexity"
@@ -39,6 +41,35 @@ SYSTEMS = {
     "blank": "adapted, blank picture",
 }
 Systems = dict[str, dict[str, list[float]]]
+
+
+def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+    """Asks the test questions of every stage and seed.
+
+    Args:
+      runs: finished runs of all stages and seeds.
+      recipe: names the main stage.
+      library: encoders and questions.
+
+    Returns:
+      All figures.
+    """
+    figures, systems, routing = measure_answers(runs, recipe, library)
+    labels = {
+        **SYSTEMS,
+        **{s.name: describe(s) for s in recipe.stages},
+        "adapted": describe(recipe.main),
+    }
+    return Results(
+        recipe.name,
+        systems,
+        {name: labels[name] for name in systems},
+        list(recipe.seeds),
+        figures.counts,
+        figures.timings,
+        routing=routing,
+        learned=figures.learned,
+    )
 
 
 def measure_answers(
@@ -60,12 +91,10 @@ def measure_answers(
     text = read_text(recipe.main.questions.text) if "text" in recipe.evals else None
     frozen: dict[str, float] = {}  # the same for every seed
     for run in runs:
-        steps = figures.trained(run)
+        steps = figures.trained(run.stage.name, run.folder)
         main = run.stage.name == recipe.main.name
-        assembly, trainable = load_trained(run, library)
+        assembly, trainable = assemble(run, library), run.trained(library.mesh)
         data, task = assembly.data, assembly.task
-        assert isinstance(data, InstructData)
-        assert isinstance(task, InstructTask)
         functions = data.publish(task, library.mesh).bind(trainable, assembly.frozen)
         own = data.test["adapted"].run([], functions)
         values = {"adapted" if main else run.stage.name: own}

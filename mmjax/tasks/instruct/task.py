@@ -8,13 +8,21 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key, Shaped
 
+from mmjax.adapters.hooks import LayerAdapter
+from mmjax.adapters.lora import Lora
 from mmjax.adapters.multimodal import Multimodal, assemble
+from mmjax.adapters.rep_adapter import RepAdapter
+from mmjax.encoders import Encoder
 from mmjax.encoders.language_model import embed, extend, logits
+from mmjax.encoders.llama import Llama
 from mmjax.encoders.output import Batch, Inputs
-from mmjax.encoders.vision import class_tokens
+from mmjax.encoders.vision import VisionTransformer, class_tokens
+from mmjax.errors import MmjaxError, setting
 from mmjax.generation import sampling
 from mmjax.losses.language_modeling import answer_hidden, next_token
 from mmjax.metrics import Metrics
+from mmjax.specs.instruct import InstructSpec
+from mmjax.specs.spec import Stage
 from mmjax.trees import PyTree
 
 
@@ -144,3 +152,63 @@ class InstructTask:
             return (sampling.log_prob(found, labels) * weights).sum(axis=-1)
 
         return {"exact": exact, "log_prob": log_prob}
+
+
+def make_instruct(stage: Stage, language: Encoder, vision: Encoder) -> InstructTask:
+    """Builds the task of an `instruct` stage.
+
+    Args:
+      stage: the recipe's stage.
+      language: the frozen language model.
+      vision: the frozen vision transformer.
+
+    Returns:
+      The task.
+
+    Raises:
+      MmjaxError: an encoder of another kind than its role needs.
+    """
+    if not isinstance(language.module, Llama):
+        raise MmjaxError(
+            f"{setting('encoders.language')} is {language.name!r}, a {language.family} "
+            "encoder; the instruct task needs a language model that reads text alone"
+        )
+    if not isinstance(vision.module, VisionTransformer):
+        raise MmjaxError(
+            f"{setting('encoders.image')} is {vision.name!r}, a {vision.family} "
+            "encoder; the instruct task needs a vision transformer"
+        )
+    parts = parts_of(stage.instruct)
+    parts.tapped(vision.config.num_layers)
+    return InstructTask.of(parts, language.module, vision.module, stage.instruct.remat)
+
+
+def parts_of(spec: InstructSpec) -> Multimodal:
+    """What an `instruct` stage trains."""
+    return Multimodal(
+        adapter_of(spec, "language"),
+        adapter_of(spec, "image") if spec.visual else None,
+        spec.taps,
+        spec.hidden,
+        spec.tap_layers,
+        spec.norm_taps,
+    )
+
+
+def adapter_of(spec: InstructSpec, role: str) -> LayerAdapter | None:
+    """The adapter in the layers of one tower."""
+    if spec.adapter == "none":
+        return None
+    if spec.adapter == "lora":
+        targets = spec.targets if role == "language" else ("query", "value")
+        return Lora(spec.rank, spec.alpha, spec.dropout, targets)
+    return RepAdapter(
+        rank=spec.rank,
+        experts=2 if spec.adapter == "routed" else 1,
+        scale=spec.scale,
+        temperature=spec.temperature,
+        dropout=spec.dropout,
+        routing="first_token" if role == "language" else spec.clip_routing,
+        router_weight_dtype=spec.router_weight_dtype,
+        feed_forward=spec.feed_forward in ("both", "language" if role == "language" else "vision"),
+    )

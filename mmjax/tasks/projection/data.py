@@ -1,6 +1,7 @@
 """What a `projection` stage reads with one seed: features with the class of each item."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
@@ -10,14 +11,28 @@ from mmjax.data.pipeline import Choices, Phase
 from mmjax.data.records import Corpus
 from mmjax.data.tables import FeatureTable, LabelTable, View, table_of
 from mmjax.errors import MmjaxError, setting
-from mmjax.evals.probe import LabelledSet
+from mmjax.evals.probe import LabelledSet, NearestNeighbours
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import EncoderSpec, Stage
-from mmjax.tasks.dual_encoder.data import StageData
-from mmjax.tasks.projection.task import FUNCTIONS, LABEL
+from mmjax.tasks.projection.task import FUNCTIONS, LABEL, ProjectionTask, make_projection
+from mmjax.tasks.run import Assembly, Run, StageData
 
 
-def prepare_labelled(stage: Stage, recipe: Recipe, seed: int, library: Library) -> StageData:
+@dataclass(frozen=True)
+class LabelledData(StageData):
+    """What a `projection` stage reads with one seed; all items with their classes are `val`."""
+
+    val: LabelledSet
+
+
+def assemble(run: Run, library: Library) -> Assembly[ProjectionTask, LabelledData]:
+    """Builds the task and its data; nothing is frozen below cached features."""
+    data = prepare_labelled(run.stage, run.recipe, run.seed, library)
+    task = make_projection(run.stage, data.towers, library.mesh)
+    return Assembly(task, data, {}, evaluators=[NearestNeighbours()])
+
+
+def prepare_labelled(stage: Stage, recipe: Recipe, seed: int, library: Library) -> LabelledData:
     """Builds tables, split, examples and evaluation sets of a `projection` stage.
 
     Args:
@@ -48,7 +63,7 @@ def prepare_labelled(stage: Stage, recipe: Recipe, seed: int, library: Library) 
     roles[LABEL] = Choices.of(classes, [[int(labels[i])] for i in split["train"]])
     asked = {FUNCTIONS[role]: view for role, view in views.items()}
     val = LabelledSet(asked, labels, split["train"], split["val"])
-    return StageData(towers, (Phase(0, roles),), val, {}, split, corpus)
+    return LabelledData(towers, (Phase(0, roles),), val, split, corpus)
 
 
 def raw_views(stage: Stage, recipe: Recipe, library: Library) -> dict[str, View]:

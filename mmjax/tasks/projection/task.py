@@ -15,6 +15,7 @@ from mmjax.losses.contrastive import info_nce, pairwise_bce, supervised
 from mmjax.losses.pairs import PairLoss
 from mmjax.metrics import Metrics, mean_of
 from mmjax.specs.projection import ProjectionSpec
+from mmjax.specs.spec import Stage
 from mmjax.trees import PyTree
 
 LABEL = "label"  # the role of class numbers
@@ -121,3 +122,20 @@ class ProjectionTask:
             return lambda t, f, inputs: self.project(role, t, f, inputs)
 
         return {FUNCTIONS.get(role, f"embed_{role}"): projecting(role) for role in self.towers}
+
+
+def make_projection(stage: Stage, towers: Mapping[str, Tower], mesh: Mesh | None) -> ProjectionTask:
+    """Builds the task of a `projection` stage.
+
+    Args:
+      stage: the recipe's stage.
+      towers: role -> frozen tower.
+      mesh: of the batches; the loss goes round its data axis.
+
+    Returns:
+      The task.
+    """
+    if stage.projection.mode == "single":
+        towers = {"joined": Tower("joined", sum(tower.width for tower in towers.values()))}
+    ring = mesh if mesh is not None and mesh.shape["data"] > 1 else None
+    return ProjectionTask(dict(towers), stage.projection, ring)

@@ -18,29 +18,29 @@ from mmjax.data.pipeline import Choices, Phase
 from mmjax.data.records import Corpus
 from mmjax.data.tables import FeatureTable, LabelTable, PatchTable, Table, table_of
 from mmjax.encoders import Encoder
+from mmjax.encoders.output import Tower
 from mmjax.encoders.prompted import lay_out, vectors_of, words_of
 from mmjax.errors import MmjaxError, setting
 from mmjax.errors import check as check_setting
 from mmjax.evals import EvalSet, Evaluator, Functions, View
 from mmjax.evals.accuracy import harmonic_mean
-from mmjax.evals.functions import Published
 from mmjax.interop.coop import load_context
 from mmjax.losses.temperature import clamped
 from mmjax.rng import seed_for
 from mmjax.sharding import to_host
 from mmjax.specs.spec import Stage
-from mmjax.tasks import DualEncoder, Task, Tower
-from mmjax.tasks.base import below
-from mmjax.tasks.dual_encoder.data import StageData
+from mmjax.tasks.base import DualEncoder, Task, below
 from mmjax.tasks.dual_encoder.pretrained import PretrainedTask
 from mmjax.tasks.dual_encoder.stacking import load_base
 from mmjax.tasks.prompts.classes import classes_of, labels_of, shots_of
 from mmjax.tasks.prompts.task import PromptsTask, encode_prompts, make_prompts_task
+from mmjax.tasks.published import Published
+from mmjax.tasks.run import Assembly, Run, StageData
 from mmjax.trees import PyTree
 
 
 @dataclass(frozen=True)
-class Asked:
+class Classified:
     """One way to classify, and the pictures that it is asked about.
 
     Attributes:
@@ -52,7 +52,6 @@ class Asked:
     function: str
     sets: Mapping[str, EvalSet]
     new: tuple[str, ...] = ()
-    general: None = None
 
     @property
     def data(self) -> EvalSet:
@@ -73,6 +72,19 @@ class Asked:
             mean = harmonic_mean(values["base_accuracy"], values["new_accuracy"])
             values["harmonic_accuracy"] = mean
         return values
+
+
+@dataclass(frozen=True)
+class ShotsData(StageData):
+    """What a `prompts` stage reads with one seed.
+
+    Attributes:
+      test: `adapted`, the trained system, and `base`, the zero-shot one.
+      classes: names of the classes that are trained on.
+    """
+
+    test: Mapping[str, Classified]
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -247,24 +259,21 @@ def frozen_of(stage: Stage, joint: Joint, known: Mapping[str, Any], library: Lib
     return frozen
 
 
-def assemble(
-    stage: Stage, seed: int, language: str, folder: Path | None, library: Library
-) -> tuple[PromptsTask, StageData, PyTree, Mapping[str, Any] | None]:
+def assemble(run: Run, library: Library) -> Assembly[PromptsTask, ShotsData]:
     """Puts a stage together.
 
     Args:
-      stage: what is trained.
-      seed: draws split and shots.
-      language: of the classes' names.
-      folder: of the base's adapter, if it stands on one.
+      run: a stage with a seed.
       library: loads encoders and tables once.
 
     Returns:
-      (task, data, frozen tree, card of the base).
+      The assembly; classes are named in the recipe's second language.
 
     Raises:
       MmjaxError: what `shots_of`, `joint_of` and `know` say.
     """
+    stage, seed, language = run.stage, run.seed, run.recipe.languages[1]
+    folder = run.base.adapter if run.base is not None else None
     joint = library.remember(
         ("joint", folder, *sorted(stage.encoders.items())), lambda: joint_of(stage, folder, library)
     )
@@ -288,11 +297,11 @@ def assemble(
         },
     )
     test = split["test"]
-    sets = {"": _asked(corpus, test, trained, table)}
+    sets = {"": _eval_set(corpus, test, trained, table)}
     if other:
         new = know(stage, joint, texts(other), library, seed)
         frozen["new"] = sharding.place({**new, "untrained": jnp.zeros(())}, library.mesh)
-        sets = {"base_": sets[""], "new_": _asked(corpus, test, other, table)}
+        sets = {"base_": sets[""], "new_": _eval_set(corpus, test, other, table)}
     for style in stage.fewshot.styles:
         pairs = dataclasses.replace(stage.pairs, styles=(style,), views=("plain",))
         drawn = library.corpus(pairs)
@@ -300,24 +309,20 @@ def assemble(
         items = np.asarray([i for i, item in enumerate(drawn.items) if item.id in chosen])
         styled = dataclasses.replace(stage, pairs=pairs)
         own = _table(styled, joint, folder, drawn, library)
-        sets[f"{style}_"] = _asked(drawn, items, trained, own)
+        sets[f"{style}_"] = _eval_set(drawn, items, trained, own)
     systems = {
-        "adapted": Asked("score", sets, ("new_",)),
-        "base": Asked("score_base", sets, ("new_",)),
+        "adapted": Classified("score", sets, ("new_",)),
+        "base": Classified("score_base", sets, ("new_",)),
     }
-    data = StageData(
-        joint.towers,
-        (phase,),
-        systems["adapted"],  # of which training asks nothing: no held-out picture chooses a step
-        systems,
-        split,
-        corpus,
-        classes=tuple(texts(trained)),
-    )
-    return task_of(stage, joint, library), data, frozen, joint.card
+    classes = tuple(texts(trained))
+    # Of the first system training asks nothing: no held-out picture chooses a step.
+    val = systems["adapted"]
+    data = ShotsData(joint.towers, (phase,), val, split, corpus, systems, classes)
+    on_card = {"classes": list(classes)}
+    return Assembly(task_of(stage, joint, library), data, frozen, joint.card, on_card=on_card)
 
 
-def _asked(
+def _eval_set(
     corpus: Corpus, items: Int[np.ndarray, " k"], classes: Sequence[str], table: Table
 ) -> EvalSet:
     """Those of the items whose class is asked for."""

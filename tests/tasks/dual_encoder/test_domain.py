@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax.adapters.projection import unit
+from mmjax.encoders.output import Tower
 from mmjax.losses import consolidation
 from mmjax.specs.dual_encoder import (
     AdapterSpec,
@@ -17,7 +18,6 @@ from mmjax.specs.dual_encoder import (
     ResidualSpec,
     WeightingSpec,
 )
-from mmjax.tasks import Tower
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
 from mmjax.tasks.dual_encoder.domain import DomainTask
 from mmjax.tasks.dual_encoder.language import LanguageTask

@@ -7,16 +7,17 @@ import optax
 import pytest
 
 from mmjax import trees
+from mmjax.encoders.output import Tower
 from mmjax.errors import MmjaxError
 from mmjax.losses import distill
 from mmjax.specs.dual_encoder import AdapterSpec, LossSpec, ResidualSpec
 from mmjax.specs.spec import EncoderSpec, Stage
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.tasks import Tower, make_task
 from mmjax.tasks.base import DualEncoder, TextSpace
 from mmjax.tasks.dual_encoder.language import LanguageTask
 from mmjax.tasks.dual_encoder.pretrained import PretrainedTask
+from mmjax.tasks.dual_encoder.stacking import make_task
 
 D, B, L = 6, 16, 4
 TOWERS = {

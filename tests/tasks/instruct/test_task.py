@@ -17,8 +17,7 @@ from mmjax.generation import generate
 from mmjax.specs.instruct import InstructSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.tasks.catalog import parts_of
-from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.instruct.task import InstructTask, parts_of
 
 PARTS = Multimodal(
     RepAdapter(rank=4, dropout=0.0), RepAdapter(rank=4, routing="per_image", dropout=0.0), 2, 6

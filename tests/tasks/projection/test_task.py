@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from mmjax import trees
+from mmjax.encoders.output import Tower
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import EncoderSpec, Stage, TrainSpec
-from mmjax.tasks import Tower, make_task
+from mmjax.tasks.dual_encoder.stacking import make_task
 from mmjax.tasks.projection.task import ProjectionTask
 
 B, WIDTHS = 11, {"image": 9, "text": 6}

@@ -12,13 +12,13 @@ import pytest
 from mmjax import trees
 from mmjax.adapters.projection import unit
 from mmjax.encoders import load_encoder
+from mmjax.encoders.output import Tower
 from mmjax.encoders.prompted import lay_out, vectors_of
 from mmjax.sharding import place, place_batch
 from mmjax.specs.dual_encoder import HeadSpec, LossSpec
 from mmjax.specs.prompts import PromptSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.tasks import Tower
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
 from mmjax.tasks.prompts.task import encode_prompts, make_prompts_task
 

@@ -9,14 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax.data.labels import LeftOut
-from mmjax.data.library import Library
 from mmjax.data.records import Corpus
-from mmjax.evals import FewShot, Functions, ZeroShot
-from mmjax.specs.recipe import Recipe
-from mmjax.specs.spec import Stage
-from mmjax.tasks.dual_encoder.data import System
-from mmjax.tasks.prompts import classes
-from mmjax.train import Assembly, Run
 
 EXAMPLES = 10  # right ones, and as many wrong ones
 
@@ -67,47 +60,6 @@ class Answered:
     items: Int[np.ndarray, " n"]
     said: Sequence[str]
     train: Int[np.ndarray, " t"]
-
-
-def classes_of(stage: Stage, corpus: Corpus) -> list[str]:
-    """The classes that a stage's items are told apart by."""
-    if stage.task == "prompts":
-        return classes.classes_of(stage, corpus)[0]
-    return sorted({item.label for item in corpus.items if item.label})
-
-
-def left_out(recipe: Recipe, library: Library) -> tuple[LeftOut, ...]:
-    """Classes that a recipe leaves out; nothing where it classifies nothing."""
-    stage = recipe.main
-    if not classifies(recipe):
-        return ()
-    corpus = library.corpus(stage.pairs)
-    if stage.task == "prompts":
-        return classes.left_out(stage, corpus)
-    return corpus.left_out
-
-
-def classifies(recipe: Recipe) -> bool:
-    """Whether its items are told apart by class."""
-    return recipe.main.task in ("prompts", "projection") or "zeroshot" in recipe.evals
-
-
-def answered(run: Run, assembly: Assembly, functions: Functions) -> Answered | None:
-    """What the trained system says of the test items; None where no class is asked for."""
-    data, corpus = assembly.data, assembly.data.corpus
-    asked = data.test["adapted"]
-    if run.stage.task == "prompts":
-        names = classes_of(run.stage, corpus)
-        said = FewShot().predict(functions, asked.data)
-        items = asked.data.images.rows  # of a table of every item
-        return Answered(items, [names[c] for c in said], data.items["train"])
-    if "zeroshot" not in run.recipe.evals or not isinstance(asked, System):
-        return None
-    items = data.items["test"]
-    names = sorted({corpus.items[i].label for i in items} - {""})
-    said = ZeroShot().predict(asked.reading(functions), asked.data)
-    kept = asked.data.labels >= 0
-    return Answered(items[kept], [names[c] for c in said[kept]], data.items["train"])
 
 
 def class_figures(

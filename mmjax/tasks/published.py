@@ -1,4 +1,4 @@
-"""Binds a task's pure functions to weights, and feeds them table rows in fixed batches."""
+"""TODO mmjax.tasks.published."""
 
 import functools
 from collections.abc import Mapping

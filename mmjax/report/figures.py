@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from mmjax.train import DONE, Run
+from mmjax.runs.finished import DONE
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class Figures:
     timings: dict[str, float] = field(default_factory=dict)
     learned: dict[str, list[int]] = field(default_factory=dict)
 
-    def trained(self, run: Run) -> int:
-        """Adds the time that a run took to train; returns its steps."""
-        done = json.loads((run.folder / DONE).read_text(encoding="utf-8"))
-        name = f"training {run.stage.name}, all seeds"
+    def trained(self, stage: str, folder: Path) -> int:
+        """Adds the time that a stage's run in this folder took to train; returns its steps."""
+        done = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        name = f"training {stage}, all seeds"
         self.timings[name] = self.timings.get(name, 0.0) + done["seconds"]
         return done["steps"]
 

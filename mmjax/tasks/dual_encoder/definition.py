@@ -1,0 +1,126 @@
+"""What the trunk may ask of dual encoders: `contrastive`, `pretrained`, `language`, `domain`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from mmjax.data.labels import LeftOut
+from mmjax.data.library import Library
+from mmjax.data.transforms import check_view
+from mmjax.report.page import Report, Table
+from mmjax.report.results import Results
+from mmjax.sharding import check_batch
+from mmjax.specs.recipe import Recipe
+from mmjax.tasks import reporting
+from mmjax.tasks.base import Task
+from mmjax.tasks.dual_encoder import checks, eval_sets, results, tables
+from mmjax.tasks.dual_encoder.adapted import Adapted
+from mmjax.tasks.dual_encoder.assembly import Joined, assemble
+from mmjax.tasks.dual_encoder.galleries import galleries, hard_samples
+from mmjax.tasks.dual_encoder.parallel import held_out
+from mmjax.tasks.dual_encoder.stacking import (
+    Loaded,
+    base_name,
+    check_sizes,
+    make_task,
+    outside_base,
+)
+from mmjax.tasks.published import Published
+from mmjax.tasks.run import Run
+
+CURVES = ("loss", "val/mR", "val/t2t_mR", "val/general_mR")
+
+
+class DualEncoders:
+    """See `mmjax.tasks.definition.Definition`."""
+
+    answers = False
+
+    def check(self, run: Run, library: Library) -> None:
+        """Reads the records, and holds split and sizes against what they are."""
+        stage, seed = run.stage, run.seed
+        library.split(stage.pairs, seed, stage.task == "domain")
+        if stage.task == "language":
+            held_out(stage, seed, library)
+        if stage.task != "pretrained":
+            check_batch(stage.train.batch_size, library.mesh)
+        for name in stage.pairs.views:
+            check_view(name)
+        if stage.task == "domain":
+            assert run.base is not None
+            checks.check_domain(stage, run.base.stage, run.recipe, seed, library)
+        elif stage.task != "pretrained" or run.is_main:
+            checks.check_pairs(stage, run.recipe, seed, library)
+
+    def check_asked(self, recipe: Recipe, library: Library) -> None:
+        """Reads the benchmarks."""
+        eval_sets.check(recipe, library)
+
+    def task(self, run: Run, base: Task | None, library: Library) -> Task:
+        """The task, which says whether its encoders and its base go together."""
+        encoders = run.stage.encoders.items()
+        towers = {role: library.tower(role, spec, None) for role, spec in encoders}
+        return make_task(run.stage, towers, base, library.mesh)
+
+    def base_of(self, recipe: Recipe, seed: int) -> Run:
+        """The finished dual encoder below."""
+        return outside_base(recipe, seed)
+
+    def assemble(self, run: Run, library: Library) -> Joined:
+        """Puts the run together."""
+        return assemble(run, library)
+
+    def left_out(self, recipe: Recipe, library: Library) -> Sequence[LeftOut]:
+        """Classes without enough families."""
+        return results.left_out(recipe, library)
+
+    def measure(self, runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+        """Retrieval, classification, benchmarks."""
+        return results.measure(runs, recipe, library)
+
+    def tables(self, results: Results) -> list[Table]:
+        """Retrieval in both directions; of a domain what is gained and lost."""
+        return tables.tables(results)
+
+    def headline(self, results: Results) -> list[tuple[str, str]]:
+        """Recovery and recalls."""
+        return tables.headline(results)
+
+    def report(
+        self, results: Results, runs: Sequence[Run], recipe: Recipe, library: Library
+    ) -> Report:
+        """Tables, curves, queries with what they find, and hard samples of a domain."""
+        main = reporting.main_run(runs)
+        share = recipe.main.pairs.domain.fraction
+        drawn = [run for run in runs if run.stage.pairs.domain.fraction == share]
+        notes = [*reporting.notes_on_pictures(recipe), *reporting.notes_on_texts(library)]
+        return Report(
+            title=recipe.name.replace("_", " "),
+            summary=tables.summary(results, recipe),
+            headline=tuple(tables.headline(results)),
+            tables=tuple(tables.tables(results)),
+            # Of a domain those on as many pairs as the main one: a plot of all could not be read.
+            curves=tuple(reporting.curves(drawn, CURVES)),
+            galleries=tuple(galleries(main, recipe, library)),
+            hard_samples=hard_samples(main, recipe, library),
+            classes=reporting.classes_part(results, recipe, library),
+            components=tuple(reporting.components(main, library, base_name(main))),
+            timings=results.timings,
+            peak_memory_bytes=results.peak_memory_bytes,
+            command=results.command,
+            environment=results.environment,
+            notes=(*notes, *tables.notes(results)),
+        )
+
+    def load(
+        self, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
+    ) -> Adapted:
+        """The dual encoder with its adapter in it."""
+        loaded = Loaded.of(folder, card, allow_other_encoder, mesh)
+        stage, library = loaded.stage, loaded.library
+        task = make_task(stage, loaded.towers, loaded.base, library.mesh)
+        check_sizes(task, stage, loaded.towers, loaded.trainable, loaded.frozen, folder)
+        functions = Published(task, library.mesh).bind(loaded.trainable, loaded.frozen)
+        return Adapted(folder, card, library, functions)

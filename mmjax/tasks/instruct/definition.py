@@ -1,0 +1,103 @@
+"""What the trunk may ask of `instruct`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from mmjax.data.labels import LeftOut
+from mmjax.data.library import Library
+from mmjax.errors import MmjaxError
+from mmjax.evals.perplexity import read_text
+from mmjax.evals.probe import check_installed
+from mmjax.report.page import Report, Table
+from mmjax.report.results import Results
+from mmjax.sharding import check_batch
+from mmjax.specs.recipe import Recipe
+from mmjax.tasks import reporting
+from mmjax.tasks.base import Task
+from mmjax.tasks.instruct.answering import Answering
+from mmjax.tasks.instruct.assembly import Instructed, assemble, encoders_of
+from mmjax.tasks.instruct.checks import check_questions
+from mmjax.tasks.instruct.results import answer_tables, headline, measure, router_curves
+from mmjax.tasks.instruct.task import InstructTask, make_instruct
+from mmjax.tasks.run import Run
+
+# Answers about pictures and plain text lose on scales of their own.
+CURVES = ("picture_loss", "text_loss", "val/vqa_acc", "val/vqa_yes_no", "val/vqa_other")
+CURVES += ("val/token_log_prob",)
+
+
+class Instruct:
+    """See `mmjax.tasks.definition.Definition`."""
+
+    answers = True
+
+    def check(self, run: Run, library: Library) -> None:
+        """Reads the questions, and holds the sizes against them."""
+        check_batch(run.stage.train.batch_size, library.mesh)
+        check_questions(run.stage, run.seed, library)
+
+    def check_asked(self, recipe: Recipe, library: Library) -> None:
+        """Probes need scikit-learn, perplexity its text."""
+        if "probe" in recipe.evals:
+            check_installed()
+        if "text" in recipe.evals:
+            read_text(recipe.main.questions.text)
+
+    def task(self, run: Run, base: Task | None, library: Library) -> InstructTask:
+        """The parts in both towers."""
+        return make_instruct(run.stage, *encoders_of(run.stage, library))
+
+    def base_of(self, recipe: Recipe, seed: int) -> Run:
+        """It stands on frozen encoders alone."""
+        raise MmjaxError(f"config.base is {recipe.base!r}; expected None for this task")
+
+    def assemble(self, run: Run, library: Library) -> Instructed:
+        """Puts the run together."""
+        return assemble(run, library)
+
+    def left_out(self, recipe: Recipe, library: Library) -> Sequence[LeftOut]:
+        """Questions have no classes."""
+        return ()
+
+    def measure(self, runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+        """Answers with and without the picture."""
+        return measure(runs, recipe, library)
+
+    def tables(self, results: Results) -> list[Table]:
+        """Answers, plain text, the router."""
+        r = results
+        return answer_tables(r.systems, r.labels, r.counts, r.routing, r.learned)
+
+    def headline(self, results: Results) -> list[tuple[str, str]]:
+        """Accuracy, or perplexity."""
+        return headline(results.systems)
+
+    def report(
+        self, results: Results, runs: Sequence[Run], recipe: Recipe, library: Library
+    ) -> Report:
+        """Tables, curves, what the router learned."""
+        main = reporting.main_run(runs)
+        drawn = reporting.curves(runs, CURVES, samples=True)
+        return Report(
+            title=recipe.name.replace("_", " "),
+            summary="A frozen language model answers questions about what a frozen vision "
+            "transformer sees, through small trained adapters.",
+            headline=tuple(self.headline(results)),
+            tables=tuple(self.tables(results)),
+            curves=(*drawn, *router_curves(results.routing)),
+            components=tuple(reporting.components(main, library)),
+            timings=results.timings,
+            peak_memory_bytes=results.peak_memory_bytes,
+            command=results.command,
+            environment=results.environment,
+            notes=tuple(reporting.notes_on_texts(library)),
+        )
+
+    def load(
+        self, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
+    ) -> Answering:
+        """The language model with its adapters."""
+        return Answering.load(folder, allow_other_encoder, mesh)

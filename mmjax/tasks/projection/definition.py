@@ -1,0 +1,117 @@
+"""What the trunk may ask of `projection`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from mmjax.data.labels import LeftOut
+from mmjax.data.library import Library
+from mmjax.data.transforms import check_view
+from mmjax.errors import MmjaxError
+from mmjax.evals.probe import check_installed
+from mmjax.report.page import Report, Table
+from mmjax.report.results import Results
+from mmjax.sharding import check_batch
+from mmjax.specs.recipe import Recipe
+from mmjax.tasks import reporting
+from mmjax.tasks.base import Task
+from mmjax.tasks.dual_encoder.adapted import Adapted
+from mmjax.tasks.dual_encoder.stacking import Loaded, check_sizes
+from mmjax.tasks.projection import checks, data, results, tables
+from mmjax.tasks.projection.data import LabelledData
+from mmjax.tasks.projection.task import ProjectionTask, make_projection
+from mmjax.tasks.published import Published
+from mmjax.tasks.run import Assembly, Run
+
+CURVES = ("loss", "val/knn_acc")
+
+
+class Projections:
+    """See `mmjax.tasks.definition.Definition`."""
+
+    answers = False
+
+    def check(self, run: Run, library: Library) -> None:
+        """Reads the records: classes, texts, sizes."""
+        check_batch(run.stage.train.batch_size, library.mesh)
+        for name in run.stage.pairs.views:
+            check_view(name)
+        checks.check_labelled(run.stage, run.recipe, run.seed, library)
+
+    def check_asked(self, recipe: Recipe, library: Library) -> None:
+        """Probes need scikit-learn."""
+        if "probe" in recipe.evals:
+            check_installed()
+
+    def task(self, run: Run, base: Task | None, library: Library) -> ProjectionTask:
+        """Projectors over towers of any width."""
+        encoders = run.stage.encoders.items()
+        towers = {role: library.tower(role, spec, None) for role, spec in encoders}
+        return make_projection(run.stage, towers, library.mesh)
+
+    def base_of(self, recipe: Recipe, seed: int) -> Run:
+        """A projection stands on frozen encoders alone."""
+        raise MmjaxError(f"config.base is {recipe.base!r}; expected None for this task")
+
+    def assemble(self, run: Run, library: Library) -> Assembly[ProjectionTask, LabelledData]:
+        """Puts the run together."""
+        return data.assemble(run, library)
+
+    def left_out(self, recipe: Recipe, library: Library) -> Sequence[LeftOut]:
+        """Classes without enough families."""
+        return library.corpus(recipe.main.pairs).left_out
+
+    def measure(self, runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+        """F1 of usual classifiers."""
+        return results.measure(runs, recipe, library)
+
+    def tables(self, results: Results) -> list[Table]:
+        """Raw features beside projected ones."""
+        return tables.projection_tables(results.systems, results.labels, results.counts)
+
+    def headline(self, results: Results) -> list[tuple[str, str]]:
+        """The best classifier on both."""
+        return tables.projection_headline(results.systems)
+
+    def report(
+        self, results: Results, runs: Sequence[Run], recipe: Recipe, library: Library
+    ) -> Report:
+        """Tables, curves, classes."""
+        main, pairs = reporting.main_run(runs), recipe.main.pairs
+        notes = [
+            tables.verdict(results.systems),
+            *reporting.notes_on_pictures(recipe),
+            *reporting.notes_on_texts(library),
+        ]
+        if pairs.folds:
+            whole = ", families whole" if pairs.keep_families else ""
+            notes.append(f"Each seed holds out another of {pairs.folds} folds{whole}.")
+        return Report(
+            title=recipe.name.replace("_", " "),
+            summary="Small projectors bend frozen embeddings towards labels (arXiv 2502.02048); "
+            "usual classifiers then say what that is worth beside the raw embeddings, their "
+            "principal components and their discriminants.",
+            headline=tuple(self.headline(results)),
+            tables=tuple(self.tables(results)),
+            curves=tuple(reporting.curves(runs, CURVES)),
+            classes=reporting.classes_part(results, recipe, library),
+            components=tuple(reporting.components(main, library)),
+            timings=results.timings,
+            peak_memory_bytes=results.peak_memory_bytes,
+            command=results.command,
+            environment=results.environment,
+            notes=tuple(notes),
+        )
+
+    def load(
+        self, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
+    ) -> Adapted:
+        """The encoders with their projectors."""
+        loaded = Loaded.of(folder, card, allow_other_encoder, mesh)
+        library = loaded.library
+        task = make_projection(loaded.stage, loaded.towers, library.mesh)
+        check_sizes(task, loaded.stage, loaded.towers, loaded.trainable, loaded.frozen, folder)
+        functions = Published(task, library.mesh).bind(loaded.trainable, loaded.frozen)
+        return Adapted(folder, card, library, functions)

@@ -1,0 +1,64 @@
+"""What a few-shot run can be refused for before its features are computed."""
+
+import dataclasses
+
+import numpy as np
+
+from mmjax.data.library import Library
+from mmjax.data.pipeline import check_enough
+from mmjax.data.records import Corpus
+from mmjax.data.splits import Split
+from mmjax.encoders.prompted import vectors_of, words_of
+from mmjax.errors import MmjaxError, setting
+from mmjax.specs.spec import Stage
+from mmjax.tasks.prompts import data as fewshot
+from mmjax.tasks.run import Run
+
+
+def _check_shots(
+    stage: Stage, corpus: Corpus, split: Split, classes: list[str], shots: int
+) -> None:
+    """Refuses a few-shot stage without a test picture of its classes, or with too large a batch.
+
+    Args:
+      stage: a `prompts` stage.
+      corpus: the items.
+      split: as its seed draws it.
+      classes: labels that are asked for.
+      shots: pictures that are trained on, of all classes; 0 where none is.
+
+    Raises:
+      MmjaxError: names the setting.
+    """
+    if not any(corpus.items[i].label in classes for i in split["test"]):
+        raise MmjaxError(
+            f"no test picture of {corpus.name} has one of the classes {classes[:5]}; give more "
+            f"items, or another {setting('pairs.test_fraction')}"
+        )
+    if shots:
+        check_enough(stage.train.batch_size, shots)
+
+
+def check_classes(stage: Stage, seed: int, library: Library) -> None:
+    """Of `prompts`: enough pictures of enough classes, on both sides of the split."""
+    corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
+    trained, other = fewshot.classes_of(stage, corpus)
+    shots = fewshot.shots_of(stage, corpus, split, trained, seed)
+    _check_shots(stage, corpus, split, trained, len(shots))
+    if other:
+        _check_shots(stage, corpus, split, other, 0)
+    for style in stage.fewshot.styles:
+        library.corpus(dataclasses.replace(stage.pairs, styles=(style,), views=("plain",)))
+
+
+def check_names(run: Run, library: Library) -> None:
+    """Of `prompts`: names of classes and a context that the text tower can read."""
+    stage, spec, language = run.stage, run.stage.prompts, run.recipe.languages[1]
+    corpus, encoder = library.corpus(stage.pairs), library.encoder(stage.encoders["text"])
+    names = [corpus.labels[x][language] for part in fewshot.classes_of(stage, corpus) for x in part]
+    templates = spec.templates if spec.method == "factorised" else ()
+    words_of(encoder, names)
+    words_of(encoder, [t.replace("{}", n) for n in names for t in (spec.template, *templates)])
+    if spec.in_tower:
+        width = vectors_of(encoder.params, np.zeros(1, int)).shape[-1]
+        fewshot.context_of(stage, encoder, width, run.seed)

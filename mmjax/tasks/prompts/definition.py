@@ -1,0 +1,106 @@
+"""What the trunk may ask of `prompts`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from mmjax.data.labels import LeftOut
+from mmjax.data.library import Library
+from mmjax.data.transforms import check_view
+from mmjax.report.page import Report, Table
+from mmjax.report.results import Results
+from mmjax.sharding import check_batch
+from mmjax.specs.recipe import Recipe
+from mmjax.tasks import reporting
+from mmjax.tasks.base import Task
+from mmjax.tasks.dual_encoder.eval_sets import check_labels
+from mmjax.tasks.dual_encoder.stacking import base_name, outside_base
+from mmjax.tasks.prompts import checks, classes, data, results, tables
+from mmjax.tasks.prompts.adapted import Classifier, load_classifier
+from mmjax.tasks.prompts.data import ShotsData
+from mmjax.tasks.prompts.tables import Grid
+from mmjax.tasks.prompts.task import PromptsTask
+from mmjax.tasks.run import Assembly, Run
+
+
+class Prompts:
+    """See `mmjax.tasks.definition.Definition`."""
+
+    answers = False
+
+    def check(self, run: Run, library: Library) -> None:
+        """Reads the records: enough pictures of enough classes."""
+        check_batch(run.stage.train.batch_size, library.mesh)
+        for name in run.stage.pairs.views:
+            check_view(name)
+        checks.check_classes(run.stage, run.seed, library)
+
+    def check_asked(self, recipe: Recipe, library: Library) -> None:
+        """Every class has a name in the language in which it is asked for."""
+        check_labels(recipe, library)
+
+    def task(self, run: Run, base: Task | None, library: Library) -> Task:
+        """The dual encoder below; names and context are what its text tower can read."""
+        joint = data.joint_on(run.stage, base, {}, None, library)
+        checks.check_names(run, library)
+        return joint.task
+
+    def base_of(self, recipe: Recipe, seed: int) -> Run:
+        """The finished dual encoder below."""
+        return outside_base(recipe, seed)
+
+    def assemble(self, run: Run, library: Library) -> Assembly[PromptsTask, ShotsData]:
+        """Puts the run together."""
+        return data.assemble(run, library)
+
+    def left_out(self, recipe: Recipe, library: Library) -> Sequence[LeftOut]:
+        """Classes without enough families."""
+        return classes.left_out(recipe.main, library.corpus(recipe.main.pairs))
+
+    def measure(self, runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+        """Accuracy of every method."""
+        return results.measure(runs, recipe, library)
+
+    def tables(self, results: Results) -> list[Table]:
+        """Accuracy by shots, without parts, on new classes."""
+        return tables.fewshot_tables(grid_of(results), results.counts)
+
+    def headline(self, results: Results) -> list[tuple[str, str]]:
+        """What few shots are worth."""
+        return tables.fewshot_headline(grid_of(results))
+
+    def report(
+        self, results: Results, runs: Sequence[Run], recipe: Recipe, library: Library
+    ) -> Report:
+        """Tables, accuracy over shots, classes."""
+        main, grid = reporting.main_run(runs), grid_of(results)
+        notes = [*reporting.notes_on_pictures(recipe), *reporting.notes_on_texts(library)]
+        return Report(
+            title=recipe.name.replace("_", " "),
+            summary="A frozen dual encoder learns classes from few pictures each. Prompts in its "
+            "text tower, or over its cached texts, stand beside what they are usually compared "
+            "with.",
+            headline=tuple(self.headline(results)),
+            tables=tuple(self.tables(results)),
+            curves=tuple(tables.fewshot_curves(grid)),
+            classes=reporting.classes_part(results, recipe, library),
+            components=tuple(reporting.components(main, library, base_name(main))),
+            timings=results.timings,
+            peak_memory_bytes=results.peak_memory_bytes,
+            command=results.command,
+            environment=results.environment,
+            notes=(*notes, *tables.fewshot_notes(grid)),
+        )
+
+    def load(
+        self, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
+    ) -> Classifier:
+        """The dual encoder with its classes."""
+        return load_classifier(folder, card, allow_other_encoder, mesh)
+
+
+def grid_of(results: Results) -> Grid:
+    """Figures by method and shots."""
+    return Grid(results.systems, results.labels, results.protocol)

@@ -1,0 +1,87 @@
+"""Parts of a report that the tasks have in common."""
+
+from collections.abc import Iterator, Sequence
+
+from mmjax import trees
+from mmjax.data.library import Library
+from mmjax.report.class_tables import class_report
+from mmjax.report.page import ClassReport, Component
+from mmjax.report.plots import Curve
+from mmjax.report.results import Results
+from mmjax.runs.adapter_files import read_card
+from mmjax.specs.recipe import Recipe
+from mmjax.tasks.run import Run
+from mmjax.writer import METRICS_FILE, read_metrics, series
+
+
+def classes_part(results: Results, recipe: Recipe, library: Library) -> ClassReport | None:
+    """How each class fared, where items are told apart by class."""
+    if results.classes is None:
+        return None
+    return class_report(results.classes, library.corpus(recipe.main.pairs))
+
+
+def main_run(runs: Sequence[Run]) -> Run:
+    """The first seed's run of the stage that the recipe is about."""
+    return next(run for run in runs if run.is_main)
+
+
+def notes_on_pictures(recipe: Recipe) -> list[str]:
+    """Whose pictures these are."""
+    if recipe.main.pairs.source != "emoji":
+        return []
+    return ["Emoji pictures: OpenMoji (openmoji.org), CC BY-SA 4.0; names: Unicode CLDR."]
+
+
+def notes_on_texts(library: Library) -> list[str]:
+    """Which texts were cut."""
+    return [
+        f"{cut} of {total} {role} texts were longer than {kept} tokens and were cut."
+        for role, (cut, total, kept) in library.truncated.items()
+        if cut
+    ]
+
+
+def curves(runs: Sequence[Run], metrics: Sequence[str], samples: bool = False) -> Iterator[Curve]:
+    """Losses and validation values of runs.
+
+    Args:
+      runs: finished runs; those for which nothing was trained have no curve.
+      metrics: which, in order, where they were measured.
+      samples: plotted over samples seen instead of steps.
+
+    Yields:
+      One curve a run and metric.
+    """
+    for run in runs:
+        path = run.folder / METRICS_FILE
+        records = read_metrics(path) if path.is_file() else []
+        for metric in metrics:
+            steps, values = series(records, metric)
+            if steps:
+                each = run.stage.train.batch_size if samples else 1
+                steps = tuple(step * each for step in steps)
+                name = f"{run.stage.name}/seed {run.seed}"
+                yield Curve(name, metric, steps, values, "samples seen" if samples else "step")
+
+
+def components(run: Run, library: Library, base: str = "base heads") -> Iterator[Component]:
+    """Parameters of a run's encoders, of its base, and of what it trained.
+
+    Args:
+      run: finished.
+      library: encoders.
+      base: what the report calls what the base trained.
+
+    Yields:
+      The rows of the table.
+    """
+    for role, spec in run.stage.encoders.items():
+        params = library.encoder(spec).params
+        name = f"{role} encoder: {spec.source}"
+        yield Component(name, 0, trees.count(params), spec.dtype, trees.nbytes(params))
+    if run.base is not None:
+        count = read_card(run.base.adapter)["trainable"]["count"]
+        yield Component(base, 0, count, "float32", 4 * count)
+    count = read_card(run.adapter)["trainable"]["count"]
+    yield Component(f"adapter: {run.stage.name}", count, 0, "float32", 4 * count)
