@@ -28,9 +28,10 @@ test: $(VENV)/.test  ## install the light test extra (no torch) and run the test
 test-all: $(VENV)/.test $(VENV)/.parity  ## as test, with the live comparisons against torch too
 	$(PYTEST)
 
-lint: $(VENV)/.dev  ## check format and lint
+lint: $(VENV)/.dev  ## check format, lint, and who imports whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.dev  ## format and fix what can be fixed
 	$(BIN)/ruff format .

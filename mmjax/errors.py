@@ -64,8 +64,6 @@ def check(condition: bool, where: str, value: object, expected: str) -> None:
       expected: what should.
     """
     if not condition:
-        from mmjax.checks.foreign import shown  # it builds on this file
-
         raise MmjaxError(f"{setting(where)} is {shown(value)}; expected {expected}")
 
 
@@ -179,3 +177,14 @@ def failed_recipe(error: Exception, arguments: Sequence[str]) -> str:
     kind = type(error).__name__
     named = re.match(r"\w+Error: ", told)
     return f"{name} cannot be read ({told if named else f'{kind}: {told}'})"
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its type where it is long."""
+    try:
+        said = repr(value)
+    except (ValueError, RecursionError):  # an int of 5,000 digits; a nest of lists
+        return f"a {type(value).__name__} too long to show"
+    if len(said) <= 80:
+        return said
+    return f"{said[:60]}... ({type(value).__name__})"

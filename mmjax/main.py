@@ -25,7 +25,8 @@ from ml_collections import config_flags
 
 from mmjax import command_line
 from mmjax.errors import MmjaxError, failed_recipe, unknown_field
-from mmjax.runs import interrupts, peers, run_folder
+from mmjax.processes import interrupts, peers
+from mmjax.runs import run_folder
 
 command_line.accept_none()
 # The arguments as they are read: `parse` may add the recipe of a run folder.

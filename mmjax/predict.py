@@ -8,8 +8,7 @@ from typing import TypeVar, overload
 
 from jax.sharding import Mesh
 
-from mmjax.checks.foreign import shown
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 from mmjax.runs.adapter_files import (
     base_folder,
     export_adapter,

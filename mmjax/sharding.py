@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 
 from mmjax import trees
 from mmjax.errors import MmjaxError, setting
-from mmjax.runs import peers
+from mmjax.processes import peers
 from mmjax.trees import PyTree
 
 Rules = Sequence[tuple[str, PartitionSpec]]
@@ -58,7 +58,7 @@ def join_processes(peer_timeout: float = PEER_TIMEOUT) -> None:
     """
     # On CPUs two programs at once may meet their peers' in another order; Gloo then gives up.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    # JAX's own notifier would swallow SIGTERM, which `mmjax.runs.interrupts` answers.
+    # JAX's own notifier would swallow SIGTERM, which `mmjax.processes.interrupts` answers.
     jax.config.update("jax_enable_preemption_service", False)
     count, number = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
     timer = peers.waiting(number, count, peer_timeout)

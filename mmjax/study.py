@@ -22,7 +22,7 @@ from mmjax.files import write_json
 from mmjax.report.page import print_table, write_report
 from mmjax.report.results import Results
 from mmjax.runs import lock, run_folder
-from mmjax.specs.families import FAMILIES
+from mmjax.specs.families import family_of
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import early
 from mmjax.tasks.catalog import definition_of
@@ -40,7 +40,7 @@ def plan(recipe: Recipe, workdir: Path) -> list[Run]:
     for seed in recipe.seeds:
         base = definition_of(recipe.main.task).base_of(recipe, seed) if recipe.base else None
         for stage in recipe.stages:
-            needs = base if FAMILIES[stage.task].stands_on else None
+            needs = base if family_of(stage.task).stands_on else None
             run = Run(recipe, stage, seed, workdir / f"seed_{seed}" / stage.name, needs)
             runs.append(run)
             if stage.name == "base":

@@ -17,9 +17,10 @@ from mmjax.data.pipeline import Phase, train_batches
 from mmjax.errors import MmjaxError
 from mmjax.files import write_atomic
 from mmjax.losses.consolidation import Prior, fisher_diagonal
+from mmjax.processes import interrupts
 from mmjax.progress import track
 from mmjax.rng import key_for, seed_for
-from mmjax.runs import finished, interrupts
+from mmjax.runs import finished
 from mmjax.runs.adapter_files import save_adapter
 from mmjax.state import TrainState, create
 from mmjax.step import make_train_step

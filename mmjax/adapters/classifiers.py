@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mmjax.adapters.projection import unit
 from mmjax.adapters.prompts import Known, Scored
 from mmjax.adapters.residual import ResidualAdapter
+from mmjax.losses.distill import unit
 
 PyTree = Any
 Inputs = Mapping[str, Array]

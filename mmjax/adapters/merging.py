@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from mmjax import trees
 from mmjax.adapters.hooks import ATTENTION, LayerAdapter
 from mmjax.checks.arguments import check_adapters
-from mmjax.checks.foreign import shown
 from mmjax.encoders.language_model import LanguageModel
 from mmjax.encoders.layers import PyTree
 from mmjax.encoders.llama import Llama
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 
 
 def merge(model: LanguageModel, adapters: PyTree) -> LanguageModel:

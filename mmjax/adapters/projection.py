@@ -136,8 +136,3 @@ def _linear(name: str, fan_in: int, width: int) -> nn.Dense:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return nn.Dense(width, name=name, kernel_init=uniform, bias_init=uniform)
-
-
-def unit(x: Float[Array, "*b d"], epsilon: float = 1e-12) -> Float[Array, "*b d"]:
-    """Divides vectors by their Euclidean lengths; zero vectors stay zero, with finite gradients."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), epsilon))

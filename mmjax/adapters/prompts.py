@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mmjax.adapters.projection import unit
+from mmjax.losses.distill import unit
 
 PyTree = Any
 # (frozen, token vectors [n l d], ids [n l], mask [n l]) -> unit vectors of the joint space [n e]

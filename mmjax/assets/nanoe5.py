@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from mmjax.checks import foreign, foreign_arrays
-from mmjax.checks.foreign import MOST_TOKENS, shown
-from mmjax.errors import WeightsError
+from mmjax.checks.foreign import MOST_TOKENS
+from mmjax.errors import WeightsError, shown
 
 MAGIC = b"E5S1"
 BLOCK = 32  # weights that share one scale

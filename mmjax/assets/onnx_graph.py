@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmjax.checks import foreign, foreign_arrays
-from mmjax.checks.foreign import reason, shown
-from mmjax.errors import WeightsError
+from mmjax.checks.foreign import reason
+from mmjax.errors import WeightsError, shown
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.checks.foreign import shown
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 
 
 def several(values: Any, what: str) -> Any:

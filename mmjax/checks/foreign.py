@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmjax.errors import MmjaxError, WeightsError
+from mmjax.errors import MmjaxError, WeightsError, shown
 
 # No file that mmjax reads needs a longer text in one value, deeper JSON, or a larger JSON file.
 LONGEST_TEXT = 1 << 20
@@ -99,17 +99,6 @@ def text(where: str, value: object, longest: int = LONGEST_TEXT) -> str:
     except UnicodeEncodeError as error:
         raise MmjaxError(f"{where} holds half of a surrogate pair, which is no text") from error
     return value
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it: its type where it is long."""
-    try:
-        said = repr(value)
-    except (ValueError, RecursionError):  # an int of 5,000 digits; a nest of lists
-        return f"a {type(value).__name__} too long to show"
-    if len(said) <= 80:
-        return said
-    return f"{said[:60]}... ({type(value).__name__})"
 
 
 def shown_path(path: os.PathLike[str] | str) -> str:

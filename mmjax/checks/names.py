@@ -7,8 +7,7 @@ export. It must stay one part of that path, on every system, and Orbax must find
 import os
 from pathlib import Path
 
-from mmjax.checks.foreign import shown
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 
 LONGEST = 120  # bytes: file systems take 255, and names get endings
 _REFUSED = '<>:"/\\|?*[]'  # of another system, or of a pattern: Orbax looks files up by patterns

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmjax.checks.foreign import is_file, shown, shown_path
+from mmjax.checks.foreign import is_file, shown_path
 from mmjax.data.conversations import Conversation
 from mmjax.data.files import parse, read_bytes
 from mmjax.data.wording import INSTRUCTION, Turn
-from mmjax.errors import DataError
+from mmjax.errors import DataError, shown
 from mmjax.specs.instruct import DIALOGUES
 
 _IMAGE = "<image>"

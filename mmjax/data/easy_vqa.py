@@ -8,11 +8,10 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax import assets
-from mmjax.checks.foreign import shown
 from mmjax.data.conversations import Conversation
 from mmjax.data.files import read_json, whole_text
 from mmjax.data.wording import QUESTION, Turn
-from mmjax.errors import DataError
+from mmjax.errors import DataError, shown
 
 SOURCE = "easy_vqa"
 

@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.checks.foreign import shown
 from mmjax.data.tables import FeatureTable, table_of
 from mmjax.encoders import Encoder
 from mmjax.encoders.batching import Chosen, Items
-from mmjax.errors import MmjaxError, writing
+from mmjax.errors import MmjaxError, shown, writing
 from mmjax.progress import track
 from mmjax.sharding import in_every_process
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.checks import foreign
-from mmjax.checks.foreign import is_file, shown, shown_path
-from mmjax.errors import DataError, MmjaxError
+from mmjax.checks.foreign import is_file, shown_path
+from mmjax.errors import DataError, MmjaxError, shown
 
 LONGEST_LINE = 1 << 22  # bytes; captions and ids take a thousandth of it
 LARGEST = 1 << 28  # bytes of a JSON file that is read at once

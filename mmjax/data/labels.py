@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmjax.checks.foreign import shown, text
-from mmjax.errors import MmjaxError, setting
+from mmjax.checks.foreign import text
+from mmjax.errors import MmjaxError, setting, shown
 
 if TYPE_CHECKING:
     from mmjax.data.records import Corpus, Item

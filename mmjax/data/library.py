@@ -19,12 +19,11 @@ from mmjax.data.corpora.catalog import load_corpus, load_parallel
 from mmjax.data.pipeline import Choices
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split, split_by_class, split_by_family, split_folds
-from mmjax.data.tables import FeatureTable, RawTable, Table
+from mmjax.data.tables import FeatureTable, RawTable, Table, View
 from mmjax.data.transforms import view
 from mmjax.encoders import Encoder, load_encoder
 from mmjax.encoders.output import Inputs, Tower
 from mmjax.errors import MmjaxError, setting
-from mmjax.evals import View
 from mmjax.rng import seed_for
 from mmjax.specs.data import PairsSpec
 from mmjax.specs.spec import EncoderSpec

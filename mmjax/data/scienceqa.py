@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmjax.checks.foreign import is_file, shown, shown_path
+from mmjax.checks.foreign import is_file, shown_path
 from mmjax.data.conversations import Conversation
 from mmjax.data.files import check_name, read_object, whole_text
 from mmjax.data.wording import Turn, problem
-from mmjax.errors import DataError
+from mmjax.errors import DataError, shown
 
 SOURCE = "scienceqa"
 LETTERS = "ABCDEFGHIJ"

@@ -10,8 +10,8 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from mmjax.checks.ranges import check_id
 from mmjax.encoders.layers import Attention, Dense, Dtype, LayerNorm, activation, check_sizes, stack
-from mmjax.encoders.ranges import check_id
 from mmjax.errors import MmjaxError
 from mmjax.weights.convert import COPY, KeyRule, dense_rules, norm_rules
 

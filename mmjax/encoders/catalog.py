@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
-from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, llava, ranges, vision, vit
+from mmjax.checks import ranges
+from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, llava, vision, vit
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
 from mmjax.weights.convert import KeyRule

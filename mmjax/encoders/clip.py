@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from mmjax.checks.ranges import check_id
 from mmjax.encoders.layers import (
     PRE_NORM_RULES,
     Dense,
@@ -20,7 +21,6 @@ from mmjax.encoders.layers import (
     check_sizes,
     stack,
 )
-from mmjax.encoders.ranges import check_id
 from mmjax.encoders.vision import VisionConfig, position_transform
 from mmjax.weights.convert import (
     CONV,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from mmjax.encoders import ranges
+from mmjax.checks import ranges
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.errors import MmjaxError
 from mmjax.files import read_json

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from mmjax.checks.ranges import check_id
 from mmjax.encoders import rope
 from mmjax.encoders.layers import (
     At,
@@ -22,7 +23,6 @@ from mmjax.encoders.layers import (
     check_sizes,
     stack,
 )
-from mmjax.encoders.ranges import check_id
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
 from mmjax.weights.convert import COPY, TRANSPOSE, KeyRule, dense_rules

@@ -10,10 +10,10 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from mmjax.checks.ranges import check_id
 from mmjax.encoders import clip, llama
 from mmjax.encoders.layers import Dense, Dtype, Hook, activation
 from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
-from mmjax.encoders.ranges import check_id
 from mmjax.encoders.vision import SHARDING as VISION_SHARDING
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.errors import MmjaxError

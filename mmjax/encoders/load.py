@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from mmjax import sharding
 from mmjax.checks import foreign
 from mmjax.checks.arguments import whole
-from mmjax.checks.foreign import shown
 from mmjax.encoders import bert_heads, catalog
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.catalog import Family
@@ -24,7 +23,7 @@ from mmjax.encoders.pooling import Pooling, load_dense, load_pooling
 from mmjax.encoders.source import resolve
 from mmjax.encoders.text_preprocess import load_text_preprocess
 from mmjax.encoders.vision import VisionConfig
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 from mmjax.sharding import Rules
 from mmjax.weights import convert, layouts
 

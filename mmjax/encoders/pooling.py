@@ -7,8 +7,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmjax.checks import foreign
-from mmjax.encoders import ranges
+from mmjax.checks import foreign, ranges
 from mmjax.errors import MmjaxError
 from mmjax.files import read_json
 

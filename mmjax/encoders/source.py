@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-from mmjax.checks.foreign import shown
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 
 
 def resolve(source: str | os.PathLike[str]) -> Path:

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import Encoding, Tokenizer
 
-from mmjax.checks import foreign
-from mmjax.encoders import ranges, tokenizer_files
+from mmjax.checks import foreign, ranges
+from mmjax.encoders import tokenizer_files
 from mmjax.errors import MmjaxError
 from mmjax.files import read_optional_json
 

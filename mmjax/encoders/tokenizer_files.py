@@ -14,8 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from mmjax.checks import foreign
-from mmjax.checks.foreign import shown
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 from mmjax.weights import vocabulary
 
 LARGEST_FILE = 1 << 26  # bytes; published ones have up to 34 million

@@ -13,12 +13,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.checks.arguments import several, texts, token_ids, whole
-from mmjax.checks.foreign import shown
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.text_preprocess import bucket
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 from mmjax.generation.prompts import (
     BUCKETS,
     Prepared,

@@ -12,13 +12,12 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.checks import arguments
 from mmjax.checks.arguments import check_adapters, several, token_ids
-from mmjax.checks.foreign import shown
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, Message, embed, mix
 from mmjax.encoders.llava import WORD
 from mmjax.encoders.llava_images import Mixed
 from mmjax.encoders.text_preprocess import bucket
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 
 # A text, messages for the chat template, token ids, or embeddings [l, d] of words and pictures.
 Prompt: TypeAlias = str | Sequence[Message] | Sequence[int] | np.ndarray

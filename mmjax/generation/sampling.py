@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from mmjax.checks.arguments import whole
-from mmjax.checks.foreign import shown
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 
 
 class Sampling(NamedTuple):

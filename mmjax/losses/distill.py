@@ -1,9 +1,8 @@
 """Distillation of one embedding space into another, per example."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-from mmjax.adapters.projection import unit
 
 
 def mse(student: Float[Array, "b d"], teacher: Float[Array, "b d"]) -> Float[Array, " b"]:
@@ -25,3 +24,8 @@ def mse(student: Float[Array, "b d"], teacher: Float[Array, "b d"]) -> Float[Arr
 def cosine(student: Float[Array, "b d"], teacher: Float[Array, "b d"]) -> Float[Array, " b"]:
     """1 - cosine similarity, for every example; same arguments as `mse`."""
     return 1.0 - jnp.sum(unit(student) * unit(teacher), axis=-1)
+
+
+def unit(x: Float[Array, "*b d"], epsilon: float = 1e-12) -> Float[Array, "*b d"]:
+    """Divides vectors by their Euclidean lengths; zero vectors stay zero, with finite gradients."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), epsilon))

@@ -1,1 +1,1 @@
-"""What a run leaves and what it shares with others: folder, lock, signals, peers."""
+"""What a run leaves and what it shares with others: adapter, folder, seal, lock."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmjax.checks.foreign import reading, shown
-from mmjax.errors import MmjaxError
+from mmjax.checks.foreign import reading
+from mmjax.errors import MmjaxError, shown
 from mmjax.files import digest_of
 
 CONFIG = "config.json"

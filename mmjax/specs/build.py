@@ -6,8 +6,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from mmjax.checks.foreign import shown, text
-from mmjax.errors import MmjaxError, check
+from mmjax.checks.foreign import text
+from mmjax.errors import MmjaxError, check, shown
 from mmjax.specs import bounds
 
 T = TypeVar("T")

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from mmjax.checks.foreign import integer, real, shown, text
-from mmjax.errors import MmjaxError
+from mmjax.checks.foreign import integer, real, text
+from mmjax.errors import MmjaxError, shown
 from mmjax.specs.build import build
-from mmjax.specs.families import FAMILIES
+from mmjax.specs.families import family_of
 from mmjax.specs.spec import Stage
 
 SCHEMA = 1
@@ -58,7 +58,7 @@ def check_card(path: Path, card: object) -> dict[str, Any]:
     select, values = stage.train.select, _mapping(path, card, "validation")
     if select in values:
         real(f"{path}: 'validation.{select}'", values[select])
-    for key in FAMILIES[stage.task].on_card:
+    for key in family_of(stage.task).on_card:
         if not _list(path, card, key):
             raise MmjaxError(f"{path}: {key!r} is empty; expected at least one name")
     _check_base(path, card, stage)
@@ -79,12 +79,12 @@ def _stage(path: Path, card: Mapping[str, Any]) -> Stage:
 def _check_base(path: Path, card: Mapping[str, Any], stage: Stage) -> None:
     base = _get(path, card, "base")
     if base is None:
-        if FAMILIES[stage.task].needs_base:
+        if family_of(stage.task).needs_base:
             raise MmjaxError(
                 f"{path}: 'base' is None, but an adapter of the task {stage.task!r} stands on one"
             )
         return
-    if not FAMILIES[stage.task].stands_on:
+    if not family_of(stage.task).stands_on:
         raise MmjaxError(
             f"{path}: 'base' is {shown(base)}, but an adapter of the task {stage.task!r} stands on "
             "none"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mmjax.errors import check
 from mmjax.specs import dual_encoder, instruct, projection, prompts
 from mmjax.specs.family import Family
 
@@ -14,3 +15,13 @@ FAMILIES: Mapping[str, Family] = {
     "prompts": prompts.FAMILY,
     "instruct": instruct.FAMILY,
 }
+
+
+def family_of(task: str) -> Family:
+    """The settings of a task.
+
+    Raises:
+      MmjaxError: there is none of this name.
+    """
+    check(task in FAMILIES, "task", task, f"one of {list(FAMILIES)}")
+    return FAMILIES[task]

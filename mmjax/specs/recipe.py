@@ -15,7 +15,7 @@ from mmjax.errors import MmjaxError, check
 from mmjax.specs import bounds
 from mmjax.specs.bounds import Natural, Seed
 from mmjax.specs.build import _convert, as_dict, build
-from mmjax.specs.families import FAMILIES
+from mmjax.specs.families import family_of
 from mmjax.specs.spec import MeshSpec, Stage
 
 
@@ -125,7 +125,7 @@ def resolve(config: object) -> Recipe:
     elif base is not None:
         check(isinstance(base, str | os.PathLike), "base", base, "a run folder or a recipe")
         base = _convert(str, os.fspath(base), "base")
-    family = FAMILIES[main.task]
+    family = family_of(main.task)
     if not family.stands_on:
         nothing = base is None and not stages
         check(nothing, "base", config.get("base"), "None for this task")
@@ -198,7 +198,7 @@ def _check_benchmarks(spec: BenchmarksSpec, evals: tuple[str, ...], main: Stage)
     for source, name in zip((*spec.retrieval, *folders), names, strict=True):
         check_name(f"the name that config.benchmarks takes from {source!r}", name)
     check(len(set(names)) == len(names), "benchmarks", names, "folders of different names")
-    if names and not FAMILIES[main.task].benchmarks:
+    if names and not family_of(main.task).benchmarks:
         raise MmjaxError(f"config.benchmarks is for other tasks than {main.task!r}; leave it empty")
     for key in ("templates", "base_templates"):
         templates = getattr(spec, key)

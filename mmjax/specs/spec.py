@@ -23,7 +23,7 @@ from mmjax.specs.dual_encoder import (
     ResidualSpec,
     WeightingSpec,
 )
-from mmjax.specs.families import FAMILIES
+from mmjax.specs.families import family_of
 from mmjax.specs.instruct import InstructSpec, QuestionsSpec
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.prompts import FewShotSpec, PromptSpec
@@ -176,8 +176,7 @@ class Stage:
     def __post_init__(self) -> None:
         """Checks every number, and what one field alone cannot show."""
         check_all(self)
-        check(self.task in FAMILIES, "task", self.task, f"one of {list(FAMILIES)}")
-        family = FAMILIES[self.task]
+        family = family_of(self.task)
         check(
             set(self.encoders) in family.roles,
             "encoders",

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmjax.checks import foreign, foreign_arrays
-from mmjax.checks.foreign import shown
-from mmjax.errors import WeightsError
+from mmjax.errors import WeightsError, shown
 from mmjax.weights import vocabulary
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from mmjax.checks import foreign
-from mmjax.checks.foreign import shown
-from mmjax.errors import MmjaxError, WeightsError
+from mmjax.errors import MmjaxError, WeightsError, shown
 from mmjax.weights import gguf, vocabulary
 
 _NAMES = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmjax.encoders import ranges
+from mmjax.checks import ranges
 from mmjax.errors import MmjaxError
 from mmjax.files import read_json, read_optional_json
 from mmjax.weights.convert import Checkpoint, read_scalar

@@ -12,8 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mmjax.checks import foreign
-from mmjax.checks.foreign import shown
-from mmjax.errors import WeightsError
+from mmjax.errors import WeightsError, shown
 from mmjax.files import read_json
 from mmjax.weights import sentencepiece, tiktoken
 from mmjax.weights.gguf_llama import halves, tokenizer_of

@@ -13,8 +13,8 @@ from typing import IO, Any, cast
 import jax.numpy as jnp
 import numpy as np
 
-from mmjax.checks.foreign import LONGEST_NAME, reason, shown
-from mmjax.errors import WeightsError
+from mmjax.checks.foreign import LONGEST_NAME, reason
+from mmjax.errors import WeightsError, shown
 
 _STORAGES = {
     "DoubleStorage": np.float64,

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mmjax.checks import foreign, foreign_arrays
-from mmjax.checks.foreign import shown
-from mmjax.errors import WeightsError
+from mmjax.errors import WeightsError, shown
 from mmjax.weights import tensor_pickle
 from mmjax.weights.tensor_pickle import Storage, Tensor
 

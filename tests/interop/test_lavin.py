@@ -18,6 +18,7 @@ from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.encoders import load_encoder
 from mmjax.errors import MmjaxError
 from mmjax.interop import lavin
+from mmjax.tasks.instruct.lavin import load as load_lavin
 from tests.adapters import numpy_mma as reference
 
 ROUTED = RepAdapter(rank=4, temperature=2.0, scale=0.7)
@@ -125,7 +126,7 @@ def test_a_checkpoint_answers_as_the_original_would(models, blocks, tmp_path):
     language, vision = models
     trainable, checkpoint = blocks, tmp_path / "checkpoint.pth"
     checkpoint.write_bytes(written(blocks, tmp_path))
-    answering = lavin.load(checkpoint, language, vision, **OPTIONS)
+    answering = load_lavin(checkpoint, language, vision, **OPTIONS)
     assert not (tmp_path / "ran").exists()
     assert answering.card["temperature"] == 2.0
     noise = np.random.default_rng(1).integers(0, 256, (30, 44, 3), np.uint8)
@@ -178,7 +179,7 @@ def test_files_there_and_back(checkpoint, trainable, tmp_path):
 )
 def test_settings_that_do_not_fit(changes, message, checkpoint, models):
     with pytest.raises(MmjaxError, match=message):
-        lavin.load(checkpoint, *models, **OPTIONS | changes)
+        load_lavin(checkpoint, *models, **OPTIONS | changes)
 
 
 def less(tensors):
@@ -206,7 +207,7 @@ def test_checkpoints_of_other_models(change, message, models, trainable, tmp_pat
     path = tmp_path / "other.pth"
     path.write_bytes(pth(change(tensors)))
     with pytest.raises(MmjaxError, match=message):
-        lavin.load(path, *models, **OPTIONS)
+        load_lavin(path, *models, **OPTIONS)
 
 
 def test_files_and_models_that_are_none(checkpoint, models, tmp_path):
@@ -214,7 +215,7 @@ def test_files_and_models_that_are_none(checkpoint, models, tmp_path):
     with pytest.raises(MmjaxError, match="no LaVIN checkpoint at"):
         lavin.read(tmp_path / "lacks.pth")
     with pytest.raises(MmjaxError, match="joins a LLaMA and a vision transformer"):
-        lavin.load(checkpoint, language, language, **OPTIONS)
+        load_lavin(checkpoint, language, language, **OPTIONS)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-30])
     with pytest.raises(MmjaxError, match=r"damaged|neither a zip"):
         lavin.read(checkpoint)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmjax.runs import peers
+from mmjax.processes import peers
 
 # Only a signal can have saved what there is between two steps.
 SELDOM = ("--config.train.save_every=100", "--config.base.train.save_every=100")
@@ -89,7 +89,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
 
 
 def test_handlers_are_those_of_before_afterwards():
-    from mmjax.runs import interrupts
+    from mmjax.processes import interrupts
 
     former = [signal.getsignal(number) for number in interrupts.SIGNALS]
     with interrupts.installed(), pytest.raises(interrupts.Interrupted):

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmjax.checks.foreign import shown
 from mmjax.data.files import read_text
-from mmjax.errors import DataError
+from mmjax.errors import DataError, shown
 
 TABLE = Path(__file__).with_name("emoji.tsv")
 

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmjax.checks.foreign import shown
 from mmjax.data.files import check_picture, name_of, read_jsonl, text_of, whole_text
 from mmjax.data.labels import Names, select
 from mmjax.data.records import Corpus, Item, Pair, Query
-from mmjax.errors import MmjaxError, setting
+from mmjax.errors import MmjaxError, setting, shown
 from mmjax.specs.data import PairsSpec
 
 # Unicode CLDR's and emojibase's own names of the emoji groups.

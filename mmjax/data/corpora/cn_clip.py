@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmjax.checks.foreign import is_file, shown
+from mmjax.checks.foreign import is_file
 from mmjax.data.files import read_jsonl, text_of
 from mmjax.data.records import Corpus, Item, Query
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 from mmjax.progress import track
 
 LANGUAGE = "zh"

@@ -14,10 +14,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
-from mmjax.checks.foreign import is_file, shown
+from mmjax.checks.foreign import is_file
 from mmjax.data.files import check_name, check_picture, read_json, read_rows, whole_text
 from mmjax.data.records import Corpus, Item
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 
 LANGUAGE = "en"
 # Where pictures lie below the folder; the first one that holds a picture counts.

@@ -10,10 +10,9 @@ FOLDER/meta/test.txt      the same
 import hashlib
 from pathlib import Path
 
-from mmjax.checks.foreign import shown
 from mmjax.data.files import check_picture, read_rows
 from mmjax.data.records import Corpus, Item
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 
 LANGUAGE = "en"
 CAPTION = "a photo of {}, a type of food."  # CLIP's own template for this data set

@@ -12,10 +12,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmjax.checks.foreign import is_file, shown, shown_path
+from mmjax.checks.foreign import is_file, shown_path
 from mmjax.data.files import check_name, read_object, whole_text
 from mmjax.data.records import Corpus, Item
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 from mmjax.progress import track
 
 LANGUAGE = "en"

@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from mmjax.adapters.language import masked_mean
-from mmjax.adapters.projection import ProjectionHead, unit
+from mmjax.adapters.projection import ProjectionHead
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce
+from mmjax.losses.distill import unit
 from mmjax.losses.pairs import PairLoss
 from mmjax.losses.temperature import temperature
 from mmjax.metrics import Metrics, mean_of

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mmjax.adapters.projection import unit
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce
+from mmjax.losses.distill import unit
 from mmjax.metrics import Metrics, mean_of
 from mmjax.trees import PyTree
 

@@ -18,7 +18,7 @@ from mmjax.encoders.output import Tower
 from mmjax.errors import MmjaxError, setting
 from mmjax.runs.adapter_files import CARD, base_folder, find_adapter, load_adapter_params, read_card
 from mmjax.specs.data import PairsSpec
-from mmjax.specs.families import FAMILIES
+from mmjax.specs.families import family_of
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import EncoderSpec, Stage
 from mmjax.tasks.base import DualEncoder, Task, TextSpace
@@ -232,7 +232,7 @@ def outside_base(recipe: Recipe, seed: int) -> Run:
     card = read_card(folder)
     stage = stage_of(card)
     main = recipe.main
-    wanted = FAMILIES[main.task].stands_on
+    wanted = family_of(main.task).stands_on
     if stage.task not in wanted:
         raise MmjaxError(
             f"{folder} is a {stage.task!r} adapter; config.base needs one of {', '.join(wanted)}"

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
-from mmjax.adapters.projection import Projector, unit
+from mmjax.adapters.projection import Projector
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce, pairwise_bce, supervised
+from mmjax.losses.distill import unit
 from mmjax.losses.pairs import PairLoss
 from mmjax.metrics import Metrics, mean_of
 from mmjax.specs.projection import ProjectionSpec

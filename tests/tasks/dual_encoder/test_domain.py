@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.adapters.projection import unit
 from mmjax.encoders.output import Tower
 from mmjax.losses import consolidation
+from mmjax.losses.distill import unit
 from mmjax.specs.dual_encoder import (
     AdapterSpec,
     ContinualSpec,

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from mmjax import trees
-from mmjax.adapters.projection import unit
 from mmjax.encoders import load_encoder
 from mmjax.encoders.output import Tower
 from mmjax.encoders.prompted import lay_out, vectors_of
+from mmjax.losses.distill import unit
 from mmjax.sharding import place, place_batch
 from mmjax.specs.dual_encoder import HeadSpec, LossSpec
 from mmjax.specs.prompts import PromptSpec

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from mmjax.runs import peers
+from mmjax.processes import peers
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE = 10.0  # seconds that a library's long call outside the loop may take to come to its end

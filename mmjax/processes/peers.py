@@ -171,7 +171,7 @@ class _Watch(threading.Thread):
             time.sleep(min(self._patience, 2 * _SOON) + 3 * _EVERY)
 
     def leave(self, code: int) -> None:
-        """See `mmjax.runs.peers.leave`."""
+        """See `mmjax.processes.peers.leave`."""
         kind = "done" if code == 0 else "failed"
         with contextlib.suppress(Exception):
             self._tell(f"{kind}/{self._index}", "")

@@ -1,0 +1,1 @@
+"""What concerns several processes: signals, peers that are gone."""
