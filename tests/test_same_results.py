@@ -2,12 +2,16 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tools.compare_runs import Failed, compare
+from tools.small_recipes import FIXTURES, RECIPES, command_line, draw_data
+
+ROOT = Path(__file__).parents[1]
 
 
 def write(run: Path, fingerprint: str = "1" * 64, **changes: Any) -> Path:
@@ -83,3 +87,18 @@ def test_nothing_is_not_the_same_as_nothing(old, tmp_path):
     (old / "seed_0" / "language" / "adapter" / "adapter_card.json").unlink()
     with pytest.raises(Failed, match="old has no adapter"):
         compare(old, old)
+
+
+def test_what_the_recipes_are_run_on_is_there(tmp_path):
+    """A recipe or a test that gets another name would quietly be left out."""
+    for place in FIXTURES:
+        path, _, name = place.partition("::")
+        assert re.search(rf"^def {name}\(.*\bworld\b", (ROOT / path).read_text(), re.MULTILINE)
+    draw_data(tmp_path)
+    for name, small in RECIPES.items():
+        for recipe in filter(None, (name, small.base)):
+            assert (ROOT / "configs" / f"{recipe}.py").is_file()
+        arguments = command_line(name, tmp_path / "runs", tmp_path)
+        assert not any("{" in argument for argument in arguments)
+        folder = arguments[1].partition(":")[2]
+        assert folder == "tiny" or Path(folder).is_dir()
