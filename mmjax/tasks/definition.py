@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jax.sharding import Mesh
 
@@ -17,6 +17,7 @@ from mmjax.tasks.run import Assembly, Data, Run
 AdaptedT = TypeVar("AdaptedT", covariant=True)
 
 
+@runtime_checkable
 class Definition(Protocol[AdaptedT]):
     """A family of tasks: what `train`, `study`, `predict` and `chat` ask of it.
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import grain
 import numpy as np
@@ -85,6 +85,7 @@ class Run:
 AnyFunctions = Mapping[str, Callable[..., np.ndarray]]
 
 
+@runtime_checkable
 class Measured(Protocol):
     """Something that a system is asked."""
 
@@ -93,6 +94,7 @@ class Measured(Protocol):
         ...
 
 
+@runtime_checkable
 class Publisher(Protocol):
     """A task's published functions, compiled once for all evaluations of a run."""
 
@@ -101,6 +103,7 @@ class Publisher(Protocol):
         ...
 
 
+@runtime_checkable
 class Named(Protocol):
     """What a card says of data."""
 
@@ -115,6 +118,7 @@ class Named(Protocol):
         ...
 
 
+@runtime_checkable
 class Data(Protocol):
     """What the trainer asks of a stage's data."""
 
