@@ -40,11 +40,11 @@ class TrainStep:
         """Takes one step."""
         return self._program(state)(state, frozen, batch)
 
-    def trace(self, state: TrainState, frozen: PyTree, batch: Batch) -> jax.stages.Traced:
+    def trace(self, state: TrainState, frozen: PyTree, batch: PyTree) -> jax.stages.Traced:
         """The step for arguments, or shapes of such, before it is lowered."""
         return self._program(state).trace(state, frozen, batch)
 
-    def lower(self, state: TrainState, frozen: PyTree, batch: Batch) -> jax.stages.Lowered:
+    def lower(self, state: TrainState, frozen: PyTree, batch: PyTree) -> jax.stages.Lowered:
         """The step's program for arguments, or shapes of such, before it is compiled."""
         return self._program(state).lower(state, frozen, batch)
 

@@ -60,18 +60,19 @@ def _imports(folder):
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        (PACKAGE, ("tensorboard", "bench", "sklearn")),
+        (PACKAGE, ("tensorboard", "sklearn")),
+        (ROOT / "benchmarks", ("bench", "sklearn")),
         (ROOT / "configs", ()),
         (ROOT / "tests", ("test", "parity")),
         (ROOT / "tools", ("test", "parity")),
     ],
-    ids=["mmjax", "configs", "tests", "tools"],
+    ids=["mmjax", "benchmarks", "configs", "tests", "tools"],
 )
 def test_every_import_is_declared(folder, extras):
     # A distribution that is not installed is taken to be called as its package is.
     distributions = packages_distributions()
     declared = _declared(extras)
-    local = {"mmjax", "configs", "tests", "tools", "conftest"}
+    local = {"mmjax", "benchmarks", "configs", "tests", "tools", "conftest"}
     missing = [
         f"{path}:{line}: {package}"
         for path, line, package in _imports(folder)
@@ -194,8 +195,8 @@ def test_links_lead_somewhere(page):
 
 
 def test_data_files_are_packaged():
-    assert (PACKAGE / "templates" / "report.html.j2").is_file()
-    assert (PACKAGE / "templates" / "report.md.j2").is_file()
+    assert (PACKAGE / "report" / "templates" / "report.html.j2").is_file()
+    assert (PACKAGE / "report" / "templates" / "report.md.j2").is_file()
     assert (PACKAGE / "data" / "builders" / "emoji.tsv").is_file()
 
 

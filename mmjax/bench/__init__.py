@@ -1,1 +1,1 @@
-"""Benchmarks: one file each, tables printed. Timings live here, never in tests."""
+"""The door to the benchmarks of a checkout."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmjax.bench import (
+from benchmarks import (
     clip_forward,
     harness,
     instruct_buckets,
@@ -21,8 +21,8 @@ from mmjax.bench import (
     plot,
     projection_fit,
 )
-from mmjax.bench.__main__ import BENCHMARKS, parse
-from mmjax.bench.harness import Comparison, Options
+from benchmarks.command import BENCHMARKS, parse
+from benchmarks.harness import Comparison, Options
 from mmjax.errors import MmjaxError
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ TINY = Options(batches=(64,), rounds=1)
 def test_help_imports_no_jax():
     code = (
         "import sys\nsys.argv = ['bench', '--help']\n"
-        "from mmjax.bench.__main__ import parse\n"
+        "from benchmarks.command import parse\n"
         "try:\n    parse()\n"
         "except SystemExit:\n    pass\n"
         "sys.exit(', '.join({'jax', 'torch', 'matplotlib'} & set(sys.modules)) or 0)"
@@ -43,7 +43,7 @@ def test_help_imports_no_jax():
     assert done.returncode == 0, done.stderr
     for name in BENCHMARKS:
         assert name in done.stdout
-        assert importlib.util.find_spec(f"mmjax.bench.{name.replace('-', '_')}") is not None
+        assert importlib.util.find_spec(f"benchmarks.{name.replace('-', '_')}") is not None
 
 
 def test_an_unknown_name_is_told(capsys):

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from mmjax.bench import adapter_lm, harness
-from mmjax.bench.harness import Options
+from benchmarks import adapter_lm, harness
+from benchmarks.harness import Options
 from tests.parity.small import randomize
 
 pytestmark = [pytest.mark.parity, pytest.mark.slow]

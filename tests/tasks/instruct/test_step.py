@@ -9,9 +9,9 @@ import pytest
 from jax.extend import core
 from jax.sharding import AbstractMesh, AxisType
 
+from benchmarks import instruct_memory
+from benchmarks.instruct_memory import CLIP_L, GB, LANGUAGE, Setting, share, unsplit
 from mmjax import trees
-from mmjax.bench import instruct_memory
-from mmjax.bench.instruct_memory import CLIP_L, GB, LANGUAGE, Setting, share, unsplit
 
 # Widths that no other axis has, so that a product's shape says whose gradient it is.
 LLAMA = {

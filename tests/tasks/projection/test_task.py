@@ -12,8 +12,7 @@ from mmjax import trees
 from mmjax.encoders.output import Tower
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import EncoderSpec, Stage, TrainSpec
-from mmjax.tasks.dual_encoder.stacking import make_task
-from mmjax.tasks.projection.task import ProjectionTask
+from mmjax.tasks.projection.task import ProjectionTask, make_projection
 
 B, WIDTHS = 11, {"image": 9, "text": 6}
 
@@ -134,9 +133,8 @@ def test_the_papers_sizes_follow_from_the_width():
 
 def test_a_single_projector_reads_all_features_side_by_side():
     towers = {role: Tower(role, width) for role, width in WIDTHS.items()}
-    task = make_task(stage_of(mode="single"), towers)
-    assert isinstance(task, ProjectionTask)
+    task = make_projection(stage_of(mode="single"), towers, None)
     assert [(t.role, t.width) for t in task.towers.values()] == [("joined", 15)]
     assert list(task.functions()) == ["embed_joined"]
-    apart = make_task(stage_of(), towers)
+    apart = make_projection(stage_of(), towers, None)
     assert list(apart.functions()) == ["embed_images", "embed_texts"]

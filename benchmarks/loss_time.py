@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmjax.bench.harness import Grid, Options, Points, Report, check_equal, compare
-from mmjax.bench.loss_forms import FORMS, SCALE, WEIGHTED, WIDTH, step, towers
+from benchmarks.harness import Grid, Options, Points, Report, check_equal, compare
+from benchmarks.loss_forms import FORMS, SCALE, WEIGHTED, WIDTH, step, towers
 from mmjax.losses import contrastive
 from mmjax.progress import track
 
@@ -29,7 +29,7 @@ def run(options: Options) -> Report:
             name: _jax_side(step(form), pair) for name, form in FORMS.items()
         }
         if options.peer == "torch":
-            from mmjax.bench.loss_torch import sides as torch_sides
+            from benchmarks.loss_torch import sides as torch_sides
 
             sides |= torch_sides(pair, SCALE)
         check_equal({name: side() for name, side in sides.items()})

@@ -2,8 +2,8 @@
 
 import math
 
-from mmjax.bench.harness import Grid, Options, Points, Report
-from mmjax.bench.loss_forms import FORMS, WEIGHTED, WIDTH, step, temporary_bytes
+from benchmarks.harness import Grid, Options, Points, Report
+from benchmarks.loss_forms import FORMS, WEIGHTED, WIDTH, step, temporary_bytes
 from mmjax.losses import contrastive
 from mmjax.progress import track
 

@@ -14,9 +14,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
+from benchmarks.harness import Grid, Options, Report, check_equal, compare
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter
-from mmjax.bench.harness import Grid, Options, Report, check_equal, compare
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.language_model import WORD
 from mmjax.encoders.output import Batch
@@ -135,7 +135,7 @@ def run(options: Options) -> Report:
     sides: dict[str, Callable[[], Any]] = {"adapters": adapters.run, "all weights": whole.run}
     title = f"A step, {MODEL}, {rows} x {LENGTH} tokens, f32"
     if options.peer == "torch":
-        from mmjax.bench.adapter_lm_torch import TorchSide
+        from benchmarks.adapter_lm_torch import TorchSide
 
         peer = TorchSide(str(resolve(MODEL)), batch, initial(language), PARTS, RATE)
         check_equal({"adapters": adapters.loss, "torch": peer.loss})

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mmjax.bench.harness import Grid, Options, Report
-from mmjax.bench.loss_forms import SCALE, WIDTH, compiled, naive, step, towers
+from benchmarks.harness import Grid, Options, Report
+from benchmarks.loss_forms import SCALE, WIDTH, compiled, naive, step, towers
 from mmjax.losses import contrastive
 from mmjax.progress import track
 

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from benchmarks.harness import Grid, Options, Report
 from mmjax import optim, sharding, trees
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter
-from mmjax.bench.harness import Grid, Options, Report
 from mmjax.encoders import catalog
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.vision import VisionTransformer

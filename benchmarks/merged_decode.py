@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.decode import MODEL, PROMPT, mmjax_side
+from benchmarks.harness import Grid, Options, Report, compare
 from mmjax.adapters.merging import merge
 from mmjax.adapters.rep_adapter import RepAdapter, bind, routing_table
-from mmjax.bench.decode import MODEL, PROMPT, mmjax_side
-from mmjax.bench.harness import Grid, Options, Report, compare
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.language_model import TEXT
 from mmjax.errors import MmjaxError

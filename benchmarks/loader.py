@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from mmjax.bench.harness import Grid, Options, Report
+from benchmarks.harness import Grid, Options, Report
 from mmjax.encoders.image_preprocess import ImagePreprocess
 
 PREPROCESS = ImagePreprocess(256, 224, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jax
 
+from benchmarks.harness import Options, Report, check_equal, compare
 from mmjax import optim, sharding
-from mmjax.bench.harness import Options, Report, check_equal, compare
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.rng import key_for

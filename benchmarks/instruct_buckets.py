@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.harness import Grid, Options, Report, check_equal, compare
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter
-from mmjax.bench.harness import Grid, Options, Report, check_equal, compare
 from mmjax.data.conversations import Conversations, Encoded, collate
 from mmjax.data.tables import RawTable
 from mmjax.encoders.language_model import WORD

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mmjax.bench.harness import Points, Report
+from benchmarks.harness import Points, Report
 from mmjax.errors import MmjaxError
 from mmjax.files import write_atomic
 

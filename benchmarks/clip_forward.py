@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax.bench.harness import Grid, Options, Report, compare
+from benchmarks.harness import Grid, Options, Report, compare
 from mmjax.encoders import Encoder, load_encoder
 from mmjax.errors import MmjaxError
 

@@ -5,7 +5,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from mmjax.bench.harness import Grid, Options, Report
+from benchmarks.harness import Grid, Options, Report
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 
 SIZES = {  # hidden size, layers, heads

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax.bench.harness import Grid, Options, Report, compare
+from benchmarks.harness import Grid, Options, Report, compare
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.source import resolve
 from mmjax.encoders.text_preprocess import bucket

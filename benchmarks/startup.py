@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 
-from mmjax.bench.harness import Grid, Options, Report, ratio
+from benchmarks.harness import Grid, Options, Report, ratio
 from mmjax.errors import MmjaxError
 from mmjax.progress import track
 

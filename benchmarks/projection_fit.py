@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmjax.bench.harness import Grid, Options, Report, check_equal, compare
+from benchmarks.harness import Grid, Options, Report, check_equal, compare
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.tasks.projection import fit
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mmjax.bench.harness import Grid, Options, Report
-from mmjax.bench.loss_forms import FORMS, WIDTH, step, temporary_bytes
+from benchmarks.harness import Grid, Options, Report
+from benchmarks.loss_forms import FORMS, WIDTH, step, temporary_bytes
 from mmjax.losses import contrastive
 from mmjax.progress import track
 from mmjax.sharding import make_mesh
