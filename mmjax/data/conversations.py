@@ -321,6 +321,8 @@ class Conversations:
             self.rows[group[i]] if i < len(group) else None for group in mine for i in range(each)
         ]
         found: dict[str, Any] = {"text": collate(flat, *shape, self.first)}
+        # Rows that fill a batch up are of its modality too, whatever they weigh.
+        found["text"]["modality"][:] = self.rows[one].modality
         if self.pictures[one] >= 0:
             which = [self.pictures[group[0] if group else one] for group in mine]
             found["image"] = self.table.gather(np.asarray(which, np.int64))
