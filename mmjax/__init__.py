@@ -7,6 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmjax.commands.notebook import Study as Study
+    from mmjax.commands.notebook import open_study as open_study
+    from mmjax.commands.notebook import train as train
     from mmjax.encoders import load_encoder as load_encoder
     from mmjax.errors import MmjaxError as MmjaxError
     from mmjax.predict import load_adapter as load_adapter
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Study": "mmjax.commands.notebook",
+    "open_study": "mmjax.commands.notebook",
+    "train": "mmjax.commands.notebook",
     "load_encoder": "mmjax.encoders",
     "load_adapter": "mmjax.predict",
     "Adapted": "mmjax.tasks.dual_encoder.adapted",
@@ -30,9 +36,12 @@ __all__ = [
     "Answering",
     "Classifier",
     "MmjaxError",
+    "Study",
     "__version__",
     "load_adapter",
     "load_encoder",
+    "open_study",
+    "train",
 ]
 
 

@@ -23,7 +23,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from mmjax import command_line
+from mmjax.commands import command_line
 from mmjax.errors import MmjaxError, failed_recipe, unknown_field
 from mmjax.processes import interrupts, peers
 from mmjax.runs import run_folder

@@ -27,7 +27,7 @@ from mmjax.specs.recipe import Recipe
 from mmjax.tasks import early
 from mmjax.tasks.catalog import definition_of
 from mmjax.tasks.run import Run, versions
-from mmjax.train import train
+from mmjax.training import train
 
 RESULTS = "results.json"
 REPORTS = ("report.html", "report.md")

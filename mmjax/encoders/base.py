@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from mmjax import trees
 from mmjax.checks import arguments
 from mmjax.encoders import batching
 from mmjax.encoders.image_preprocess import ImageLike
@@ -24,7 +25,7 @@ from mmjax.errors import MmjaxError
 PyTree = Any
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Encoder:
     """A frozen model with everything that its use needs. It knows nothing of tasks.
 
@@ -45,6 +46,16 @@ class Encoder:
     quantize: str | None = None  # "int8": the kernels of dense layers
     mesh: Mesh | None = None
     logit_scale: float | None = None  # ln(1 / temperature) of a model with two towers
+
+    def __repr__(self) -> str:
+        """What it is and how large, without its weights."""
+        where = "" if self.mesh is None else f", on {dict(self.mesh.shape)}"
+        small = f", {self.quantize}" if self.quantize else ""
+        return (
+            f"{type(self).__name__}({self.name!r}: {self.family}, reads {self.modality}, "
+            f"{trees.count(self.params):,} parameters, {jnp.dtype(self.dtype).name}{small}, "
+            f"{self.embed_dim} dimensions{where})"
+        )
 
     @property
     def hidden_size(self) -> int:

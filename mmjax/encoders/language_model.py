@@ -49,7 +49,7 @@ class Chat:
     eos_token_ids: tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LanguageModel(Encoder):
     """A frozen decoder; `mmjax.generation` continues texts with it."""
 

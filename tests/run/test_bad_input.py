@@ -74,7 +74,7 @@ def test_settings_may_be_none_and_come_from_none():
     from absl import flags as absl_flags
     from ml_collections import ConfigDict, config_flags
 
-    from mmjax import command_line
+    from mmjax.commands import command_line
 
     command_line.accept_none()
     values = absl_flags.FlagValues()

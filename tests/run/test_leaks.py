@@ -25,7 +25,7 @@ def test_stages_give_back_descriptors_and_threads(toy, cached, tmp_path, mesh):
     from mmjax import study
     from mmjax.data.library import Library
     from mmjax.specs.recipe import resolve
-    from mmjax.train import train
+    from mmjax.training import train
 
     config = alone(toy, (0, 1, 2), 3)
     recipe = resolve(config)

@@ -1,0 +1,1 @@
+"""The doors: flags, the `mmjax` command, and the same from Python."""
