@@ -82,7 +82,7 @@ class LanguageModel(Encoder):
         """The same frozen model with an adapter in its layers.
 
         Args:
-          hook: an adapter's function, such as `mmjax.adapters.rep_adapter.Routed`; see
+          hook: an adapter's function, such as `mmjax.adapters.rep_adapter.RepAdapter`; see
             `mmjax.encoders.layers.Hook`.
           remat: going backward, compute every layer again instead of keeping its inner values.
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 OWNER = """
 import sys
 from pathlib import Path
-from mmjax import lock
+from mmjax.runs import lock
 with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

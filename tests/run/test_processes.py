@@ -97,7 +97,8 @@ from pathlib import Path
 import numpy as np
 from mmjax import assets, sharding
 sharding.join_processes()
-from mmjax.data import feature_cache, rehearsal
+from mmjax.data import feature_cache
+from mmjax.tasks.instruct import rehearsal
 from mmjax.encoders import load_encoder
 from mmjax.generation import score
 model, bert = (load_encoder(folder, mesh=sharding.make_mesh()) for folder in sys.argv[1:3])

@@ -69,7 +69,7 @@ def test_a_signal_saves_at_the_next_step(number, toy, tmp_path):
 def test_a_second_signal_ends_at_once(tmp_path):
     code = (
         "import time\n"
-        "from mmjax import interrupts\n"
+        "from mmjax.processes import interrupts\n"
         "with interrupts.installed(), interrupts.held():\n"
         "    print('ready', flush=True)\n"
         "    while True: time.sleep(0.01)\n"

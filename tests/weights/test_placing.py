@@ -35,7 +35,8 @@ jax.config.update("jax_num_cpu_devices", 4)
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
-from mmjax.encoders import load_encoder, placing
+from mmjax.encoders import load_encoder
+from mmjax.weights import placing
 from mmjax import sharding, trees
 
 folder, layers, d, wide = Path(sys.argv[1]), 32, 256, 1024
