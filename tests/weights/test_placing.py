@@ -54,7 +54,7 @@ del tensors
 config = {"model_type": "llama", "hidden_size": d, "num_attention_heads": 4, "vocab_size": 8}
 config |= {"num_hidden_layers": layers, "intermediate_size": wide}
 (folder / "config.json").write_text(json.dumps(config))
-Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(folder / "tokenizer.json"))
+Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")).save(str(folder / "tokenizer.json"))
 
 mesh = sharding.make_mesh(1, 4)
 
