@@ -64,7 +64,7 @@ def start(arguments, **environment):
 def wait(children):
     try:
         for child in children:
-            output, _ = child.communicate(timeout=200)
+            output, _ = child.communicate(timeout=600)
             assert child.returncode == 0, output
     finally:
         for child in children:

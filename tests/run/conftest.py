@@ -98,7 +98,7 @@ class Toy:
             env=self.environment(**env),
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
 
     def kill_when(

@@ -149,7 +149,7 @@ def child(toy: Toy, *arguments: str, stdin: str = "") -> subprocess.CompletedPro
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
 
 

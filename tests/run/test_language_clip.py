@@ -126,7 +126,7 @@ def finished(world):
     cache = {"MMJAX_CACHE": str(world / "cache"), "MMJAX_OFFLINE": "1", "JAX_PLATFORMS": "cpu"}
     environment = os.environ | cache | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, cwd=world, env=environment, capture_output=True, text=True, timeout=240
+        command, cwd=world, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     assert "adapted, zh queries" in done.stdout

@@ -138,7 +138,7 @@ def test_processes_whose_caches_differ_agree_on_what_is_missing(write_folder, tm
             )
         )
     try:
-        said = [child.communicate(timeout=240)[1] for child in children]
+        said = [child.communicate(timeout=600)[1] for child in children]
     finally:
         for child in children:
             child.kill()

@@ -30,6 +30,6 @@ def test_the_first_snippet_runs(finished, toy, tmp_path):
         env=toy.environment(MMJAX_CACHE=str(assets.cache_dir()), MMJAX_OFFLINE="0"),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
