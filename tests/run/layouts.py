@@ -35,6 +35,7 @@ from mmjax.tasks.dual_encoder.language import LanguageTask
 from mmjax.tasks.instruct.task import InstructTask
 from mmjax.tasks.published import Published
 from mmjax.trees import PyTree
+from tests.cards import whole_card
 
 MODELS = (1, 2, 4)
 STEPS, ROWS = 4, 16
@@ -155,7 +156,8 @@ def instruct(mesh: Mesh, folder: Path | None) -> list[float]:
     assert repeated == rest
     assert checkpoint._fingerprint(other) == checkpoint._fingerprint(state)
 
-    adapter_files.save_adapter(folder / "adapter", state.trainable, {"schema": 1, "step": STEPS})
+    card = whole_card("instruct", step=STEPS)
+    adapter_files.save_adapter(folder / "adapter", state.trainable, card)
     loaded, _ = adapter_files.load_adapter_params(folder / "adapter")
     jax.tree.map(np.testing.assert_array_equal, loaded, sharding.to_host(state.trainable))
     return first + rest
