@@ -1,4 +1,4 @@
-"""TODO mmjax.tasks.published."""
+"""Binds a task's pure functions to weights, and feeds them table rows in fixed batches."""
 
 import functools
 from collections.abc import Mapping

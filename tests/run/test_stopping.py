@@ -49,7 +49,7 @@ def test_a_signal_saves_at_the_next_step(number, toy, tmp_path):
     child = start(toy, workdir, *SELDOM)
     when(child, lambda: lines_of(workdir) >= 1)  # after five steps
     child.send_signal(number)
-    said = child.communicate(timeout=400)[1]
+    said = child.communicate(timeout=100)[1]
     assert child.returncode == 128 + number, said
     assert "stopped; the same command goes on where it was" in said
     assert "Traceback" not in said
@@ -125,7 +125,7 @@ def test_two_processes_stop_at_the_same_step(toy, tmp_path):
     try:
         when(children[0], lambda: lines_of(tmp_path / "run") >= 1)
         children[1].send_signal(signal.SIGTERM)  # one of them is enough
-        said = [child.communicate(timeout=400)[1] for child in children]
+        said = [child.communicate(timeout=100)[1] for child in children]
         assert [child.returncode for child in children] == [143, 143], said
         assert len(list((tmp_path / "run/seed_0/base/checkpoints").iterdir())) == 1
     finally:
@@ -139,7 +139,7 @@ def test_a_lost_process_is_named(toy, tmp_path):
         when(children[0], lambda: lines_of(tmp_path / "run") >= 1)
         children[1].kill()
         began = time.monotonic()
-        said = children[0].communicate(timeout=400)[1]
+        said = children[0].communicate(timeout=100)[1]
         assert time.monotonic() - began < 30
         assert children[0].returncode == peers.LOST, said
         errors = re.findall("^error: .*$", said, re.MULTILINE)
@@ -154,7 +154,7 @@ def test_a_lost_process_is_named(toy, tmp_path):
 def test_a_process_that_never_comes_is_named(toy, tmp_path):
     (child,) = pair(toy, tmp_path / "run", "--peer_timeout=5", count=1)
     try:
-        said = child.communicate(timeout=400)[1]
+        said = child.communicate(timeout=100)[1]
         assert child.returncode == peers.LOST, said
         assert "process 1 did not come within 5 s to where process 0 of 2 waits" in said
         assert "Traceback" not in said

@@ -134,6 +134,7 @@ def test_the_papers_sizes_follow_from_the_width():
 def test_a_single_projector_reads_all_features_side_by_side():
     towers = {role: Tower(role, width) for role, width in WIDTHS.items()}
     task = make_projection(stage_of(mode="single"), towers, None)
+    assert isinstance(task, ProjectionTask)
     assert [(t.role, t.width) for t in task.towers.values()] == [("joined", 15)]
     assert list(task.functions()) == ["embed_joined"]
     apart = make_projection(stage_of(), towers, None)
