@@ -170,7 +170,7 @@ def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool]:
             "run folder of an `instruct` recipe"
         )
     _tell(f"loading {folder} and its frozen models ...")
-    adapted = definition_of(task).load(folder, card, options.allow_other_encoder, None)
+    adapted = definition_of(task).load(folder, options.allow_other_encoder, None)
     assert isinstance(adapted, Answering)
     _tell(f"{card['recipe']}: {card['trainable']['count']:,} trained parameters")
     sampling, key = _sampling(options)

@@ -72,7 +72,7 @@ def load_adapter(
         raise MmjaxError(f"load_adapter takes a path, got {shown(path)}")
     folder = find_adapter(Path(path), seed)
     card = read_card(folder)
-    found = definition_of(card["stage"]["task"]).load(folder, card, allow_other_encoder, mesh)
+    found = definition_of(card["stage"]["task"]).load(folder, allow_other_encoder, mesh)
     if kind is not None and not isinstance(found, kind):
         raise MmjaxError(
             f"{folder} holds a {card['stage']['task']!r} adapter, which loads as "

@@ -1,8 +1,8 @@
 """The Definition protocol: all that the trunk may ask of a task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from jax.sharding import Mesh
 
@@ -92,9 +92,7 @@ class Definition(Protocol[AdaptedT]):
         """Puts tables, curves and pictures together."""
         ...
 
-    def load(
-        self, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
-    ) -> AdaptedT:
+    def load(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> AdaptedT:
         """A trained adapter with the frozen encoders below it, ready to use.
 
         Raises:

@@ -1,11 +1,11 @@
 """Parts of a report that the tasks have in common."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mmjax import trees
 from mmjax.data.library import Library
 from mmjax.report.class_tables import class_report
-from mmjax.report.page import ClassReport, Component
+from mmjax.report.page import Component, Gallery, HardSamples, Report, Table
 from mmjax.report.plots import Curve
 from mmjax.report.results import Results
 from mmjax.runs.adapter_files import read_card
@@ -14,11 +14,57 @@ from mmjax.tasks.run import Run
 from mmjax.writer import METRICS_FILE, read_metrics, series
 
 
-def classes_part(results: Results, recipe: Recipe, library: Library) -> ClassReport | None:
-    """How each class fared, where items are told apart by class."""
-    if results.classes is None:
-        return None
-    return class_report(results.classes, library.corpus(recipe.main.pairs))
+def make_report(
+    results: Results,
+    run: Run,
+    library: Library,
+    *,
+    summary: str,
+    headline: Iterable[tuple[str, str]],
+    tables: Iterable[Table],
+    curves: Iterable[Curve],
+    notes: Iterable[str],
+    base: str = "base heads",
+    galleries: Iterable[Gallery] = (),
+    hard_samples: HardSamples | None = None,
+) -> Report:
+    """The report: what a task says of its results, with what is the same for all of them.
+
+    Args:
+      results: as measured.
+      run: of the main stage; its encoders and parameters are listed.
+      library: encoders and pictures.
+      summary: what the recipe does, for a reader who sees the report alone.
+      headline: the few figures to see first.
+      tables: of the results.
+      curves: of the training.
+      notes: in plain words.
+      base: what the report calls what the base trained.
+      galleries: pictures that were found.
+      hard_samples: of a domain.
+
+    Returns:
+      The report, ready to write.
+    """
+    classes = None
+    if results.classes is not None:  # items are told apart by class
+        classes = class_report(results.classes, library.corpus(run.recipe.main.pairs))
+    return Report(
+        title=run.recipe.name.replace("_", " "),
+        summary=summary,
+        headline=tuple(headline),
+        tables=tuple(tables),
+        curves=tuple(curves),
+        galleries=tuple(galleries),
+        hard_samples=hard_samples,
+        classes=classes,
+        components=tuple(components(run, library, base)),
+        timings=results.timings,
+        peak_memory_bytes=results.peak_memory_bytes,
+        command=results.command,
+        environment=results.environment,
+        notes=tuple(notes),
+    )
 
 
 def main_run(runs: Sequence[Run]) -> Run:
@@ -65,7 +111,7 @@ def curves(runs: Sequence[Run], metrics: Sequence[str], samples: bool = False) -
                 yield Curve(name, metric, steps, values, "samples seen" if samples else "step")
 
 
-def components(run: Run, library: Library, base: str = "base heads") -> Iterator[Component]:
+def components(run: Run, library: Library, base: str) -> Iterator[Component]:
     """Parameters of a run's encoders, of its base, and of what it trained.
 
     Args:

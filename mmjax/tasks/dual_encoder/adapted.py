@@ -1,8 +1,7 @@
 """Using a trained dual encoder or projection: embed, search."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,13 +11,12 @@ from PIL.Image import Image
 
 from mmjax.checks import arguments
 from mmjax.checks.arguments import several, whole
-from mmjax.data.library import Library
 from mmjax.data.tables import FeatureTable, View, table_of
 from mmjax.data.transforms import view
 from mmjax.encoders.pictures import ImageLike, open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import Functions
-from mmjax.tasks.run import stage_of
+from mmjax.tasks.dual_encoder.stacking import Loaded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,24 +46,15 @@ class Adapted:
       card: everything that is known of it.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        card: Mapping[str, Any],
-        library: Library,
-        functions: Functions,
-    ) -> None:
+    def __init__(self, loaded: Loaded, functions: Functions) -> None:
         """Puts together what was loaded; see `mmjax.load_adapter`.
 
         Args:
-          folder: of the adapter, for messages.
-          card: everything that is known of it.
-          library: loads the frozen encoders.
+          loaded: the adapter with all that it stands on.
           functions: what its task publishes, bound to its parameters.
         """
-        self.card = card
-        self._folder, self._library, self._functions = folder, library, functions
-        self._stage = stage_of(card)
+        self.card, self._stage = loaded.card, loaded.stage
+        self._folder, self._library, self._functions = loaded.folder, loaded.library, functions
         self._specs = self._stage.encoders
         self._views = self._stage.pairs.views
         self._text_role = self._stage.text_role

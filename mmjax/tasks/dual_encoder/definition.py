@@ -1,8 +1,7 @@
 """What the trunk may ask of dual encoders: `contrastive`, `pretrained`, `language`, `domain`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jax.sharding import Mesh
 
@@ -23,11 +22,9 @@ from mmjax.tasks.dual_encoder.parallel import held_out
 from mmjax.tasks.dual_encoder.stacking import (
     Loaded,
     base_name,
-    check_sizes,
     make_task,
     outside_base,
 )
-from mmjax.tasks.published import Published
 from mmjax.tasks.run import Run
 
 CURVES = ("loss", "val/mR", "val/t2t_mR", "val/general_mR")
@@ -96,31 +93,23 @@ class DualEncoders:
         share = recipe.main.pairs.domain.fraction
         drawn = [run for run in runs if run.stage.pairs.domain.fraction == share]
         notes = [*reporting.notes_on_pictures(recipe), *reporting.notes_on_texts(library)]
-        return Report(
-            title=recipe.name.replace("_", " "),
+        return reporting.make_report(
+            results,
+            main,
+            library,
             summary=tables.summary(results, recipe),
-            headline=tuple(tables.headline(results)),
-            tables=tuple(tables.tables(results)),
+            headline=self.headline(results),
+            tables=self.tables(results),
             # Of a domain those on as many pairs as the main one: a plot of all could not be read.
-            curves=tuple(reporting.curves(drawn, CURVES)),
-            galleries=tuple(galleries(main, recipe, library)),
-            hard_samples=hard_samples(main, recipe, library),
-            classes=reporting.classes_part(results, recipe, library),
-            components=tuple(reporting.components(main, library, base_name(main))),
-            timings=results.timings,
-            peak_memory_bytes=results.peak_memory_bytes,
-            command=results.command,
-            environment=results.environment,
+            curves=reporting.curves(drawn, CURVES),
             notes=(*notes, *tables.notes(results)),
+            base=base_name(main),
+            galleries=galleries(main, recipe, library),
+            hard_samples=hard_samples(main, recipe, library),
         )
 
-    def load(
-        self, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
-    ) -> Adapted:
+    def load(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Adapted:
         """The dual encoder with its adapter in it."""
-        loaded = Loaded.of(folder, card, allow_other_encoder, mesh)
-        stage, library = loaded.stage, loaded.library
-        task = make_task(stage, loaded.towers, loaded.base, library.mesh)
-        check_sizes(task, stage, loaded.towers, loaded.trainable, loaded.frozen, folder)
-        functions = Published(task, library.mesh).bind(loaded.trainable, loaded.frozen)
-        return Adapted(folder, card, library, functions)
+        loaded = Loaded.of(folder, allow_other_encoder, mesh)
+        task = make_task(loaded.stage, loaded.towers, loaded.base, loaded.library.mesh)
+        return Adapted(loaded, loaded.bound(task))

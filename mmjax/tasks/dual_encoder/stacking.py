@@ -16,16 +16,18 @@ from mmjax.checks.foreign import reading
 from mmjax.data.library import Library
 from mmjax.encoders.output import Tower
 from mmjax.errors import MmjaxError, setting
+from mmjax.evals.base import Functions
 from mmjax.runs.adapter_files import CARD, base_folder, find_adapter, load_adapter_params, read_card
 from mmjax.specs.data import PairsSpec
 from mmjax.specs.families import family_of
 from mmjax.specs.recipe import Recipe
-from mmjax.specs.spec import EncoderSpec, Stage
+from mmjax.specs.spec import Stage
 from mmjax.tasks.base import DualEncoder, Task, TextSpace
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
 from mmjax.tasks.dual_encoder.domain import DomainTask
 from mmjax.tasks.dual_encoder.language import LanguageTask
 from mmjax.tasks.dual_encoder.pretrained import PretrainedTask
+from mmjax.tasks.published import Published
 from mmjax.tasks.run import Run, check_encoder, stage_of
 from mmjax.trees import PyTree
 
@@ -79,7 +81,10 @@ class Loaded:
     """A finished adapter as it comes from its folder, with all that it stands on.
 
     Attributes:
+      folder: where it lies.
+      card: everything that is known of it.
       stage: that was trained.
+      towers: role -> frozen tower, of cached features.
       library: has its encoders, which are those that it was trained on.
       trainable: its parameters, on the mesh.
       base: the task that it stands on, if any.
@@ -87,7 +92,10 @@ class Loaded:
       base_card: card of the base.
     """
 
+    folder: Path
+    card: Mapping[str, Any]
     stage: Stage
+    towers: dict[str, Tower]
     library: Library
     trainable: PyTree
     base: Task | None
@@ -95,39 +103,41 @@ class Loaded:
     base_card: Mapping[str, Any] | None
 
     @classmethod
-    def of(
-        cls, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
-    ) -> "Loaded":
+    def of(cls, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> "Loaded":
         """Reads an adapter and whatever it stands on.
 
         Args:
           folder: of the adapter.
-          card: as it stands there.
           allow_other_encoder: accept encoders whose fingerprints differ from the card's.
           mesh: where all of it will lie; None takes all devices as the axis `data`.
 
         Raises:
           MmjaxError: it is damaged, or was trained on other encoders.
         """
-        params, _ = load_adapter_params(folder)
+        params, card = load_adapter_params(folder)
         library = Library(mesh or sharding.make_mesh(), tuple(card["languages"]))
         stage = stage_of(card)
         for role, spec in stage.encoders.items():
             check_encoder(library, card, role, spec, allow_other_encoder, folder)
-        towers = {r: frozen_tower(library, r, spec) for r, spec in stage.encoders.items()}
+        towers = frozen_towers(stage, library)
         base, frozen, base_card = load_base_of(card, folder, towers, library.mesh)
         trainable = sharding.place(params, library.mesh)
-        return cls(stage, library, trainable, base, frozen, base_card)
+        return cls(folder, card, stage, towers, library, trainable, base, frozen, base_card)
 
-    @property
-    def towers(self) -> dict[str, Tower]:
-        """Role -> frozen tower, of cached features."""
-        return {r: frozen_tower(self.library, r, s) for r, s in self.stage.encoders.items()}
+    def bound(self, task: Task) -> Functions:
+        """What a task publishes, with these parameters.
+
+        Raises:
+          MmjaxError: they are of other sizes than the card's stage makes.
+        """
+        check_sizes(task, self.stage, self.towers, self.trainable, self.frozen, self.folder)
+        return Published(task, self.library.mesh).bind(self.trainable, self.frozen)
 
 
-def frozen_tower(library: Library, role: str, spec: EncoderSpec) -> Tower:
-    """An encoder whose features are computed beforehand."""
-    return Tower(role, library.encoder(spec).width(spec.output))
+def frozen_towers(stage: Stage, library: Library) -> dict[str, Tower]:
+    """Role -> an encoder whose features are computed beforehand."""
+    specs = stage.encoders.items()
+    return {role: Tower(role, library.encoder(s).width(s.output)) for role, s in specs}
 
 
 def check_sizes(

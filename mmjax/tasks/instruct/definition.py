@@ -1,8 +1,7 @@
 """What the trunk may ask of `instruct`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jax.sharding import Mesh
 
@@ -79,25 +78,19 @@ class Instruct:
         self, results: Results, runs: Sequence[Run], recipe: Recipe, library: Library
     ) -> Report:
         """Tables, curves, what the router learned."""
-        main = reporting.main_run(runs)
         drawn = reporting.curves(runs, CURVES, samples=True)
-        return Report(
-            title=recipe.name.replace("_", " "),
+        return reporting.make_report(
+            results,
+            reporting.main_run(runs),
+            library,
             summary="A frozen language model answers questions about what a frozen vision "
             "transformer sees, through small trained adapters.",
-            headline=tuple(self.headline(results)),
-            tables=tuple(self.tables(results)),
+            headline=self.headline(results),
+            tables=self.tables(results),
             curves=(*drawn, *router_curves(results.routing)),
-            components=tuple(reporting.components(main, library)),
-            timings=results.timings,
-            peak_memory_bytes=results.peak_memory_bytes,
-            command=results.command,
-            environment=results.environment,
-            notes=tuple(reporting.notes_on_texts(library)),
+            notes=reporting.notes_on_texts(library),
         )
 
-    def load(
-        self, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
-    ) -> Answering:
+    def load(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Answering:
         """The language model with its adapters."""
         return Answering.load(folder, allow_other_encoder, mesh)

@@ -1,8 +1,7 @@
 """What the trunk may ask of `projection`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jax.sharding import Mesh
 
@@ -18,11 +17,10 @@ from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
 from mmjax.tasks.dual_encoder.adapted import Adapted
-from mmjax.tasks.dual_encoder.stacking import Loaded, check_sizes
+from mmjax.tasks.dual_encoder.stacking import Loaded
 from mmjax.tasks.projection import checks, data, results, tables
 from mmjax.tasks.projection.data import LabelledData
 from mmjax.tasks.projection.task import ProjectionTask, make_projection
-from mmjax.tasks.published import Published
 from mmjax.tasks.run import Assembly, Run
 
 CURVES = ("loss", "val/knn_acc")
@@ -79,7 +77,7 @@ class Projections:
         self, results: Results, runs: Sequence[Run], recipe: Recipe, library: Library
     ) -> Report:
         """Tables, curves, classes."""
-        main, pairs = reporting.main_run(runs), recipe.main.pairs
+        pairs = recipe.main.pairs
         notes = [
             tables.verdict(results.systems),
             *reporting.notes_on_pictures(recipe),
@@ -88,30 +86,21 @@ class Projections:
         if pairs.folds:
             whole = ", families whole" if pairs.keep_families else ""
             notes.append(f"Each seed holds out another of {pairs.folds} folds{whole}.")
-        return Report(
-            title=recipe.name.replace("_", " "),
+        return reporting.make_report(
+            results,
+            reporting.main_run(runs),
+            library,
             summary="Small projectors bend frozen embeddings towards labels (arXiv 2502.02048); "
             "usual classifiers then say what that is worth beside the raw embeddings, their "
             "principal components and their discriminants.",
-            headline=tuple(self.headline(results)),
-            tables=tuple(self.tables(results)),
-            curves=tuple(reporting.curves(runs, CURVES)),
-            classes=reporting.classes_part(results, recipe, library),
-            components=tuple(reporting.components(main, library)),
-            timings=results.timings,
-            peak_memory_bytes=results.peak_memory_bytes,
-            command=results.command,
-            environment=results.environment,
-            notes=tuple(notes),
+            headline=self.headline(results),
+            tables=self.tables(results),
+            curves=reporting.curves(runs, CURVES),
+            notes=notes,
         )
 
-    def load(
-        self, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
-    ) -> Adapted:
+    def load(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Adapted:
         """The encoders with their projectors."""
-        loaded = Loaded.of(folder, card, allow_other_encoder, mesh)
-        library = loaded.library
-        task = make_projection(loaded.stage, loaded.towers, library.mesh)
-        check_sizes(task, loaded.stage, loaded.towers, loaded.trainable, loaded.frozen, folder)
-        functions = Published(task, library.mesh).bind(loaded.trainable, loaded.frozen)
-        return Adapted(folder, card, library, functions)
+        loaded = Loaded.of(folder, allow_other_encoder, mesh)
+        task = make_projection(loaded.stage, loaded.towers, loaded.library.mesh)
+        return Adapted(loaded, loaded.bound(task))

@@ -1,8 +1,7 @@
 """Using what a few pictures of each class taught: classify, beside what a dual encoder does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -54,15 +53,13 @@ class Classifier(Adapted):
         ]
 
 
-def load_classifier(
-    folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
-) -> Classifier:
+def load_classifier(folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Classifier:
     """Loads the adapter and checks its encoders; see `mmjax.load_adapter`."""
-    loaded = Loaded.of(folder, card, allow_other_encoder, mesh)
-    stage, library = loaded.stage, loaded.library
+    loaded = Loaded.of(folder, allow_other_encoder, mesh)
+    stage, card, library = loaded.stage, loaded.card, loaded.library
     joint = fewshot.joint_on(stage, loaded.base, loaded.frozen, loaded.base_card, library)
     known = fewshot.know(stage, joint, card["classes"], library, card["seed"])
     frozen = fewshot.frozen_of(stage, joint, known, library)
     task = fewshot.task_of(stage, joint, library)
     scores = Published(task, library.mesh).bind(loaded.trainable, frozen)
-    return Classifier(folder, card, library, {**joint.functions(library), **scores})
+    return Classifier(loaded, {**joint.functions(library), **scores})

@@ -31,7 +31,7 @@ from mmjax.sharding import to_host
 from mmjax.specs.spec import Stage
 from mmjax.tasks.base import DualEncoder, Task, below
 from mmjax.tasks.dual_encoder.pretrained import PretrainedTask
-from mmjax.tasks.dual_encoder.stacking import load_base
+from mmjax.tasks.dual_encoder.stacking import frozen_towers, load_base
 from mmjax.tasks.prompts.classes import classes_of, labels_of, shots_of
 from mmjax.tasks.prompts.task import PromptsTask, encode_prompts, make_prompts_task
 from mmjax.tasks.published import Published
@@ -125,13 +125,8 @@ def joint_of(stage: Stage, folder: Path | None, library: Library) -> Joint:
     if folder is None:
         return joint_on(stage, None, {}, None, library)
     return joint_on(
-        stage, *load_base(folder, _towers(stage, library), library.mesh), library=library
+        stage, *load_base(folder, frozen_towers(stage, library), library.mesh), library=library
     )
-
-
-def _towers(stage: Stage, library: Library) -> dict[str, Tower]:
-    specs = stage.encoders.items()
-    return {role: Tower(role, library.encoder(s).width(s.output)) for role, s in specs}
 
 
 def joint_on(
@@ -146,7 +141,7 @@ def joint_on(
     Raises:
       MmjaxError: encoders that share no space.
     """
-    towers = _towers(stage, library)
+    towers = frozen_towers(stage, library)
     if task is not None:
         assert isinstance(task, DualEncoder)
         return Joint(task, frozen, card, towers)

@@ -1,8 +1,7 @@
 """What the trunk may ask of `prompts`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jax.sharding import Mesh
 
@@ -77,28 +76,23 @@ class Prompts:
         """Tables, accuracy over shots, classes."""
         main, grid = reporting.main_run(runs), grid_of(results)
         notes = [*reporting.notes_on_pictures(recipe), *reporting.notes_on_texts(library)]
-        return Report(
-            title=recipe.name.replace("_", " "),
+        return reporting.make_report(
+            results,
+            main,
+            library,
             summary="A frozen dual encoder learns classes from few pictures each. Prompts in its "
             "text tower, or over its cached texts, stand beside what they are usually compared "
             "with.",
-            headline=tuple(self.headline(results)),
-            tables=tuple(self.tables(results)),
-            curves=tuple(tables.fewshot_curves(grid)),
-            classes=reporting.classes_part(results, recipe, library),
-            components=tuple(reporting.components(main, library, base_name(main))),
-            timings=results.timings,
-            peak_memory_bytes=results.peak_memory_bytes,
-            command=results.command,
-            environment=results.environment,
+            headline=self.headline(results),
+            tables=self.tables(results),
+            curves=tables.fewshot_curves(grid),
             notes=(*notes, *tables.fewshot_notes(grid)),
+            base=base_name(main),
         )
 
-    def load(
-        self, folder: Path, card: Mapping[str, Any], allow_other_encoder: bool, mesh: Mesh | None
-    ) -> Classifier:
+    def load(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Classifier:
         """The dual encoder with its classes."""
-        return load_classifier(folder, card, allow_other_encoder, mesh)
+        return load_classifier(folder, allow_other_encoder, mesh)
 
 
 def grid_of(results: Results) -> Grid:
