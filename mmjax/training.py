@@ -55,7 +55,7 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
     # ---- What is trained, on what
     assembly = assemble(run, library)
     task, data, frozen = assembly.task, assembly.data, assembly.frozen
-    if not assembly.trains or data.val is None:
+    if data.val is None:
         adopt(run, assembly, library, begin)
         return
     sharding.check_batch(spec.batch_size, mesh)

@@ -21,7 +21,7 @@ from mmjax.tasks.catalog import AnyAdapted, definition_of
 
 
 def train(
-    recipe: str | Mapping[str, Any] | ConfigDict | Recipe,
+    recipe: str | Mapping[str, Any] | ConfigDict,
     workdir: str | Path | None = None,
     **overrides: Any,
 ) -> "Study":
@@ -30,8 +30,8 @@ def train(
     The same engine as the command's, with the same run folder: what one began the other ends.
 
     Args:
-      recipe: a file, or the name of a recipe that mmjax brings, perhaps with `:SIZE` behind it; its
-        settings; or a whole `Recipe`.
+      recipe: a file, or the name of a recipe that mmjax brings, perhaps with `:SIZE` behind it; or
+        its settings.
       workdir: the run folder; runs/NAME where it is not given.
       **overrides: dotted settings to replace, `**{"optim.lr": 3e-4}`.
 
@@ -40,6 +40,7 @@ def train(
 
     Raises:
       MmjaxError: whatever the command refuses.
+      TypeError: a `Recipe`, which no longer knows the settings that a run folder keeps.
     """
     if isinstance(recipe, Recipe):
         raise TypeError(

@@ -37,7 +37,7 @@ class Encoder:
     family: str
     modality: Literal["text", "image"]
     module: nn.Module
-    params: PyTree = dataclasses.field(repr=False)
+    params: PyTree
     config: Any
     preprocess: Any  # TextPreprocess or ImagePreprocess
     fingerprint: str  # sha256 over the weights as they were published

@@ -15,7 +15,6 @@ from mmjax.tasks.projection.definition import Projections
 from mmjax.tasks.prompts.adapted import Classifier
 from mmjax.tasks.prompts.definition import Prompts
 from mmjax.tasks.run import Assembly, Data, Run
-from mmjax.trees import PyTree
 
 AnyAdapted: TypeAlias = Adapted | Classifier | Answering
 _DUAL = DualEncoders()
@@ -44,8 +43,3 @@ def definition_of(task: str) -> Definition[AnyAdapted]:
 def assemble(run: Run, library: Library) -> Assembly[Task, Data]:
     """A run's task with its data and everything frozen under it; see `Definition.assemble`."""
     return definition_of(run.stage.task).assemble(run, library)
-
-
-def load_trained(run: Run, library: Library) -> tuple[Assembly[Task, Data], PyTree]:
-    """A finished run's task and data, and its adapter on the mesh."""
-    return assemble(run, library), run.trained(library.mesh)

@@ -195,7 +195,6 @@ class Assembly(Generic[TaskT, DataT]):
       base: card of the base.
       evaluators: what is measured on `data.val` while training.
       prior: for elastic weight consolidation: what the base was trained on.
-      trains: False where the initial parameters are the adapter already.
       on_card: what the adapter's card says beside what all cards say.
     """
 
@@ -205,7 +204,6 @@ class Assembly(Generic[TaskT, DataT]):
     base: Mapping[str, Any] | None = None
     evaluators: Sequence[Evaluator] = ()
     prior: Phase | None = None
-    trains: bool = True
     on_card: Mapping[str, Any] = field(default_factory=dict)
 
 

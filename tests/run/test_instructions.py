@@ -22,7 +22,7 @@ from mmjax.evals.scienceqa import accuracies, read_answer
 from mmjax.report.results import Results
 from mmjax.specs.build import as_dict
 from mmjax.specs.recipe import resolve
-from mmjax.tasks.catalog import assemble, definition_of, load_trained
+from mmjax.tasks.catalog import assemble, definition_of
 from mmjax.tasks.instruct.sources import load_source
 from tests.run.conftest import Toy, changed, draw
 
@@ -171,7 +171,7 @@ def test_answers_are_those_of_the_loaded_adapter(finished, world):
     recipe = resolve(one_device(config, world))
     library = Library(sharding.make_mesh(1, 8), recipe.languages)
     (run,) = study.plan(recipe, finished)
-    assembly, trainable = load_trained(run, library)
+    assembly, trainable = assemble(run, library), run.trained(library.mesh)
     data: Any = assembly.data
     functions: Any = data.publish(assembly.task, library.mesh).bind(trainable, assembly.frozen)
     asked = data.test["adapted"]

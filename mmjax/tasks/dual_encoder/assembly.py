@@ -42,7 +42,6 @@ def assemble(run: Run, library: Library) -> Joined:
         base_card,
         evaluators=_evaluators(stage, data.val),
         prior=data.prior,
-        trains=stage.task != "pretrained",
     )
 
 

@@ -40,7 +40,6 @@ SYSTEMS = {
     "frozen": "frozen language model",
     "blank": "adapted, blank picture",
 }
-Systems = dict[str, dict[str, list[float]]]
 
 
 def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
@@ -54,45 +53,13 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     Returns:
       All figures.
     """
-    figures, systems, routing = measure_answers(runs, recipe, library)
-    labels = {
-        **SYSTEMS,
-        **{s.name: describe(s) for s in recipe.stages},
-        "adapted": describe(recipe.main),
-    }
-    return Results(
-        recipe.name,
-        systems,
-        {name: labels[name] for name in systems},
-        list(recipe.seeds),
-        figures.counts,
-        figures.timings,
-        routing=routing,
-        learned=figures.learned,
-    )
-
-
-def measure_answers(
-    runs: Sequence[Run], recipe: Recipe, library: Library
-) -> tuple[Figures, Systems, list[list[list[float]]]]:
-    """Asks the test questions of every stage and seed.
-
-    Args:
-      runs: finished runs of all stages and seeds.
-      recipe: names the main stage.
-      library: encoders and questions.
-
-    Returns:
-      (all figures; the systems in the order of a table; of every seed the weight of the first
-      expert by layer and modality, where the main stage has a router).
-    """
     figures = Figures()
     routing: list[list[list[float]]] = []
     text = read_text(recipe.main.questions.text) if "text" in recipe.evals else None
     frozen: dict[str, float] = {}  # the same for every seed
     for run in runs:
         steps = figures.trained(run.stage.name, run.folder)
-        main = run.stage.name == recipe.main.name
+        main = run.is_main
         assembly, trainable = assemble(run, library), run.trained(library.mesh)
         data, task = assembly.data, assembly.task
         functions = data.publish(task, library.mesh).bind(trainable, assembly.frozen)
@@ -122,7 +89,22 @@ def measure_answers(
             if task.parts.routed:
                 routing.append(first_expert(task, language, trainable).tolist())
         figures.add(values)
-    return figures, figures.ordered(SYSTEMS), routing
+    systems = figures.ordered(SYSTEMS)
+    labels = {
+        **SYSTEMS,
+        **{s.name: describe(s) for s in recipe.stages},
+        "adapted": describe(recipe.main),
+    }
+    return Results(
+        recipe.name,
+        systems,
+        {name: labels[name] for name in systems},
+        list(recipe.seeds),
+        figures.counts,
+        figures.timings,
+        routing=routing,
+        learned=figures.learned,
+    )
 
 
 def first_expert(
