@@ -159,7 +159,8 @@ def _start(options: argparse.Namespace) -> None:
 def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool]:
     """What answers, and whether it learned conversations rather than single questions."""
     from mmjax.runs.adapter_files import find_adapter, read_card
-    from mmjax.tasks.catalog import Answering, definition_of
+    from mmjax.tasks.catalog import definition_of
+    from mmjax.tasks.instruct.answering import Answering
 
     folder = find_adapter(Path(options.adapter))
     card = read_card(folder)

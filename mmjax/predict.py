@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import TypeAlias, TypeVar, overload
 
 from jax.sharding import Mesh
 
@@ -16,10 +16,14 @@ from mmjax.runs.adapter_files import (
     load_adapter_params,
     read_card,
 )
-from mmjax.tasks.catalog import AnyAdapted, definition_of
+from mmjax.tasks.catalog import definition_of
+from mmjax.tasks.dual_encoder.adapted import Adapted
+from mmjax.tasks.instruct.answering import Answering
+from mmjax.tasks.prompts.adapted import Classifier
 from mmjax.tasks.run import Run
 
-KindT = TypeVar("KindT", bound=AnyAdapted)
+AnyAdapted: TypeAlias = Adapted | Classifier | Answering
+KindT = TypeVar("KindT")
 
 
 @overload
@@ -48,8 +52,8 @@ def load_adapter(
     allow_other_encoder: bool = False,
     mesh: Mesh | None = None,
     *,
-    kind: type[AnyAdapted] | None = None,
-) -> AnyAdapted:
+    kind: type[object] | None = None,
+) -> object:
     """Loads a trained adapter and the frozen encoders that its card names.
 
     Args:
@@ -58,7 +62,8 @@ def load_adapter(
       allow_other_encoder: accept encoders whose fingerprints differ from the card's.
       mesh: where all of it will lie, whatever mesh it was trained on; None takes all devices as
         the mesh's axis `data`.
-      kind: what is expected: `Adapted`, `Classifier` or `Answering`; type checkers know it then.
+      kind: what is expected: `Adapted`, `Classifier`, `Answering`, or what a task of another
+        package loads; type checkers know it then.
 
     Returns:
       `Adapted`, which embeds texts and pictures and searches; of the `prompts` task `Classifier`,

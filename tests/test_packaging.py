@@ -72,7 +72,7 @@ def test_every_import_is_declared(folder, extras):
     # A distribution that is not installed is taken to be called as its package is.
     distributions = packages_distributions()
     declared = _declared(extras)
-    local = {"mmjax", "benchmarks", "configs", "tests", "tools", "conftest"}
+    local = {"mmjax", "mmjax_toy", "benchmarks", "configs", "tests", "tools", "conftest"}
     missing = [
         f"{path}:{line}: {package}"
         for path, line, package in _imports(folder)

@@ -53,13 +53,17 @@ _EXAMPLES = {
 
 def show_list() -> None:
     """Prints what there is."""
-    from mmjax import assets
-    from mmjax.specs.families import FAMILIES
+    from mmjax import assets, plugins
+    from mmjax.specs.families import task_names
 
     print("recipes (mmjax train NAME[:SIZE]):")
     for name, what in recipes.names().items():
         print(f"  {name:24s}{what}")
-    print(f"tasks: {', '.join(FAMILIES)}")
+    print(f"tasks: {', '.join(task_names())}")
+    for group in plugins.GROUPS[1:]:
+        found = plugins.Catalog[object](group, "", object, {}).installed()
+        if found:
+            print(f"{group.removeprefix('mmjax.')} of other packages: {', '.join(found)}")
     ready = [e.asset.name for e in assets.list_assets() if e.ready]
     print(f"assets that are fetched: {', '.join(ready) or 'none'} (python -m mmjax.assets list)")
 

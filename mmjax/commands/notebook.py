@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from mmjax import assets, sharding, study
 from mmjax.commands import recipes
-from mmjax.predict import load_adapter
+from mmjax.predict import AnyAdapted, load_adapter
 from mmjax.report.page import Table
 from mmjax.report.results import Results
 from mmjax.runs import run_folder
 from mmjax.specs.build import as_dict
 from mmjax.specs.recipe import Recipe, resolve
-from mmjax.tasks.catalog import AnyAdapted, definition_of
+from mmjax.tasks.catalog import definition_of
 
 
 def train(

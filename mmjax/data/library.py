@@ -110,7 +110,10 @@ class Library:
                 jnp.dtype(spec.dtype),
                 mesh=self.mesh if self.mesh.size > 1 else None,
                 image_size=spec.image_size,
+                pooling=spec.pooling,
                 tower=spec.tower,
+                quantize=spec.quantize,
+                family=spec.family,
             )
             changed = encoder.preprocess
             if spec.max_length is not None:

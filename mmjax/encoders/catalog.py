@@ -3,10 +3,11 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from flax import linen as nn
 
+from mmjax import plugins
 from mmjax.checks import ranges
 from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, llava, vision, vit
 from mmjax.errors import MmjaxError
@@ -16,9 +17,33 @@ from mmjax.weights.convert import KeyRule
 Modality = Literal["text", "image"]
 
 
+@runtime_checkable
+class PictureConfig(Protocol):
+    """What the config of a family that reads pictures must say."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of a picture, in pixels."""
+        ...
+
+    @property
+    def num_channels(self) -> int:
+        """Of a pixel."""
+        ...
+
+    def for_image_size(self, image_size: int) -> "PictureConfig":
+        """The same model for pictures of another size."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """All that loading needs to know about a kind of model."""
+    """All that loading needs to know about a kind of model.
+
+    The config of one that reads pictures is a `PictureConfig`; of one that reads texts it has
+    `max_length`, `vocab_size` and `pad_token_id`. Its module takes `pixel_values` [b, h, w, c], or
+    `input_ids` and `attention_mask` [b, l].
+    """
 
     name: str
     modality: Modality
@@ -119,7 +144,7 @@ _CHINESE_CLIP_TEXT = dataclasses.replace(BERT_WITH_HEAD, name="chinese_clip")
 _CHINESE_CLIP_IMAGE = dataclasses.replace(_CLIP_IMAGE, name="chinese_clip")
 _M_CLIP = dataclasses.replace(BERT_WITH_HEAD, name="m-clip", config=bert_heads.m_clip_config)
 
-FAMILIES: Mapping[str, tuple[Family, ...]] = {
+_OWN: Mapping[str, tuple[Family, ...]] = {
     "bert": (_BERT,),
     "roberta": (_BERT,),
     "xlm-roberta": (_BERT,),
@@ -139,10 +164,14 @@ FAMILIES: Mapping[str, tuple[Family, ...]] = {
     "altclip_vision_model": (_ALTCLIP_IMAGE,),
     "M-CLIP": (_M_CLIP,),
 }
+# A tuple holds a family for each tower.
+FAMILIES = plugins.Catalog[Family | tuple[Family, ...]](
+    plugins.ENCODERS, "an encoder family", (Family, tuple), _OWN
+)
 
 
 def configure(
-    config: Mapping[str, Any], where: str, tower: str | None = None
+    config: Mapping[str, Any], where: str, tower: str | None = None, family: str | None = None
 ) -> tuple[Family, Any]:
     """The family of a model, and its config, every number of which is in its range.
 
@@ -150,6 +179,7 @@ def configure(
       config: content of config.json.
       where: the file, for error messages.
       tower: as in `find`.
+      family: as in `find`.
 
     Returns:
       (family, the family's own config).
@@ -159,22 +189,26 @@ def configure(
         not go with the others.
     """
     ranges.check(config, where, ranges.MODEL)
-    family = find(config, where, tower)
+    found = find(config, where, tower, family)
     try:
-        return family, family.config(config)
+        return found, found.config(config)
     except KeyError as error:
         raise MmjaxError(f"{where} lacks {error}") from error
     except MmjaxError as error:  # families do not know the file
         raise MmjaxError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
 
 
-def find(config: Mapping[str, Any], where: str, tower: str | None = None) -> Family:
+def find(
+    config: Mapping[str, Any], where: str, tower: str | None = None, family: str | None = None
+) -> Family:
     """The family of a model.
 
     Args:
       config: content of config.json.
       where: the file, for the error message.
       tower: "text" or "image"; None takes the only one.
+      family: a name of `FAMILIES` or `package.module:Name`; None takes what the config says, which
+        names no module: a file of weights has no say in what is imported.
 
     Returns:
       The family.
@@ -183,12 +217,13 @@ def find(config: Mapping[str, Any], where: str, tower: str | None = None) -> Fam
       MmjaxError: no or an unknown model_type, a model with two towers of which none was chosen, or
         one without the tower that was.
     """
-    kind = config.get("model_type", "")
-    if kind not in FAMILIES:
+    kind = config.get("model_type", "") if family is None else family
+    if family is None and kind not in FAMILIES.names():
         raise MmjaxError(
-            f"{where}: model_type {kind!r} is not supported; known: {', '.join(FAMILIES)}"
+            f"{where}: model_type {kind!r} is not supported; known: {', '.join(FAMILIES.names())}"
         )
-    families = {family.modality: family for family in FAMILIES[kind]}
+    found = FAMILIES.find(kind, "encoders.family")
+    families = {one.modality: one for one in (found if isinstance(found, tuple) else (found,))}
     if tower is None and len(families) > 1:
         raise MmjaxError(f"{where}: {kind!r} has two towers; say tower='text' or tower='image'")
     chosen = families.get(tower) if tower else next(iter(families.values()))

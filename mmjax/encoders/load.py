@@ -13,7 +13,7 @@ from mmjax.checks import foreign
 from mmjax.checks.arguments import whole
 from mmjax.encoders import bert_heads, catalog
 from mmjax.encoders.base import Encoder
-from mmjax.encoders.catalog import Family
+from mmjax.encoders.catalog import Family, PictureConfig
 from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
 from mmjax.encoders.language_model import LanguageModel, load_text
 from mmjax.encoders.llama import LlamaConfig
@@ -22,7 +22,6 @@ from mmjax.encoders.llava_images import load_llava_images
 from mmjax.encoders.pooling import Pooling, load_dense, load_pooling
 from mmjax.encoders.source import resolve
 from mmjax.encoders.text_preprocess import load_text_preprocess
-from mmjax.encoders.vision import VisionConfig
 from mmjax.errors import MmjaxError, shown
 from mmjax.sharding import Rules
 from mmjax.weights import convert, layouts
@@ -41,6 +40,7 @@ def load_encoder(
     pooling: str | None = None,
     tower: str | None = None,
     quantize: str | None = None,
+    family: str | None = None,
 ) -> Encoder:
     """Loads a frozen encoder with its tokenizer or picture constants.
 
@@ -73,6 +73,8 @@ def load_encoder(
       tower: "text" or "image" of a model that has both; for one with a single tower it may be said.
       quantize: "int8" keeps the kernels of dense layers as int8 with a scale an output channel, a
         quarter of float32, and computes in `dtype` all the same; None keeps them in `dtype`.
+      family: `package.module:Name` of an `mmjax.encoders.catalog.Family` of your own, or the name
+        that an installed package gives one; None takes what config.json's model_type says.
 
     Returns:
       The encoder, a `LanguageModel` for a decoder; its parameters lie in their shardings.
@@ -98,13 +100,13 @@ def load_encoder(
     folder = place if place.is_dir() or place.suffix == ".gguf" else place.parent
     with foreign.reading(place, "a model's folder or file", MmjaxError):
         description = layouts.describe(place)
-        family, config = catalog.configure(description.config, description.where, tower)
+        model, config = catalog.configure(description.config, description.where, tower, family)
 
     kind, pool, own, extra = Encoder, None, {}, {}
-    if family.modality == "text":
+    if model.modality == "text":
         if image_size is not None:
             raise MmjaxError(f"image_size is given, but {text} is a text encoder")
-        if family.pools and pooling is not None:
+        if model.pools and pooling is not None:
             raise MmjaxError(f"pooling is given, but {text} has an embedding of its own")
         if isinstance(config, LlamaConfig | LlavaConfig):
             kind, pool = LanguageModel, _pooled_without_weights(folder, pooling)
@@ -113,8 +115,8 @@ def load_encoder(
             if isinstance(config, LlavaConfig):
                 own["images"] = load_llava_images(folder, config)
         else:
-            if not family.pools:
-                family, config, pool, extra = _pooled(family, config, description, folder, pooling)
+            if not model.pools:
+                model, config, pool, extra = _pooled(model, config, description, folder, pooling)
             preprocess = load_text_preprocess(
                 folder, config.max_length, config.vocab_size, config.pad_token_id
             )
@@ -124,20 +126,20 @@ def load_encoder(
         if pooling is not None:
             raise MmjaxError(f"pooling is given, but {text} is a picture encoder")
         preprocess = load_image_preprocess(folder, image_size, description.preprocessor)
-        config = _sized(family, config, preprocess, asked=image_size is not None, text=text)
+        config = _sized(model, config, preprocess, asked=image_size is not None, text=text)
         shape = (1, preprocess.crop, preprocess.crop, config.num_channels)
         example = {"pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
-    module = family.module(config, dtype=dtype, param_dtype=dtype)
+    module = model.module(config, dtype=dtype, param_dtype=dtype)
     target = jax.eval_shape(lambda inputs: module.init(jax.random.key(0), **inputs), example)
     checkpoint = convert.Checkpoint(place, extra, description.opened)
     if rules is None and mesh is not None:
-        rules = sharding.fit(family.sharding(config), target["params"], mesh)
+        rules = sharding.fit(model.sharding(config), target["params"], mesh)
     params, fingerprint = convert.load_params(
         checkpoint,
         target["params"],
-        family.key_table(config),
-        family.ignored,
+        model.key_table(config),
+        model.ignored,
         dtype,
         mesh,
         rules,
@@ -145,8 +147,8 @@ def load_encoder(
     )
     return kind(
         name=text.rstrip("/").rsplit("/", 1)[-1].removeprefix("asset:"),
-        family=family.name,
-        modality=family.modality,
+        family=model.name,
+        modality=model.modality,
         module=module,
         params=params,
         config=config,
@@ -196,8 +198,8 @@ def _pooled(
 
 
 def _sized(
-    family: Family, config: VisionConfig, preprocess: ImagePreprocess, asked: bool, text: str
-) -> VisionConfig:
+    family: Family, config: PictureConfig, preprocess: ImagePreprocess, asked: bool, text: str
+) -> PictureConfig:
     """The config for the size of the prepared pictures."""
     if preprocess.crop != config.image_size and not (asked or family.any_size):
         raise MmjaxError(

@@ -23,7 +23,7 @@ from mmjax.errors import MmjaxError
 from mmjax.files import write_atomic
 from mmjax.sharding import to_host
 from mmjax.specs.card import check_card
-from mmjax.specs.families import FAMILIES
+from mmjax.specs.families import family_of, main_name
 from mmjax.trees import PyTree
 
 CARD = "adapter_card.json"
@@ -186,7 +186,7 @@ def find_adapter(path: Path, seed: int | None = None) -> Path:
     found += [card.parent for s in seeds for card in s.glob(f"*/adapter/{CARD}")]
     cards = {folder: read_card(folder) for folder in found}
     # Beside the main stage a run folder holds its base and baselines, under names of their own.
-    main = {f: c for f, c in cards.items() if c["stage"]["name"] == c["stage"]["task"]}
+    main = {f: c for f, c in cards.items() if c["stage"]["name"] == main_name(c["stage"]["task"])}
     if not main:
         raise MmjaxError(
             f"no adapter at {shown_path(path)}: found no {CARD} there; train one first"
@@ -208,7 +208,7 @@ def base_folder(card: Mapping[str, Any], folder: Path) -> Path | None:
         return None
     below, task = folder / card["base"]["path"], card["stage"]["task"]
     found = read_card(below)["stage"]["task"]
-    wanted = FAMILIES[task].stands_on
+    wanted = family_of(task).stands_on
     if found not in wanted:
         raise MmjaxError(
             f"{folder / CARD}: 'base.path' leads to a {found!r} adapter; one of the task {task!r} "

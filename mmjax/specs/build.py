@@ -63,6 +63,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if limits is not None:
             limits.check(where, found)
         return found
+    if hint in (object, Any):  # another package's own
+        return value
     if origin is Literal:
         check(isinstance(value, str) and value in args, where, value, f"one of {list(args)}")
         return value

@@ -6,9 +6,8 @@ from typing import Any
 
 from mmjax.checks.foreign import integer, real, text
 from mmjax.errors import MmjaxError, shown
-from mmjax.specs.build import build
 from mmjax.specs.families import family_of
-from mmjax.specs.spec import Stage
+from mmjax.specs.spec import Stage, read_stage
 
 SCHEMA = 1
 _FINGERPRINTS = ("fingerprint", "preprocess_fingerprint")
@@ -69,7 +68,7 @@ def _stage(path: Path, card: Mapping[str, Any]) -> Stage:
     """The stage that was trained."""
     content = _mapping(path, card, "stage")
     try:
-        return build(Stage, content)
+        return read_stage(content)
     except MmjaxError as error:
         # The settings of a stage are told as those of a recipe.
         said = str(error).replace("config", "stage", 1)

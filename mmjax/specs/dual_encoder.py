@@ -211,14 +211,19 @@ def _check_language(stage: Stage) -> None:
     check_sides(stage, trains, chosen=not held)
 
 
-CONTRASTIVE = Family((_JOINED,), _check_pairs)
-PRETRAINED = Family((_JOINED,), _check_pretrained)
+CONTRASTIVE = Family((_JOINED,), _check_pairs, other_evals=True)
+PRETRAINED = Family((_JOINED,), _check_pretrained, other_evals=True)
 LANGUAGE = Family(
-    (_ADAPTED,), _check_language, stands_on=("contrastive", "pretrained"), needs_base=True
+    (_ADAPTED,),
+    _check_language,
+    other_evals=True,
+    stands_on=("contrastive", "pretrained"),
+    needs_base=True,
 )
 DOMAIN = Family(
     (_JOINED, _ADAPTED),
     _check_pairs,
+    other_evals=True,
     stands_on=("contrastive", "pretrained", "language"),
     needs_base=True,
     benchmarks=False,

@@ -24,19 +24,24 @@ class Family:
       check: refuses a stage whose settings do not fit each other; raises MmjaxError.
       evals: of a stage: the evaluators it may be measured by, and those it is measured by where a
         recipe names none.
+      other_evals: whether evaluators of other packages may stand beside them.
       stands_on: tasks whose adapters it may stand on; nothing stands on itself, however far down.
       needs_base: whether it cannot do without one.
       benchmarks: whether `config.benchmarks` is for it.
       on_card: keys that its adapter's card must hold beside those of every card.
+      settings: dataclass of what a recipe says under `config.settings`; for tasks of other
+        packages, whose stages have no field of their own.
     """
 
     roles: tuple[frozenset[str], ...]
     check: Callable[[Stage], None]
     evals: Callable[[Stage], tuple[Names, Names]] = lambda _: (RETRIEVAL, RETRIEVAL[:2])
+    other_evals: bool = False
     stands_on: Names = ()
     needs_base: bool = False
     benchmarks: bool = True
     on_card: Names = ()
+    settings: type | None = None
 
 
 def refuse_others(stage: Stage, own: Collection[str] = ()) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from mmjax import plugins
 from mmjax.errors import check
 from mmjax.specs.bounds import (
     Bounds,
@@ -24,6 +25,9 @@ from mmjax.specs.family import Family, Names, check_select, check_sides, refuse_
 if TYPE_CHECKING:
     from mmjax.specs.spec import Stage
 
+ADAPTERS = ("routed", "single", "lora", "none")
+# A recipe is read without what is trained; the task looks them up before it trains.
+_OTHER_ADAPTERS = plugins.Catalog[object](plugins.ADAPTERS, "an adapter", object, {})
 DIALOGUES = ("llava", "alpaca")  # kinds of instruction files; see `mmjax.data.dialogues`
 
 
@@ -111,7 +115,8 @@ class InstructSpec:
 
     Attributes:
       adapter: in the language model: `routed` (mixture of modality adapters), `single` (the same
-        without a router), `lora` or `none`.
+        without a router), `lora`, `none`, or another package's: `package.module:Name`.
+      adapter_settings: of another package's adapter: the fields of its dataclass.
       visual: whether adapters of the same kind sit in the vision transformer too.
       rank: width of the bottlenecks.
       scale: of what `routed` and `single` add.
@@ -133,7 +138,8 @@ class InstructSpec:
         `router_block`), of the `language` model (its `block`), or of `both`.
     """
 
-    adapter: Literal["routed", "single", "lora", "none"] = "routed"
+    adapter: str = "routed"
+    adapter_settings: dict[str, Any] = field(default_factory=dict)
     visual: bool = True
     rank: Width = 8
     scale: Scale = 1.0
@@ -153,6 +159,13 @@ class InstructSpec:
     def __post_init__(self) -> None:
         """Checks the sizes."""
         check_all(self, "instruct")
+        own = self.adapter in ADAPTERS
+        expected = f"one of {list(ADAPTERS)}, or package.module:Name for an adapter of your own"
+        good = own or self.adapter in _OTHER_ADAPTERS
+        check(good, "instruct.adapter", self.adapter, expected)
+        settings = self.adapter_settings
+        expected = "nothing: this adapter's settings have names of their own"
+        check(not (own and settings), "instruct.adapter_settings", settings, expected)
         block, name = self.feed_forward, "instruct.feed_forward"
         good = block == "none" or self.adapter in ("routed", "single")
         check(good, name, block, f"'none' with adapter={self.adapter!r}")

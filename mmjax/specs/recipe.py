@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from mmjax import plugins
 from mmjax.checks.names import check_different, check_name
 from mmjax.errors import MmjaxError, check
 from mmjax.specs import bounds
 from mmjax.specs.bounds import Natural, Seed
 from mmjax.specs.build import _convert, as_dict, build
-from mmjax.specs.families import family_of
-from mmjax.specs.spec import MeshSpec, Stage
+from mmjax.specs.families import family_of, main_name
+from mmjax.specs.spec import MeshSpec, Stage, read_stage
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ _TOP |= {"benchmarks"}
 # What a table calls systems that are no stage, and the folder of a base.
 _SYSTEMS = ("adapted", "base", "base_half", "ceiling", "floor", "blank", "frozen", "chance")
 _SYSTEMS += ("majority", "question", "probe_linear", "probe_mlp")
+# A recipe is read without what measures; the task looks them up before it trains.
+_OTHER_EVALS = plugins.Catalog[object](plugins.EVALS, "an evaluator", object, {})
 
 
 def resolve(config: object) -> Recipe:
@@ -116,7 +119,7 @@ def resolve(config: object) -> Recipe:
     """
     config = as_dict(config)
     where = {k: v for k, v in config.items() if k not in _TOP}
-    main = _stage({"name": where.get("task", "main"), **where})
+    main = _stage({"name": main_name(str(where.get("task", "main"))), **where})
     stages: list[Stage] = []
     base = config.get("base")
     if isinstance(base, Mapping):
@@ -152,7 +155,9 @@ def resolve(config: object) -> Recipe:
     good = len(languages) == 2 and all(languages)
     check(good, "languages", languages, "(source, target), e.g. ('zh', 'en')")
     for name in evals:
-        check(name in known, "evals", name, f"one of {list(known)}")
+        if name not in known and not (family.other_evals and name in _OTHER_EVALS):
+            own = ", or package.module:Name for one of your own" if family.other_evals else ""
+            check(False, "evals", name, f"one of {list(known)}{own}")
     benchmarks = build(BenchmarksSpec, config.get("benchmarks", {}), "benchmarks")
     _check_benchmarks(benchmarks, evals, main)
     saved = build(CheckpointSpec, config.get("checkpoint", {}), "checkpoint")
@@ -181,7 +186,7 @@ def _stage(values: Mapping[str, Any], where: str = "") -> Stage:
     towers = _with_towers(encoders)
     name = {} if where != "base" else {"name": "base"}
     try:
-        return build(Stage, {**values, "encoders": towers, **name}, where)
+        return read_stage({**values, "encoders": towers, **name}, where)
     except MmjaxError as error:
         # What the parts of a stage say of each other, they say without knowing where it stands.
         message = str(error)

@@ -1,7 +1,8 @@
 """One training run as frozen dataclasses: names, choices, defaults, and sizes that fit together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from mmjax.errors import check
 from mmjax.specs.bounds import (
@@ -14,6 +15,7 @@ from mmjax.specs.bounds import (
     Weight,
     check_all,
 )
+from mmjax.specs.build import build
 from mmjax.specs.data import PairsSpec, ParallelSpec
 from mmjax.specs.dual_encoder import (
     AdapterSpec,
@@ -27,6 +29,8 @@ from mmjax.specs.families import family_of
 from mmjax.specs.instruct import InstructSpec, QuestionsSpec
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.prompts import FewShotSpec, PromptSpec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class EncoderSpec:
       image_size: side of the square picture in pixels; None keeps the encoder's own.
       max_length: tokens kept of a text; longer ones are truncated, counted and reported.
       tower: which tower of a source that has two, such as CLIP; None takes the role's.
+      pooling: of a text encoder's tokens, instead of what its folder says; see
+        `mmjax.load_encoder`.
+      quantize: `int8` keeps the kernels of dense layers in a quarter of float32; None in `dtype`.
+      family: `package.module:Name` of an encoder family of another package; None takes what the
+        source says.
       pictures: prepared with the encoder's `own` constants, or as `imagenet_square`: squashed to a
         square, with ImageNet's mean and deviation, as LaVIN gives them to CLIP.
     """
@@ -55,6 +64,9 @@ class EncoderSpec:
     image_size: Annotated[int, Bounds(8, 2048)] | None = None
     max_length: Annotated[int, Bounds(3, 1 << 20)] | None = None
     tower: Literal["text", "image"] | None = None
+    pooling: Literal["mean", "cls", "max", "pooler", "classifier"] | None = None
+    quantize: Literal["int8"] | None = None
+    family: str | None = None
     pictures: Literal["own", "imagenet_square"] = "own"
 
 
@@ -103,7 +115,8 @@ class TrainSpec:
       save_every: steps between checkpoints (also after the last step).
       keep: checkpoints kept.
       log_every: steps between lines of metrics.
-      select: validation metric whose best step becomes the adapter (higher is better).
+      select: validation metric whose best step becomes the adapter (higher is better), one of the
+        task's; `none` takes the last step.
       cache_features: read frozen features from the cache; False runs the encoders in every step.
     """
 
@@ -115,7 +128,7 @@ class TrainSpec:
     save_every: Count = 100
     keep: Few = 2
     log_every: Count = 10
-    select: Literal["mR", "t2t_mR", "t2i_mR", "cosine_to_base", "knn_acc", "vqa_acc", "none"] = "mR"
+    select: str = "mR"
     cache_features: bool = True
 
 
@@ -146,6 +159,7 @@ class Stage:
       encoders: role -> encoder. Roles: `image`, `text` and, for `language` and for a `domain` on
         top of one, `foreign`; `projection` takes any of the first two, `instruct` `image` and
         `language`.
+      settings: of a task of another package: its family's own dataclass.
     """
 
     name: str
@@ -167,6 +181,12 @@ class Stage:
     loss: LossSpec = field(default_factory=LossSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
+    settings: object = None
+
+    def settings_as(self, kind: type[T]) -> T:
+        """The settings of another package's task, which are of this type."""
+        assert isinstance(self.settings, kind)
+        return self.settings
 
     @property
     def text_role(self) -> str:
@@ -211,3 +231,23 @@ class Stage:
             image, text = getattr(self.image_head, name), getattr(self.text_head, name)
             check(image == text, f"text_head.{name}", text, f"{image}: both heads share one space")
         family.check(self)
+
+
+def read_stage(values: Mapping[str, Any], where: str = "") -> Stage:
+    """A stage from its settings, those of another package's task among them.
+
+    Args:
+      values: field name -> value; nested mappings for nested dataclasses.
+      where: the mapping's place in the recipe, for messages.
+
+    Raises:
+      MmjaxError: an unknown name, a missing one, a value of another type or out of its bounds.
+    """
+    task, own, name = values.get("task"), values.get("settings"), "settings"
+    kind = family_of(task).settings if isinstance(task, str) else None
+    if kind is not None:
+        own = build(kind, {} if own is None else own, f"{where}.{name}" if where else name)
+    else:
+        check(not own, name, own, "nothing: the settings of this task have names of their own")
+        own = None
+    return build(Stage, {**values, name: own}, where)

@@ -21,7 +21,8 @@ AdaptedT = TypeVar("AdaptedT", covariant=True)
 class Definition(Protocol[AdaptedT]):
     """A family of tasks: what `train`, `study`, `predict` and `chat` ask of it.
 
-    Its settings are a `mmjax.specs.family.Family`. `AdaptedT` is what `load_adapter` returns.
+    Its settings are a `mmjax.specs.family.Family`: of a task of another package its attribute
+    `family`, which is read before anything else of it. `AdaptedT` is what `load_adapter` returns.
     """
 
     @property

@@ -24,9 +24,8 @@ from mmjax.rng import seed_for
 from mmjax.runs import finished
 from mmjax.runs.adapter_files import load_adapter_params
 from mmjax.runs.finished import ADAPTER, DONE
-from mmjax.specs.build import build
 from mmjax.specs.recipe import Recipe
-from mmjax.specs.spec import EncoderSpec, Stage
+from mmjax.specs.spec import EncoderSpec, Stage, read_stage
 from mmjax.tasks.base import Task
 from mmjax.tasks.published import Published
 from mmjax.trees import PyTree
@@ -212,7 +211,7 @@ def stage_of(card: Mapping[str, Any]) -> Stage:
     stage = dict(card["stage"])
     # Prompts that were trained before they could end in words end in none.
     stage["prompts"] = {"ending": "", **stage.get("prompts", {})}
-    return build(Stage, stage)
+    return read_stage(stage)
 
 
 def check_encoder(

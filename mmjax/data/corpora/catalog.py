@@ -1,10 +1,11 @@
 """Every source of pictures with captions, and of parallel text, by name."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from mmjax import plugins
 from mmjax.data.files import check_picture, name_of, read_jsonl, text_of, whole_text
 from mmjax.data.labels import Names, select
 from mmjax.data.records import Corpus, Item, Pair, Query
@@ -42,32 +43,23 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     Raises:
       MmjaxError: an unknown source; a row without picture or caption (names file and row).
     """
-    from mmjax.data.corpora import cn_clip, coop, digits, food101, mmimdb
-
-    if spec.source == "emoji":
-        corpus = _emoji_corpus(spec, languages)
-    elif spec.source.endswith(".jsonl"):
-        corpus = _jsonl_corpus(Path(spec.source), languages)
-    elif spec.source.startswith(("cn_clip:", "muge:")):
-        corpus = cn_clip.load(Path(spec.source.partition(":")[2]), spec.sides)
-    elif spec.source.startswith("food101:"):
-        corpus = food101.load(Path(spec.source.removeprefix("food101:")))
-    elif spec.source.startswith("mmimdb:"):
-        corpus = mmimdb.load(Path(spec.source.removeprefix("mmimdb:")))
-    elif spec.source.startswith("coop:"):
-        corpus = coop.load(Path(spec.source.removeprefix("coop:")))
-    elif spec.source == "digits":
-        corpus = digits.load()
-    else:
+    if spec.source.endswith(".jsonl"):
+        return select(_jsonl_corpus(Path(spec.source), languages), spec)
+    name, _, place = spec.source.partition(":")
+    reference = plugins.reference_in(spec.source)
+    if name not in CORPORA and reference is not None:
+        name, place = reference, spec.source[len(reference) + 1 :]
+    if name not in CORPORA or bool(place) == (name in _WHOLE):
         raise MmjaxError(
             f"{setting('pairs.source')} is {spec.source!r}; expected 'emoji', 'digits', the path "
-            "of a .jsonl file, or one of 'cn_clip', 'muge', 'food101', 'mmimdb' and 'coop' with "
-            "its folder, as in 'muge:FOLDER'"
+            "of a .jsonl file, one of 'cn_clip', 'muge', 'food101', 'mmimdb' and 'coop' with "
+            "its folder, as in 'muge:FOLDER', or package.module:Name for a corpus of your own"
         )
-    return select(corpus, spec)
+    return select(CORPORA.find(name, "pairs.source")(place, spec, languages), spec)
 
 
-def _emoji_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+def _emoji_corpus(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+    del place
     from mmjax.data import sources
 
     unknown = sorted(set(languages) - {"en", "zh"})
@@ -153,6 +145,56 @@ def _captions(
         return (text_of(place, record, language), *keywords)
     texts = {f"{language}[{i}]": text for i, text in enumerate(value or [""])}
     return tuple(text_of(place, texts, key) for key in texts)
+
+
+def _digits(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+    from mmjax.data.corpora import digits
+
+    return digits.load()
+
+
+def _cn_clip(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+    from mmjax.data.corpora import cn_clip
+
+    return cn_clip.load(Path(place), spec.sides)
+
+
+def _food101(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+    from mmjax.data.corpora import food101
+
+    return food101.load(Path(place))
+
+
+def _mmimdb(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+    from mmjax.data.corpora import mmimdb
+
+    return mmimdb.load(Path(place))
+
+
+def _coop(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+    from mmjax.data.corpora import coop
+
+    return coop.load(Path(place))
+
+
+# (what stands behind the name's colon, spec, languages that every item must be captioned in) ->
+# all items; `load_corpus` chooses among them.
+Reader: TypeAlias = Callable[[str, PairsSpec, Sequence[str]], Corpus]
+CORPORA = plugins.Catalog[Reader](
+    plugins.CORPORA,
+    "a function that reads a corpus",
+    Callable,
+    {
+        "emoji": _emoji_corpus,
+        "digits": _digits,
+        "cn_clip": _cn_clip,
+        "muge": _cn_clip,
+        "food101": _food101,
+        "mmimdb": _mmimdb,
+        "coop": _coop,
+    },
+)
+_WHOLE = ("emoji", "digits")  # need no folder, and take none
 
 
 def load_parallel(source: str, limit: int) -> list[Pair]:

@@ -7,10 +7,10 @@ from jax.sharding import Mesh
 
 from mmjax.data.labels import LeftOut
 from mmjax.data.library import Library
-from mmjax.data.transforms import check_view
+from mmjax.evals.catalog import others
 from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
-from mmjax.sharding import check_batch
+from mmjax.specs.family import RETRIEVAL
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
@@ -26,14 +26,13 @@ from mmjax.tasks.dual_encoder.stacking import (
     outside_base,
 )
 from mmjax.tasks.run import Run
+from mmjax.tasks.standalone import Standalone, check_sizes
 
 CURVES = ("loss", "val/mR", "val/t2t_mR", "val/general_mR")
 
 
-class DualEncoders:
+class DualEncoders(Standalone):
     """See `mmjax.tasks.definition.Definition`."""
-
-    answers = False
 
     def check(self, run: Run, library: Library) -> None:
         """Reads the records, and holds split and sizes against what they are."""
@@ -41,10 +40,7 @@ class DualEncoders:
         library.split(stage.pairs, seed, stage.task == "domain")
         if stage.task == "language":
             held_out(stage, seed, library)
-        if stage.task != "pretrained":
-            check_batch(stage.train.batch_size, library.mesh)
-        for name in stage.pairs.views:
-            check_view(name)
+        check_sizes(run, library, trains=stage.task != "pretrained")
         if stage.task == "domain":
             assert run.base is not None
             checks.check_domain(stage, run.base.stage, run.recipe, seed, library)
@@ -52,7 +48,8 @@ class DualEncoders:
             checks.check_pairs(stage, run.recipe, seed, library)
 
     def check_asked(self, recipe: Recipe, library: Library) -> None:
-        """Reads the benchmarks."""
+        """Finds other packages' evaluators, and reads the benchmarks."""
+        others(recipe.evals, RETRIEVAL)
         eval_sets.check(recipe, library)
 
     def task(self, run: Run, base: Task | None, library: Library) -> Task:
@@ -113,3 +110,6 @@ class DualEncoders:
         loaded = Loaded.of(folder, allow_other_encoder, mesh)
         task = make_task(loaded.stage, loaded.towers, loaded.base, loaded.library.mesh)
         return Adapted(loaded, loaded.bound(task))
+
+
+DUAL_ENCODERS = DualEncoders()

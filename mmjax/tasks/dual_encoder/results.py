@@ -7,9 +7,11 @@ import numpy as np
 from mmjax.data.labels import LeftOut
 from mmjax.data.library import Library
 from mmjax.evals import Evaluator, Functions, Retrieval, TextRetrieval, ZeroShot
+from mmjax.evals.catalog import others
 from mmjax.report.classes import Answered, class_figures
 from mmjax.report.figures import Figures
 from mmjax.report.results import Results
+from mmjax.specs.family import RETRIEVAL
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks.dual_encoder.assembly import Joined, assemble
 from mmjax.tasks.dual_encoder.data import System
@@ -86,6 +88,7 @@ def _evaluators(run: Run, name: str, system: System) -> list[Evaluator]:
     found: list[Evaluator] = [Retrieval()]
     if "zeroshot" in run.recipe.evals:
         found.append(ZeroShot())
+    found += others(run.recipe.evals, RETRIEVAL)
     if name == "adapted" and run.stage.task == "language" and len(system.data.base_texts):
         found.append(TextRetrieval())
     return found

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
+from mmjax.evals.catalog import OTHERS
 from mmjax.report.page import Table, numbers
 from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
@@ -14,7 +15,8 @@ RECALLS = ("R@1", "R@5", "R@10", "mR")
 def tables(results: Results) -> list[Table]:
     """Retrieval in both directions, and classification where it was measured."""
     if results.shares:
-        return domain_tables(results.systems, results.labels, results.shares, results.counts)
+        domain = results.systems, results.labels, results.shares, results.counts
+        return domain_tables(*domain) + _others(results)
     tested = sorted(set(results.counts["test"]))
     if "queries" in results.counts:
         held_out = _several(tested, results.counts["queries"])
@@ -33,7 +35,15 @@ def tables(results: Results) -> list[Table]:
                 "No group name was seen in training.",
             )
         )
-    return tables + _benchmarks(results)
+    return tables + _benchmarks(results) + _others(results)
+
+
+def _others(results: Results) -> list[Table]:
+    """What evaluators of other packages measured."""
+    each = {m: None for values in results.systems.values() for m in values if m.startswith(OTHERS)}
+    names = [metric.removeprefix(OTHERS).replace("/", ": ") for metric in each]
+    title = "What evaluators of other packages measured"
+    return [_table(results, title, list(each), names, "On the test items.")] if each else []
 
 
 def _several(pictures: Sequence[int], queries: Sequence[int]) -> str:

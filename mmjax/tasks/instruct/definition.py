@@ -7,12 +7,10 @@ from jax.sharding import Mesh
 
 from mmjax.data.labels import LeftOut
 from mmjax.data.library import Library
-from mmjax.errors import MmjaxError
 from mmjax.evals.perplexity import read_text
 from mmjax.evals.probe import check_installed
 from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
-from mmjax.sharding import check_batch
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
@@ -22,20 +20,21 @@ from mmjax.tasks.instruct.checks import check_questions
 from mmjax.tasks.instruct.results import answer_tables, headline, measure, router_curves
 from mmjax.tasks.instruct.task import InstructTask, make_instruct
 from mmjax.tasks.run import Run
+from mmjax.tasks.standalone import Standalone
 
 # Answers about pictures and plain text lose on scales of their own.
 CURVES = ("picture_loss", "text_loss", "val/vqa_acc", "val/vqa_yes_no", "val/vqa_other")
 CURVES += ("val/token_log_prob",)
 
 
-class Instruct:
+class Instruct(Standalone):
     """See `mmjax.tasks.definition.Definition`."""
 
     answers = True
 
     def check(self, run: Run, library: Library) -> None:
         """Reads the questions, and holds the sizes against them."""
-        check_batch(run.stage.train.batch_size, library.mesh)
+        super().check(run, library)
         check_questions(run.stage, run.seed, library)
 
     def check_asked(self, recipe: Recipe, library: Library) -> None:
@@ -48,10 +47,6 @@ class Instruct:
     def task(self, run: Run, base: Task | None, library: Library) -> InstructTask:
         """The parts in both towers."""
         return make_instruct(run.stage, *encoders_of(run.stage, library))
-
-    def base_of(self, recipe: Recipe, seed: int) -> Run:
-        """It stands on frozen encoders alone."""
-        raise MmjaxError(f"config.base is {recipe.base!r}; expected None for this task")
 
     def assemble(self, run: Run, library: Library) -> Instructed:
         """Puts the run together."""
@@ -94,3 +89,6 @@ class Instruct:
     def load(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Answering:
         """The language model with its adapters."""
         return Answering.load(folder, allow_other_encoder, mesh)
+
+
+INSTRUCT = Instruct()

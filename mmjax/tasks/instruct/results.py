@@ -122,7 +122,9 @@ def describe(stage: Stage) -> str:
     """What an `instruct` stage trains, in a few words."""
     i = stage.instruct
     kinds = {"routed": "routed adapters", "single": "adapters, no router", "lora": "LoRA"}
-    kind = f"{kinds[i.adapter]}, rank {i.rank}" if i.adapter in kinds else "projection alone"
+    kind = f"{kinds[i.adapter]}, rank {i.rank}" if i.adapter in kinds else i.adapter
+    if i.adapter == "none":
+        kind = "projection alone"
     if i.feed_forward != "none":
         towers = {"vision": "of the vision transformer", "language": "of the language model"}
         kind += f", before feed-forward parts {towers.get(i.feed_forward, 'of both')} too"

@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key, Shaped
 
+from mmjax.adapters.catalog import make_adapter
 from mmjax.adapters.hooks import LayerAdapter
 from mmjax.adapters.lora import Lora
 from mmjax.adapters.multimodal import Multimodal, assemble
@@ -21,6 +22,7 @@ from mmjax.errors import MmjaxError, setting
 from mmjax.generation import sampling
 from mmjax.losses.language_modeling import answer_hidden, next_token
 from mmjax.metrics import Metrics
+from mmjax.specs.instruct import ADAPTERS as OWN
 from mmjax.specs.instruct import InstructSpec
 from mmjax.specs.spec import Stage
 from mmjax.trees import PyTree
@@ -202,6 +204,8 @@ def adapter_of(spec: InstructSpec, role: str) -> LayerAdapter | None:
     if spec.adapter == "lora":
         targets = spec.targets if role == "language" else ("query", "value")
         return Lora(spec.rank, spec.alpha, spec.dropout, targets)
+    if spec.adapter not in OWN:
+        return make_adapter(spec.adapter, spec.adapter_settings, "instruct.adapter")
     return RepAdapter(
         rank=spec.rank,
         experts=2 if spec.adapter == "routed" else 1,

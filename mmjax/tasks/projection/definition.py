@@ -5,14 +5,10 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from mmjax.data.labels import LeftOut
 from mmjax.data.library import Library
-from mmjax.data.transforms import check_view
-from mmjax.errors import MmjaxError
 from mmjax.evals.probe import check_installed
 from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
-from mmjax.sharding import check_batch
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
@@ -22,20 +18,17 @@ from mmjax.tasks.projection import checks, data, results, tables
 from mmjax.tasks.projection.data import LabelledData
 from mmjax.tasks.projection.task import ProjectionTask, make_projection
 from mmjax.tasks.run import Assembly, Run
+from mmjax.tasks.standalone import Standalone
 
 CURVES = ("loss", "val/knn_acc")
 
 
-class Projections:
+class Projections(Standalone):
     """See `mmjax.tasks.definition.Definition`."""
-
-    answers = False
 
     def check(self, run: Run, library: Library) -> None:
         """Reads the records: classes, texts, sizes."""
-        check_batch(run.stage.train.batch_size, library.mesh)
-        for name in run.stage.pairs.views:
-            check_view(name)
+        super().check(run, library)
         checks.check_labelled(run.stage, run.recipe, run.seed, library)
 
     def check_asked(self, recipe: Recipe, library: Library) -> None:
@@ -49,17 +42,9 @@ class Projections:
         towers = {role: library.tower(role, spec, None) for role, spec in encoders}
         return make_projection(run.stage, towers, library.mesh)
 
-    def base_of(self, recipe: Recipe, seed: int) -> Run:
-        """A projection stands on frozen encoders alone."""
-        raise MmjaxError(f"config.base is {recipe.base!r}; expected None for this task")
-
     def assemble(self, run: Run, library: Library) -> Assembly[ProjectionTask, LabelledData]:
         """Puts the run together."""
         return data.assemble(run, library)
-
-    def left_out(self, recipe: Recipe, library: Library) -> Sequence[LeftOut]:
-        """Classes without enough families."""
-        return library.corpus(recipe.main.pairs).left_out
 
     def measure(self, runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         """F1 of usual classifiers."""
@@ -104,3 +89,6 @@ class Projections:
         loaded = Loaded.of(folder, allow_other_encoder, mesh)
         task = make_projection(loaded.stage, loaded.towers, loaded.library.mesh)
         return Adapted(loaded, loaded.bound(task))
+
+
+PROJECTIONS = Projections()

@@ -7,10 +7,8 @@ from jax.sharding import Mesh
 
 from mmjax.data.labels import LeftOut
 from mmjax.data.library import Library
-from mmjax.data.transforms import check_view
 from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
-from mmjax.sharding import check_batch
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
@@ -22,18 +20,15 @@ from mmjax.tasks.prompts.data import ShotsData
 from mmjax.tasks.prompts.tables import Grid
 from mmjax.tasks.prompts.task import PromptsTask
 from mmjax.tasks.run import Assembly, Run
+from mmjax.tasks.standalone import Standalone
 
 
-class Prompts:
+class Prompts(Standalone):
     """See `mmjax.tasks.definition.Definition`."""
-
-    answers = False
 
     def check(self, run: Run, library: Library) -> None:
         """Reads the records: enough pictures of enough classes."""
-        check_batch(run.stage.train.batch_size, library.mesh)
-        for name in run.stage.pairs.views:
-            check_view(name)
+        super().check(run, library)
         checks.check_classes(run.stage, run.seed, library)
 
     def check_asked(self, recipe: Recipe, library: Library) -> None:
@@ -98,3 +93,6 @@ class Prompts:
 def grid_of(results: Results) -> Grid:
     """Figures by method and shots."""
     return Grid(results.systems, results.labels, results.protocol)
+
+
+PROMPTS = Prompts()

@@ -1,0 +1,1 @@
+"""A package of parts for mmjax: a task, an adapter, a corpus, an evaluator, an encoder family."""
