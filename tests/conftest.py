@@ -32,8 +32,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Children (launched commands, grain workers) inherit the platform, never the number of devices.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests compile far longer than they compute: LLVM's optimizations cost half of that. What XLA itself
-# does to a program is the same. XLA_FLAGS= compiles as users do.
+# Tests compile far longer than they compute, and LLVM's optimizations are half of that. What XLA
+# itself does to a program stays the same. XLA_FLAGS= compiles as users do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # Every annotation in mmjax is checked at run time from here on, so nothing above imports mmjax. The
