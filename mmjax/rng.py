@@ -1,9 +1,12 @@
 """Random keys by name: every consumer has its own stream, whatever else asks for one."""
 
 import zlib
+from typing import TypeAlias
 
 import jax
 from jaxtyping import Array, Key
+
+DropoutKey: TypeAlias = Key[Array, ""] | None  # None drops nothing
 
 
 def key_for(seed: int, *names: str | int) -> Key[Array, ""]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from mmjax.encoders.layers import PyTree
+from mmjax.rng import DropoutKey
 
 ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention_input", "feed_forward_input"
 ATTENTION = ("query", "key", "value", "out")
@@ -44,7 +45,7 @@ def widths(layers: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
     return {place: part["kernel"].shape for place, part in maps(layers)}
 
 
-def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
+def dropout(x: Array, rate: float, key: DropoutKey) -> Array:
     """Sets a share of x to zero and scales up the rest; without a key x itself."""
     if key is None or not rate:
         return x

@@ -12,6 +12,7 @@ from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.encoders.language_model import WORD
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError
+from mmjax.rng import DropoutKey
 
 _LANGUAGE, _VISION = RepAdapter(), RepAdapter(routing="per_image")
 
@@ -106,7 +107,7 @@ class Multimodal:
         return h @ up["kernel"] + up["bias"][None, None]
 
     def training(
-        self, trainable: PyTree, key: Key[Array, ""] | None, num_layers: tuple[int, int]
+        self, trainable: PyTree, key: DropoutKey, num_layers: tuple[int, int]
     ) -> tuple[PyTree, PyTree]:
         """The adapters of (language, vision), ready for a forward pass.
 

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from mmjax.encoders.output import Batch, Inputs, Tower
 from mmjax.metrics import Metrics
+from mmjax.rng import DropoutKey
 from mmjax.trees import PyTree
 
 GENERAL = "general_"  # begins the roles of what the base was trained on, beside a domain's own
@@ -56,12 +57,7 @@ class DualEncoder(Task, Protocol):
         ...
 
     def embed(
-        self,
-        role: str,
-        trainable: PyTree,
-        frozen: PyTree,
-        inputs: Inputs,
-        key: Key[Array, ""] | None = None,
+        self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """From inputs of `image` or the text role to un-normalised vectors of the joint space."""
         ...
@@ -94,11 +90,7 @@ class TextSpace(DualEncoder, Protocol):
         ...
 
     def project(
-        self,
-        role: str,
-        trainable: PyTree,
-        features: Float[Array, "b d"],
-        key: Key[Array, ""] | None = None,
+        self, role: str, trainable: PyTree, features: Float[Array, "b d"], key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """One tower's pooled features in the joint space, un-normalised; a key means dropout."""
         ...

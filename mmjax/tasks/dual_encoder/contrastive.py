@@ -20,6 +20,7 @@ from mmjax.losses.distill import unit
 from mmjax.losses.pairs import PairLoss
 from mmjax.losses.temperature import temperature
 from mmjax.metrics import Metrics, mean_of
+from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import HeadSpec, LossSpec
 from mmjax.trees import PyTree
 
@@ -91,11 +92,7 @@ class ContrastiveTask:
         return self._initial_logit_scale()
 
     def project(
-        self,
-        role: str,
-        trainable: PyTree,
-        features: Float[Array, "b d"],
-        key: Key[Array, ""] | None = None,
+        self, role: str, trainable: PyTree, features: Float[Array, "b d"], key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """One tower's pooled features in the joint space, un-normalised; a key means dropout."""
         rngs = None if key is None else {"dropout": key}
@@ -104,12 +101,7 @@ class ContrastiveTask:
         )  # type: ignore[return-value]
 
     def embed(
-        self,
-        role: str,
-        trainable: PyTree,
-        frozen: PyTree,
-        inputs: Inputs,
-        key: Key[Array, ""] | None = None,
+        self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to un-normalised vectors of the joint space."""
         tower = {"image": self.image, "text": self.text}[role]

@@ -17,6 +17,7 @@ from mmjax.losses.pairs import PairLoss
 from mmjax.losses.temperature import LOGIT_SCALE_RANGE, temperature
 from mmjax.losses.weighting import Focal, HardNegatives, LossSoftmax
 from mmjax.metrics import Mean, Metrics, mean_of
+from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import ContinualSpec, LossSpec, ResidualSpec, WeightingSpec
 from mmjax.tasks.base import GENERAL, DualEncoder, below
 from mmjax.trees import PyTree
@@ -85,12 +86,7 @@ class DomainTask:
         return trainable.get("logit_scale", self.base.logit_scale(frozen["base"]))
 
     def embed(
-        self,
-        role: str,
-        trainable: PyTree,
-        frozen: PyTree,
-        inputs: Inputs,
-        key: Key[Array, ""] | None = None,
+        self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to unit vectors of the joint space; a key means dropout."""
         if self.residual.tune == "heads":

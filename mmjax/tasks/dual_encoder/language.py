@@ -14,6 +14,7 @@ from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses import distill
 from mmjax.losses.temperature import temperature
 from mmjax.metrics import Metrics, mean_of
+from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import AdapterSpec, LossSpec
 from mmjax.tasks.base import TextSpace
 from mmjax.tasks.dual_encoder.contrastive import member_info_nce
@@ -89,7 +90,7 @@ class LanguageTask:
         trainable: PyTree,
         frozen: PyTree,
         inputs: Inputs,
-        key: Key[Array, ""] | None = None,
+        key: DropoutKey = None,
     ) -> Float[Array, "m b d"]:
         """The adapter's own outputs, un-normalised, in the space that it is distilled into."""
         read = self.foreign(frozen, inputs)
@@ -115,12 +116,7 @@ class LanguageTask:
         return self.base.text(frozen, inputs)["features"]
 
     def embed(
-        self,
-        role: str,
-        trainable: PyTree,
-        frozen: PyTree,
-        inputs: Inputs,
-        key: Key[Array, ""] | None = None,
+        self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to un-normalised vectors of the joint space."""
         if role == self.text_role:

@@ -10,6 +10,7 @@ from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.distill import unit
 from mmjax.metrics import Metrics, mean_of
+from mmjax.rng import DropoutKey
 from mmjax.trees import PyTree
 
 
@@ -58,23 +59,14 @@ class PretrainedTask:
         return trainable["logit_scale"]
 
     def project(
-        self,
-        role: str,
-        trainable: PyTree,
-        features: Float[Array, "b e"],
-        key: Key[Array, ""] | None = None,
+        self, role: str, trainable: PyTree, features: Float[Array, "b e"], key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """Features lie in the joint space already."""
         del role, trainable, key
         return features
 
     def embed(
-        self,
-        role: str,
-        trainable: PyTree,
-        frozen: PyTree,
-        inputs: Inputs,
-        key: Key[Array, ""] | None = None,
+        self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to un-normalised vectors of the joint space."""
         del trainable, key

@@ -22,6 +22,7 @@ from mmjax.errors import MmjaxError, setting
 from mmjax.generation import sampling
 from mmjax.losses.language_modeling import answer_hidden, next_token
 from mmjax.metrics import Metrics
+from mmjax.rng import DropoutKey
 from mmjax.specs.instruct import ADAPTERS as OWN
 from mmjax.specs.instruct import InstructSpec
 from mmjax.specs.spec import Stage
@@ -98,7 +99,7 @@ class InstructTask:
         return self.parts.image_tokens(trainable, found[layers])
 
     def answer_logits(
-        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""] | None = None
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: DropoutKey = None
     ) -> Float[Array, "b a v"]:
         """Logits of the answers' tokens alone, float32 [b, a, v]; a key means dropout."""
         text = batch["text"]

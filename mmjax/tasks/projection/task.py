@@ -15,6 +15,7 @@ from mmjax.losses.contrastive import info_nce, pairwise_bce, supervised
 from mmjax.losses.distill import unit
 from mmjax.losses.pairs import PairLoss
 from mmjax.metrics import Metrics, mean_of
+from mmjax.rng import DropoutKey
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import Stage
 from mmjax.trees import PyTree
@@ -62,12 +63,7 @@ class ProjectionTask:
         }
 
     def project(
-        self,
-        role: str,
-        trainable: PyTree,
-        frozen: PyTree,
-        inputs: Inputs,
-        key: Key[Array, ""] | None = None,
+        self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to its projection, of unit length or not; a key means dropout."""
         projected: Float[Array, "b e"] = self._projector().apply(
