@@ -10,12 +10,13 @@ prompt Ctrl-C and Ctrl-D end.
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from mmjax.errors import MmjaxError
 
@@ -28,10 +29,28 @@ COMMANDS = """\
 /help        this text
 /exit        end (so does Ctrl-D)"""
 _ROLES = ("user", "assistant")
-# reply(question, exchanges before it, picture, number of the question, on_text) -> answer
-Reply = Callable[
-    [str, Sequence[tuple[str, str]], "Image | None", int, Callable[[int, str], None]], str
-]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is asked once.
+
+    Attributes:
+      question: the words.
+      before: (question, answer) of each exchange before it.
+      picture: that the talk is about, if any.
+      number: of the question, from 0.
+      on_text: called with (0, piece) for every piece of the answer as it comes.
+    """
+
+    question: str
+    before: Sequence[tuple[str, str]]
+    picture: "Image | None"
+    number: int
+    on_text: Callable[[int, str], None]
+
+
+Reply: TypeAlias = Callable[[Turn], str]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -176,21 +195,15 @@ def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool]:
     _tell(f"{card['recipe']}: {card['trainable']['count']:,} trained parameters")
     sampling, key = _sampling(options)
 
-    def reply(
-        question: str,
-        before: Sequence[tuple[str, str]],
-        picture: "Image | None",
-        number: int,
-        on_text: Callable[[int, str], None],
-    ) -> str:
+    def reply(turn: Turn) -> str:
         (found,) = adapted.answer(
-            [question],
-            None if picture is None else [picture],
+            [turn.question],
+            None if turn.picture is None else [turn.picture],
             options.max_new_tokens,
             sampling,
-            key(number),
-            [before],
-            on_text,
+            key(turn.number),
+            [turn.before],
+            turn.on_text,
             look_every=1,
         )
         return found.text
@@ -223,29 +236,21 @@ def _of_model(options: argparse.Namespace) -> Reply:
         )
     sampling, key = _sampling(options)
 
-    def reply(
-        question: str,
-        before: Sequence[tuple[str, str]],
-        picture: "Image | None",
-        number: int,
-        on_text: Callable[[int, str], None],
-    ) -> str:
-        if picture is not None and model.images is None:
+    def reply(turn: Turn) -> str:
+        if turn.picture is not None and model.images is None:
             raise MmjaxError(f"{options.model} reads no pictures; a LLaVA does")
-        said = [(role, text) for pair in before for role, text in zip(_ROLES, pair, strict=True)]
-        messages = [
-            _message(role, text, model.images is not None)
-            for role, text in [*said, ("user", question)]
-        ]
-        if picture is not None:
-            messages[0]["content"].insert(0, {"type": "image", "image": picture})
+        pairs = (zip(_ROLES, pair, strict=True) for pair in turn.before)
+        talk = [*itertools.chain.from_iterable(pairs), ("user", turn.question)]
+        messages = [_message(role, text, model.images is not None) for role, text in talk]
+        if turn.picture is not None:
+            messages[0]["content"].insert(0, {"type": "image", "image": turn.picture})
         (found,) = generate(
             model,
             [messages],
             options.max_new_tokens,
             sampling,
-            key(number),
-            on_text=on_text,
+            key(turn.number),
+            on_text=turn.on_text,
             look_every=1,
         )
         return found.text
@@ -302,7 +307,7 @@ class Talk:
 
         self.asked += 1
         try:
-            answer = self.reply(question, before, self.picture, self.asked - 1, show)
+            answer = self.reply(Turn(question, before, self.picture, self.asked - 1, show))
         finally:
             if begun:
                 print(flush=True)

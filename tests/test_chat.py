@@ -62,13 +62,13 @@ def test_what_is_remembered(monkeypatch, capsys):
     """The loop alone: exchanges kept, forgotten, and broken off."""
     heard = []
 
-    def reply(question, before, picture, number, on_text):
-        heard.append((question, list(before), picture, number))
-        on_text(0, " yes")
-        if question == "stop":
+    def reply(turn):
+        heard.append((turn.question, list(turn.before), turn.picture, turn.number))
+        turn.on_text(0, " yes")
+        if turn.question == "stop":
             raise KeyboardInterrupt
-        on_text(0, f" {number}")
-        return f" yes {number}"
+        turn.on_text(0, f" {turn.number}")
+        return f" yes {turn.number}"
 
     lines = ["a", "b", "stop", "c", "/reset", "d", "/image", "/help"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))

@@ -1,14 +1,16 @@
 """Figures of finished runs as they are gathered, seed by seed."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
+from mmjax.report.results import Results
 from mmjax.runs.finished import DONE
+from mmjax.specs.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,26 @@ class Figures:
         found = {"rows": len(visits), "seen": int((visits > 0).sum()), "visits": int(visits.sum())}
         for what, number in found.items():
             self.learned.setdefault(what, []).append(number)
+
+    def results(
+        self,
+        recipe: Recipe,
+        systems: Mapping[str, Mapping[str, Sequence[float]]],
+        labels: Mapping[str, str],
+    ) -> Results:
+        """All that was gathered.
+
+        Args:
+          recipe: its name and seeds.
+          systems: those of these figures, in the order of the tables.
+          labels: system -> how a table calls it; others are called by their name.
+
+        Returns:
+          The results; a task replaces what it alone knows.
+        """
+        called = {name: labels.get(name, name) for name in systems}
+        seeds = list(recipe.seeds)
+        return Results(recipe.name, systems, called, seeds, self.counts, self.timings)
 
     def ordered(self, first: Iterable[str]) -> dict[str, dict[str, list[float]]]:
         """The systems: those named first, then the others, `adapted` last."""

@@ -96,9 +96,7 @@ class OneTable(Standalone, ABC, Generic[AssemblyT]):
             functions = published.bind(trainable, assembly.frozen)
             asked = self.asked(run, assembly, library)
             figures.add({run.stage.name: asked.run(assembly.evaluators, functions)})
-        labels = {name: name for name in figures.systems}
-        seeds = list(recipe.seeds)
-        return Results(recipe.name, figures.systems, labels, seeds, figures.counts, figures.timings)
+        return figures.results(recipe, figures.systems, {})
 
     def tables(self, results: Results) -> list[Table]:
         """One row a stage, one column a metric."""

@@ -1,5 +1,6 @@
 """Every system of a finished dual encoder, measured on the test items."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,16 +72,8 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         names = sorted({item.label for item in corpus.items if item.label})
         gone = left_out(recipe, library)
         classes = class_figures(labels["adapted"], names, corpus, answers, gone)
-    return Results(
-        recipe.name,
-        found,
-        {name: labels.get(name, name) for name in found},
-        list(recipe.seeds),
-        figures.counts,
-        figures.timings,
-        shares=shares,
-        classes=classes,
-    )
+    results = figures.results(recipe, found, labels)
+    return dataclasses.replace(results, shares=shares, classes=classes)
 
 
 def _evaluators(run: Run, name: str, system: System) -> list[Evaluator]:

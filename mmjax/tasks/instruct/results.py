@@ -1,5 +1,6 @@
 """Figures of an `instruct` recipe: answers with and without the picture, and the router."""
 
+import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -95,16 +96,8 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         **{s.name: describe(s) for s in recipe.stages},
         "adapted": describe(recipe.main),
     }
-    return Results(
-        recipe.name,
-        systems,
-        {name: labels[name] for name in systems},
-        list(recipe.seeds),
-        figures.counts,
-        figures.timings,
-        routing=routing,
-        learned=figures.learned,
-    )
+    results = figures.results(recipe, systems, labels)
+    return dataclasses.replace(results, routing=routing, learned=figures.learned)
 
 
 def first_expert(

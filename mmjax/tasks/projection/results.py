@@ -1,5 +1,6 @@
 """What a finished `projection` recipe shows: probes on raw and projected features, fold by fold."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,23 +60,13 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     order = [*METHODS, *(system for system in found if system.startswith(ALONE))]
     named = {system: system.removeprefix(ALONE) for system in order}
     named["projection"] = f"projection ({' or '.join(s.projection.loss for s in recipe.stages)})"
-    return Results(
-        recipe.name,
-        {system: found[system] for system in order},
-        named,
-        list(recipe.seeds),
-        figures.counts,
-        figures.timings,
-        probes=True,
-        classes=class_figures(
-            f"the projection under the classifier that is best on the inner split "
-            f"({', '.join(dict.fromkeys(chosen_by_seed))})",
-            names,
-            corpus,
-            answers,
-            corpus.left_out,
-        ),
+    who = (
+        "the projection under the classifier that is best on the inner split "
+        f"({', '.join(dict.fromkeys(chosen_by_seed))})"
     )
+    classes = class_figures(who, names, corpus, answers, corpus.left_out)
+    results = figures.results(recipe, {system: found[system] for system in order}, named)
+    return dataclasses.replace(results, probes=True, classes=classes)
 
 
 def describe(stage: Stage) -> str:

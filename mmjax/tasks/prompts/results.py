@@ -1,5 +1,6 @@
 """Every system of a finished few-shot recipe, measured on the test items."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from mmjax.data.library import Library
@@ -59,16 +60,9 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         labels[name], protocol[name] = describe_method(stage), protocol_of(stage)
     corpus = library.corpus(recipe.main.pairs)
     names, gone = classes_of(recipe.main, corpus)[0], left_out(recipe.main, corpus)
-    return Results(
-        recipe.name,
-        found,
-        {name: labels.get(name, name) for name in found},
-        list(recipe.seeds),
-        figures.counts,
-        figures.timings,
-        protocol=protocol,
-        classes=class_figures(labels["adapted"], names, corpus, answers, gone),
-    )
+    classes = class_figures(labels["adapted"], names, corpus, answers, gone)
+    results = figures.results(recipe, found, labels)
+    return dataclasses.replace(results, protocol=protocol, classes=classes)
 
 
 def _answered(run: Run, data: ShotsData, functions: Functions) -> Answered:
