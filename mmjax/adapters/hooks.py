@@ -24,7 +24,9 @@ class LayerAdapter(Protocol):
         """Parameters, leaves [n, ...], with which the frozen layers are unchanged."""
         ...
 
-    def __call__(self, adapter: PyTree, place: str, x: Array, y: Array) -> Array:
+    def __call__(
+        self, adapter: PyTree, place: str, x: Array, y: Array, kernel: Array | None
+    ) -> Array:
         """What comes out of a place of one layer; see `mmjax.encoders.layers.Hook`."""
         ...
 

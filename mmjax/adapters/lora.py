@@ -59,7 +59,9 @@ class Lora:
             }
         return params
 
-    def __call__(self, adapter: PyTree, place: str, x: Array, y: Array) -> Array:
+    def __call__(
+        self, adapter: PyTree, place: str, x: Array, y: Array, kernel: Array | None
+    ) -> Array:
         """What comes out of one place of one layer.
 
         Args:
@@ -67,6 +69,7 @@ class Lora:
           place: of the map.
           x: float [b, l, in].
           y: float [b, l, out], the frozen map's.
+          kernel: the frozen map's, which is not read: its product is y already.
 
         Returns:
           Float [b, l, out] in the dtype of y.

@@ -113,7 +113,9 @@ class RepAdapter:
             }
         return params
 
-    def __call__(self, adapter: PyTree, place: str, x: Array, y: Array) -> Array:
+    def __call__(
+        self, adapter: PyTree, place: str, x: Array, y: Array, kernel: Array | None
+    ) -> Array:
         """What attention or the feed-forward part reads in one layer.
 
         Args:
@@ -122,6 +124,7 @@ class RepAdapter:
           place: only the normed inputs are changed.
           x: float [b, l, d].
           y: what came out of the place.
+          kernel: not read: where this adapter sits there is no map.
 
         Returns:
           Float [b, l, d] in the dtype of y.
@@ -261,11 +264,13 @@ def _table(
         frozen, adapter = both
         found: list[Array] = []
 
-        def noted(adapter: PyTree, place: str, given: Array, y: Array) -> Array:
+        def noted(
+            adapter: PyTree, place: str, given: Array, y: Array, kernel: Array | None
+        ) -> Array:
             own = hook.part(adapter, place)
             if own is not None:
                 found.append(hook.weights(own, y)[:, 0])
-            return hook(adapter, place, given, y)
+            return hook(adapter, place, given, y, kernel)
 
         layer = LlamaLayer(config, dtype, hook=noted)
         x, _ = layer.apply({"params": frozen}, x, alone, None, adapter)  # pyright: ignore[reportGeneralTypeIssues]

@@ -1,5 +1,6 @@
 """What callers give to public functions: the natural mistakes get a sentence, not a traceback."""
 
+import inspect
 import operator
 import os
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,32 @@ def token_ids(values: Sequence[Any], vocab_size: int, what: str) -> list[int]:
       MmjaxError: an entry that is no whole number, or no token of the model.
     """
     return [whole(f"{what}: token id", value, 0, vocab_size - 1) for value in several(values, what)]
+
+
+def check_hook(hook: object) -> None:
+    """Refuses what no frozen layer can call as its adapter.
+
+    Args:
+      hook: what was given; None for none.
+
+    Raises:
+      MmjaxError: a class, something that cannot be called, or not with a hook's five arguments.
+    """
+    if hook is None:
+        return
+    if isinstance(hook, type) or not callable(hook):
+        raise MmjaxError(f"with_hook takes an adapter such as Lora(rank=8), got {shown(hook)}")
+    try:
+        taken = inspect.signature(hook)
+    except ValueError:  # written in C: nobody can say
+        return
+    try:
+        taken.bind(*range(5))
+    except TypeError as error:
+        raise MmjaxError(
+            "with_hook takes an adapter that is called as (adapter, place, x, y, kernel), got "
+            f"one that takes {taken}"
+        ) from error
 
 
 def check_adapters(name: str, hook: object, adapters: object) -> None:

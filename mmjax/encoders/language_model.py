@@ -88,11 +88,11 @@ class LanguageModel(Encoder):
 
         Returns:
           A model with the same parameters.
+
+        Raises:
+          MmjaxError: something else than an adapter.
         """
-        if hook is not None and (isinstance(hook, type) or not callable(hook)):
-            raise MmjaxError(
-                f"with_hook takes an adapter such as Lora(rank=8), got {foreign.shown(hook)}"
-            )
+        arguments.check_hook(hook)
         assert isinstance(self.module, Llama | Llava)
         module = dataclasses.replace(self.module, hook=hook, remat=remat, parent=None)
         return dataclasses.replace(self, module=module)

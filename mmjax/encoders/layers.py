@@ -1,6 +1,6 @@
 """Layers that several encoders share: attention, activations, the scanned stack."""
 
-import functools
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,30 +15,13 @@ from mmjax.weights.quantize import KERNEL, SCALE
 
 Dtype = Any
 PyTree = Any
-# (one layer's slice of an adapter's parameters, a place in the layer, what goes in, what comes out)
-# -> what comes out instead. Places are "attention_input" and "feed_forward_input" (the normed
-# inputs: in and out are the same), "query", "key", "value", "out", and the layer's own feed-forward
-# maps by name.
-Hook = Callable[[PyTree, str, jax.Array, jax.Array], jax.Array]
-At = Callable[[str, jax.Array, jax.Array], jax.Array]
-
-
-def unchanged(place: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    """What comes out of a place where no adapter sits."""
-    return y
-
-
-def at_places(hook: Hook | None, adapter: PyTree) -> At:
-    """What a layer asks at each of its places.
-
-    Args:
-      hook: an adapter's function; None leaves the layer as it is, at no cost.
-      adapter: the layer's slice of the adapter's parameters.
-
-    Returns:
-      (place, input, output) -> output.
-    """
-    return unchanged if hook is None else functools.partial(hook, adapter)
+# (one layer's slice of an adapter's parameters, a place in the layer, what goes in, what comes out,
+# the frozen kernel [in, out] of the place's map) -> what comes out instead. Places are
+# "attention_input" and "feed_forward_input" (what a branch reads: in and out are the same, and the
+# kernel is None), "query", "key", "value", "out", and the layer's own feed-forward maps by name.
+# The kernel is float32, whatever the model keeps; making it so costs a compiled program nothing
+# where the adapter does not read it.
+Hook = Callable[[PyTree, str, jax.Array, jax.Array, jax.Array | None], jax.Array]
 
 
 def _gelu(x: jax.Array) -> jax.Array:
@@ -130,6 +113,54 @@ class Dense(nn.Module):
             y = y + bias.reshape(row).astype(self.dtype)
         return y
 
+    def frozen_kernel(self) -> Float[Array, "i o"]:
+        """The kernel that a call multiplies by, for who adapts it.
+
+        Returns:
+          Float32 [in, features], int8 with its scale. In a compiled program an array that nothing
+          reads is never made.
+        """
+        kernel = self.get_variable("params", KERNEL).astype(jnp.float32)
+        if self.has_variable("params", SCALE):
+            kernel = kernel * self.get_variable("params", SCALE)[None]
+        return kernel
+
+
+@dataclasses.dataclass(frozen=True)
+class At:
+    """What a layer does at each of its places.
+
+    Attributes:
+      hook: an adapter's function; None leaves the layer as it is, in the same program.
+      adapter: the layer's slice of the adapter's parameters.
+    """
+
+    hook: Hook | None = None
+    adapter: PyTree = None
+
+    def read(self, place: str, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+        """What a branch of the layer reads in place of x, float [b, l, d]."""
+        return x if self.hook is None else self.hook(self.adapter, place, x, x, None)
+
+    def map(self, place: str, dense: Dense, x: Float[Array, "b l i"]) -> Float[Array, "b l o"]:
+        """What comes out of a dense map.
+
+        Args:
+          place: its name.
+          dense: the map, a submodule of the layer.
+          x: float [b, l, in].
+
+        Returns:
+          Float [b, l, out].
+        """
+        y = dense(x)
+        if self.hook is None:
+            return y
+        return self.hook(self.adapter, place, x, y, dense.frozen_kernel())
+
+
+NOWHERE = At()
+
 
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis, with statistics in float32.
@@ -177,14 +208,14 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "b l d"],
         mask: Bool[Array, "b l"] | None = None,
-        at: At = unchanged,
+        at: At = NOWHERE,
     ) -> Float[Array, "b l d"]:
         """Attends.
 
         Args:
           x: float [b, l, d].
           mask: bool [b, l], true at the keys that may be read; None reads all.
-          at: see `at_places`.
+          at: the adapter's places.
 
         Returns:
           Float [b, l, d].
@@ -197,9 +228,9 @@ class Attention(nn.Module):
                 d, use_bias=use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name
             )
 
-        query = at("query", x, dense("query", self.use_bias)(x)) * head**-0.5
-        key = at("key", x, dense("key", self.use_bias)(x))
-        value = at("value", x, dense("value", self.use_bias)(x))
+        query = at.map("query", dense("query", self.use_bias), x) * head**-0.5
+        key = at.map("key", dense("key", self.use_bias), x)
+        value = at.map("value", dense("value", self.use_bias), x)
         query, key, value = (t.reshape(b, l, self.num_heads, head) for t in (query, key, value))
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
         readable = None if mask is None else mask[:, None, None, :]
@@ -211,7 +242,7 @@ class Attention(nn.Module):
             scores = jnp.where(readable, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(b, l, d)
-        return at("out", mixed, dense("out")(mixed))
+        return at.map("out", dense("out"), mixed)
 
 
 class PreNormLayer(nn.Module):
@@ -247,7 +278,7 @@ class PreNormLayer(nn.Module):
         """
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         d = x.shape[-1]
-        at = at_places(self.hook, adapter)
+        at = At(self.hook, adapter)
 
         def scaled(branch: Array, name: str) -> Array:
             if not self.layer_scale:
@@ -256,16 +287,16 @@ class PreNormLayer(nn.Module):
             return branch * vector.astype(self.dtype)[None, None]
 
         hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm1")(x)
-        hidden = at("attention_input", hidden, hidden)
+        hidden = at.read("attention_input", hidden)
         attention = Attention(
             self.num_heads, self.qkv_bias, self.causal, **dtypes, name="attention"
         )
         x = x + scaled(attention(hidden, mask, at), "layer_scale1")
         hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm2")(x)
-        hidden = at("feed_forward_input", hidden, hidden)
-        wide = at("fc1", hidden, Dense(self.intermediate_size, **dtypes, name="fc1")(hidden))
+        hidden = at.read("feed_forward_input", hidden)
+        wide = at.map("fc1", Dense(self.intermediate_size, **dtypes, name="fc1"), hidden)
         wide = activation(self.hidden_act)(wide)
-        hidden = at("fc2", wide, Dense(d, **dtypes, name="fc2")(wide))
+        hidden = at.map("fc2", Dense(d, **dtypes, name="fc2"), wide)
         x = x + scaled(hidden, "layer_scale2")
         return x, x[:, 0]
 

@@ -19,7 +19,6 @@ from mmjax.encoders.layers import (
     Dtype,
     Hook,
     activation,
-    at_places,
     check_sizes,
     stack,
 )
@@ -174,7 +173,7 @@ class LlamaAttention(nn.Module):
           x: float [b, l, d].
           shared: the mask over past and x together, and the rotations of x.
           past: keys and values [b, kv_heads, k, head_dim], or None.
-          at: what an adapter makes of queries, keys, values and the output.
+          at: the adapter's places: queries, keys, values and the output.
 
         Returns:
           (float [b, l, d], keys and values of x).
@@ -185,8 +184,8 @@ class LlamaAttention(nn.Module):
         group = config.num_heads // h
 
         def heads(name: str, count: int) -> Float[Array, "b h l c"]:
-            y = Dense(count * c, config.attention_bias, self.dtype, self.param_dtype, name=name)(x)
-            return at(name, x, y).reshape(b, l, count, c).swapaxes(1, 2)
+            dense = Dense(count * c, config.attention_bias, self.dtype, self.param_dtype, name=name)
+            return at.map(name, dense, x).reshape(b, l, count, c).swapaxes(1, 2)
 
         query = rope.rotate(heads("query", h * group), shared.cos, shared.sin) * c**-0.5
         query = query.reshape(b, h, group, l, c)
@@ -212,7 +211,7 @@ class LlamaAttention(nn.Module):
             config.hidden_size, config.attention_bias, self.dtype, self.param_dtype, name="out"
         )
         mixed = jnp.reshape(jnp.transpose(mixed, (0, 3, 1, 2, 4)), (b, l, -1))
-        return at("out", mixed, out(mixed)), new
+        return at.map("out", out, mixed), new
 
 
 class LlamaLayer(nn.Module):
@@ -244,18 +243,18 @@ class LlamaLayer(nn.Module):
         """
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        at = at_places(self.hook, adapter)
+        at = At(self.hook, adapter)
 
         def dense(width: int, name: str, x: jax.Array) -> jax.Array:
-            return at(name, x, Dense(width, config.mlp_bias, **dtypes, name=name)(x))
+            return at.map(name, Dense(width, config.mlp_bias, **dtypes, name=name), x)
 
         hidden = RMSNorm(config.rms_norm_eps, **dtypes, name="attention_norm")(x)
-        hidden = at("attention_input", hidden, hidden)
+        hidden = at.read("attention_input", hidden)
         attention = LlamaAttention(config, **dtypes, name="attention")
         attended, new = attention(hidden, shared, past, at)
         x = x + attended
         hidden = RMSNorm(config.rms_norm_eps, **dtypes, name="mlp_norm")(x)
-        hidden = at("feed_forward_input", hidden, hidden)
+        hidden = at.read("feed_forward_input", hidden)
         gate = activation(config.hidden_act)(dense(config.intermediate_size, "gate", hidden))
         hidden = gate * dense(config.intermediate_size, "up", hidden)
         return x + dense(config.hidden_size, "down", hidden), new

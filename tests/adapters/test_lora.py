@@ -26,9 +26,9 @@ def test_one_map_is_its_equation(language, trained):
     x = np.random.default_rng(0).standard_normal((2, 4, 32)).astype(np.float32)
     kernel = np.asarray(language.params["layers"]["gate"]["kernel"][1], np.float64)
     a, b = (np.asarray(one["gate"][n]["kernel"], np.float64) for n in ("down", "up"))
-    ours = lora(one, "gate", jnp.asarray(x), jnp.asarray(x @ kernel, jnp.float32))
+    ours = lora(one, "gate", jnp.asarray(x), jnp.asarray(x @ kernel, jnp.float32), None)
     assert_allclose(ours, x @ (kernel + 2.0 * a @ b), atol=2e-5)
-    assert lora(one, "up", jnp.asarray(x), ours) is ours
+    assert lora(one, "up", jnp.asarray(x), ours, None) is ours
 
 
 def test_every_target_is_adapted_in_every_layer(language):

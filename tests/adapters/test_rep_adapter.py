@@ -49,9 +49,9 @@ def test_router_and_block_equal_numpy(language, trained, half):
         p, x64 = adapter_of(one), x.astype(np.float64)
         w = reference.router_weights(p, x64[:, 0], 2.0, half)
         assert_allclose(hook.weights(one, jnp.asarray(x))[:, 0], w, atol=TOLERANCE)
-        ours = hook(one, "attention_input", jnp.asarray(x), jnp.asarray(x))
+        ours = hook(one, "attention_input", jnp.asarray(x), jnp.asarray(x), None)
         assert_allclose(ours, reference.rep_adapter(p, x64, w, 0.7), atol=TOLERANCE)
-        assert hook(one, "query", jnp.asarray(x), ours) is ours  # nothing else is touched
+        assert hook(one, "query", jnp.asarray(x), ours, None) is ours  # nothing else is touched
 
 
 @pytest.mark.parametrize("block", [False, True])

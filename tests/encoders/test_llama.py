@@ -96,7 +96,7 @@ def test_a_lacking_head_is_missed(folder):
         load_encoder(folder("llama_tiny", drop=("lm_head.weight",)))
 
 
-def scaled(adapter, place, x, y):
+def scaled(adapter, place, x, y, kernel):
     """An adapter: the input of attention times one plus a learned vector."""
     return y * (1 + adapter["scale"][None, None]) if place == "attention_input" else y
 

@@ -260,9 +260,11 @@ def test_a_model_without_eyes_says_so(folder):
 @pytest.mark.slow
 def test_an_adapter_in_the_decoder(make, golden):
     model, arrays = llava(make("llava_tiny")), golden("llava_tiny")
-    adapted = model.with_hook(
-        lambda a, place, x, y: y * (1 + a["scale"][None, None]) if place == "attention_input" else y
-    )
+
+    def scaled(adapter, place, x, y, kernel):
+        return y * (1 + adapter["scale"][None, None]) if place == "attention_input" else y
+
+    adapted = model.with_hook(scaled)
     ids, images = prompts_of(model, arrays)
 
     def tokens(vectors):

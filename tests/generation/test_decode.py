@@ -62,7 +62,7 @@ def test_greedy_equals_the_slow_twin_for_prompts_of_unequal_length(model, next_l
         assert not found.finished
 
 
-def scaled(adapter, place, x, y):
+def scaled(adapter, place, x, y, kernel):
     return y * (1 + adapter["scale"][None, None]) if place == "attention_input" else y
 
 

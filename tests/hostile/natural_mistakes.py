@@ -279,6 +279,10 @@ CASES: dict[str, Case] = {
         lambda w: w.language.with_hook(type(w.lora)),
         "with_hook takes an adapter such as Lora(rank=8)",
     ),
+    "a hook that knows no kernel": (
+        lambda w: w.language.with_hook(lambda adapter, place, x, y: y),
+        r"called as (adapter, place, x, y, kernel), got one that takes (adapter, place, x, y)",
+    ),
     "nothing to merge": (lambda w: merged(w, adapters=w.adapters), "has no adapter to merge"),
     "a merge without adapters": (
         lambda w: merged(w, model=w.language.with_hook(w.lora)),
