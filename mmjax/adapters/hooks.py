@@ -12,7 +12,8 @@ from mmjax.rng import DropoutKey
 
 ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention_input", "feed_forward_input"
 ATTENTION = ("query", "key", "value", "out")
-FEED_FORWARD = ("gate", "up", "fc1")  # maps that read the feed-forward part's input: LLaMA's, ViT's
+# Maps that read the feed-forward part's input: LLaMA's, ViT's and CLIP's, BERT's.
+FEED_FORWARD = ("gate", "up", "fc1", "intermediate")
 DROPOUT = "dropout_key"  # a layer's key while training; without it nothing is dropped
 
 

@@ -22,7 +22,8 @@ class Lora:
       alpha: its scale is alpha / rank.
       dropout: rate on the input of A while training.
       targets: dense maps by place: `query`, `key`, `value`, `out`; and the feed-forward part's,
-        `gate`, `up` and `down` of a LLaMA, `fc1` and `fc2` of a vision transformer.
+        `gate`, `up` and `down` of a LLaMA, `fc1` and `fc2` of a vision transformer or of CLIP,
+        `intermediate` and `output` of a BERT.
 
     Source: Hu et al. 2021 (arXiv 2106.09685), equation 3; initial values as in PEFT.
     """

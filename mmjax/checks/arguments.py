@@ -146,6 +146,27 @@ def check_adapters(name: str, hook: object, adapters: object) -> None:
         )
 
 
+def check_tower_adapters(name: str, hooks: Mapping[str, object], adapters: object) -> None:
+    """Refuses parameters that are not those of the towers with a hook.
+
+    Args:
+      name: of the model.
+      hooks: tower -> the adapter's function that sits in it; None for none.
+      adapters: tower -> the adapter's parameters.
+
+    Raises:
+      MmjaxError: a tower's hook without parameters, or parameters without a hook.
+    """
+    wanted = [tower for tower, hook in hooks.items() if hook is not None]
+    given = list(adapters) if isinstance(adapters, Mapping) else []
+    if set(given) != set(wanted):
+        form = ", ".join(f"{tower!r}: ..." for tower in wanted)
+        raise MmjaxError(
+            f"{name!r} has an adapter in its {' and its '.join(wanted)} tower; pass "
+            f"adapters={{{form}}}, got {', '.join(map(shown, given)) or shown(adapters)}"
+        )
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return shown(value)

@@ -18,9 +18,10 @@ from mmjax import trees
 from mmjax.checks import arguments
 from mmjax.encoders import batching
 from mmjax.encoders.image_preprocess import ImageLike
+from mmjax.encoders.layers import Hook
 from mmjax.encoders.output import DEEP, DEEP_SIXTHS, EncoderOutput, apply
 from mmjax.encoders.pooling import Pooling
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, shown
 
 PyTree = Any
 
@@ -87,18 +88,91 @@ class Encoder:
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def apply(self, params: PyTree, inputs: Mapping[str, ArrayLike]) -> EncoderOutput:
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """Its transformers by what they read, the one that `apply` runs first."""
+        return (self.modality,)
+
+    def with_hook(self, hook: Hook | None, *, tower: str | None = None) -> "Encoder":
+        """The same frozen encoder with an adapter in its layers.
+
+        Args:
+          hook: an adapter's function, such as `mmjax.adapters.lora.Lora`; see
+            `mmjax.encoders.layers.Hook`. None takes the adapter out.
+          tower: "text" or "image" of a model that has both in one, as LLaVA does; of one with a
+            single tower it may be said.
+
+        Returns:
+          An encoder with the same parameters; what it computes takes the adapter's as `adapters=`.
+
+        Raises:
+          MmjaxError: something else than an adapter, or a tower that is not there.
+        """
+        arguments.check_hook(hook)
+        self.check_tower(tower)
+        return dataclasses.replace(self, module=self.module.clone(hook=hook, parent=None))
+
+    def frozen_layers(self, tower: str | None = None) -> PyTree:
+        """The layers that a hook sits in, as adapters' `init` and `merge` take them.
+
+        Args:
+          tower: as in `with_hook`.
+
+        Returns:
+          A part of `params`, leaves [layers, ...].
+        """
+        self.check_tower(tower)
+        return self.params.get("bert", self.params)["layers"]  # a BERT may have a head beside it
+
+    def check_tower(self, tower: str | None) -> str:
+        """The tower that is meant; None means the first.
+
+        Raises:
+          MmjaxError: it is not there.
+        """
+        if tower is not None and tower not in self.towers:
+            raise MmjaxError(
+                f"{self.name!r} ({self.family}) has no {shown(tower)} tower, only "
+                f"{', '.join(self.towers)}"
+            )
+        return tower or self.towers[0]
+
+    def checked_adapters(self, adapters: PyTree, tower: str | None = None) -> PyTree:
+        """One tower's part of what is given as `adapters=`.
+
+        Args:
+          adapters: parameters for the encoder's hook; None for none.
+          tower: None takes the tower that `apply` runs.
+
+        Returns:
+          Leaves [layers, ...], or None where the tower has no hook.
+
+        Raises:
+          MmjaxError: a hook without parameters, or parameters without a hook.
+        """
+        self.check_tower(tower)
+        arguments.check_adapters(self.name, self.module.hook, adapters)
+        return adapters
+
+    def apply(
+        self, params: PyTree, inputs: Mapping[str, ArrayLike], adapters: PyTree = None
+    ) -> EncoderOutput:
         """Encodes a prepared batch; pure, so it may be traced and differentiated.
 
         Args:
           params: tree like `self.params`.
           inputs: {"input_ids", "attention_mask"}: int [b, l], or {"pixel_values"}: float
             [b, h, w, 3].
+          adapters: parameters for the hook that sits in the encoder; leaves [layers, ...].
 
         Returns:
           Tokens [b, l, d], mask [b, l], pooled [b, embed_dim].
+
+        Raises:
+          MmjaxError: a hook without parameters, or parameters without a hook.
         """
-        return apply(self.module, self.pooling, params, inputs)
+        own = self.checked_adapters(adapters)
+        return apply(self.module, self.pooling, params, inputs, own)
 
     def outputs(
         self,
@@ -107,6 +181,7 @@ class Encoder:
         batch_size: int | None = None,
         progress: str | None = None,
         prompt: str | None = None,
+        adapters: PyTree = None,
     ) -> Iterator[np.ndarray]:
         """Encodes many texts or pictures, in few compilations.
 
@@ -125,14 +200,16 @@ class Encoder:
           batch_size: items computed together; None takes 128 short texts or 16 pictures.
           progress: description of a progress bar; None shows none.
           prompt: texts only; as in `TextPreprocess`.
+          adapters: parameters for the hook that sits in the encoder; leaves [layers, ...].
 
         Yields:
           One array an item: float32, or the encoder's dtype for "tokens".
 
         Raises:
-          MmjaxError: an unknown `want`, or an item that cannot be read.
+          MmjaxError: an unknown `want`, an item that cannot be read, or adapters that do not go
+            with the hook.
         """
-        yield from batching.outputs(self, items, want, batch_size, progress, prompt)
+        yield from batching.outputs(self, items, want, batch_size, progress, prompt, adapters)
 
     def embed_texts(
         self,
@@ -140,6 +217,7 @@ class Encoder:
         batch_size: int | None = None,
         progress: bool = False,
         prompt: str | None = None,
+        adapters: PyTree = None,
     ) -> Float[np.ndarray, "n d"]:
         """Embeds texts as the original library does: its prompt, pooling and normalisation.
 
@@ -150,23 +228,25 @@ class Encoder:
           batch_size: texts computed together; None takes 128.
           progress: whether to show a progress bar.
           prompt: name of a prompt; None takes the encoder's default, "" none.
+          adapters: parameters for the hook that sits in the encoder; leaves [layers, ...].
 
         Returns:
           Float32 [n, d].
 
         Raises:
-          MmjaxError: the encoder reads pictures, or an item is not a str.
+          MmjaxError: the encoder reads pictures, an item is not a str, or adapters that do not go
+            with the hook.
         """
         self._require("text", "embed_texts")
-        return self._embed(
-            arguments.texts(texts), batch_size, "embedding texts" if progress else None, prompt
-        )
+        shown_as = "embedding texts" if progress else None
+        return self._embed(arguments.texts(texts), batch_size, shown_as, prompt, adapters)
 
     def embed_images(
         self,
         images: Sequence[ImageLike],
         batch_size: int | None = None,
         progress: bool = False,
+        adapters: PyTree = None,
     ) -> Float[np.ndarray, "n d"]:
         """Embeds pictures as the original library does.
 
@@ -177,17 +257,18 @@ class Encoder:
           images: n paths, encoded bytes, PIL images or uint8 arrays [h, w, 3].
           batch_size: pictures computed together; None takes 16.
           progress: whether to show a progress bar.
+          adapters: parameters for the hook that sits in the encoder; leaves [layers, ...].
 
         Returns:
           Float32 [n, d].
 
         Raises:
-          MmjaxError: the encoder reads texts, or names the picture that cannot be read.
+          MmjaxError: the encoder reads texts, names the picture that cannot be read, or adapters
+            that do not go with the hook.
         """
         self._require("image", "embed_images")
-        return self._embed(
-            arguments.pictures(images), batch_size, "embedding pictures" if progress else None, None
-        )
+        shown_as = "embedding pictures" if progress else None
+        return self._embed(arguments.pictures(images), batch_size, shown_as, None, adapters)
 
     def _embed(
         self,
@@ -195,8 +276,9 @@ class Encoder:
         batch_size: int | None,
         progress: str | None,
         prompt: str | None,
+        adapters: PyTree,
     ) -> Float[np.ndarray, "n d"]:
-        rows = list(self.outputs(items, "pooled", batch_size, progress, prompt))
+        rows = list(self.outputs(items, "pooled", batch_size, progress, prompt, adapters))
         return np.stack(rows) if rows else np.zeros((0, self.embed_dim), np.float32)
 
     def _require(self, modality: str, function: str) -> None:

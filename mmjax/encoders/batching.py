@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -68,11 +68,12 @@ def _compute(
     pooling: Pooling | None,
     want: str,
     replicated: NamedSharding | None,
+    adapters: Any,
 ) -> Float[Array, "b *rest"]:
     """One batch. Parameters are an argument: as constants they would be copied into the program."""
     from mmjax.encoders.output import apply
 
-    result = apply(module, pooling, params, inputs).select(want)
+    result = apply(module, pooling, params, inputs, adapters).select(want)
     # Every process must be able to read the whole result.
     return result if replicated is None else jax.lax.with_sharding_constraint(result, replicated)
 
@@ -84,6 +85,7 @@ def outputs(
     batch_size: int | None,
     progress: str | None,
     prompt: str | None,
+    adapters: Any = None,
 ) -> Iterator[np.ndarray]:
     """As `Encoder.outputs`.
 
@@ -94,12 +96,13 @@ def outputs(
       batch_size: items computed together.
       progress: description of a progress bar.
       prompt: name of a prompt, texts only.
+      adapters: parameters for the encoder's hook.
 
     Returns:
       An iterator over one array an item.
 
     Raises:
-      MmjaxError: an unknown `want`, or a batch size below 1.
+      MmjaxError: an unknown `want`, a batch size below 1, or adapters that do not go with the hook.
     """
     if not isinstance(want, str) or want not in WANTS:
         known = ", ".join(WANTS)
@@ -111,14 +114,17 @@ def outputs(
     arguments.several(items, "items")
     if batch_size is not None:
         arguments.whole("batch_size", batch_size, 1)
+    run = functools.partial(_run, encoder, want, encoder.checked_adapters(adapters))
     if encoder.modality == "text":
-        results = _texts(encoder, items, want, batch_size or _TEXTS, prompt)
+        results = _texts(encoder, items, want, batch_size or _TEXTS, prompt, run)
     else:
-        results = _pictures(encoder, items, want, batch_size or _PICTURES)
+        results = _pictures(encoder, items, batch_size or _PICTURES, run)
     return results if progress is None else iter(track(results, progress, total=len(items)))
 
 
-def _run(encoder: "Encoder", inputs: Mapping[str, np.ndarray], want: str) -> jax.Array:
+def _run(
+    encoder: "Encoder", want: str, adapters: Any, inputs: Mapping[str, np.ndarray]
+) -> jax.Array:
     """Starts a batch; the result may still be under way."""
     mesh, replicated = encoder.mesh, None
     placed: Mapping[str, Any] = inputs
@@ -130,7 +136,8 @@ def _run(encoder: "Encoder", inputs: Mapping[str, np.ndarray], want: str) -> jax
             return jax.make_array_from_callback(x.shape, split, lambda index: x[index])
 
         placed = {name: put(x) for name, x in inputs.items()}
-    return _compute(encoder.params, placed, encoder.module, encoder.pooling, want, replicated)
+    module, pooling = encoder.module, encoder.pooling
+    return _compute(encoder.params, placed, module, pooling, want, replicated, adapters)
 
 
 def _rows(encoder: "Encoder", n: int, batch_size: int) -> int:
@@ -140,8 +147,11 @@ def _rows(encoder: "Encoder", n: int, batch_size: int) -> int:
     return -(-rows // parts) * parts
 
 
+_Run = Callable[[Mapping[str, np.ndarray]], jax.Array]  # starts a prepared batch
+
+
 def _texts(
-    encoder: "Encoder", items: Items, want: str, batch_size: int, prompt: str | None
+    encoder: "Encoder", items: Items, want: str, batch_size: int, prompt: str | None, run: _Run
 ) -> Iterator[np.ndarray]:
     preprocess = encoder.preprocess
     window = batch_size * _WINDOW
@@ -179,7 +189,7 @@ def _texts(
             padded = [ids[i] for i in chosen] + [ids[chosen[0]][:1]] * (rows - len(chosen))
             input_ids, mask = pad_ids(padded, length, preprocess.pad_token_id)
             inputs = {"input_ids": input_ids, "attention_mask": mask}
-            under_way.append((chosen, _run(encoder, inputs, want)))
+            under_way.append((chosen, run(inputs)))
             collect(under_way, ids, results, keep=1)
         collect(under_way, ids, results, keep=0)
         yield from typing.cast(list[np.ndarray], results)
@@ -201,7 +211,7 @@ def _batches(
         at += len(chosen)
 
 
-def _pictures(encoder: "Encoder", items: Items, want: str, batch_size: int) -> Iterator[np.ndarray]:
+def _pictures(encoder: "Encoder", items: Items, batch_size: int, run: _Run) -> Iterator[np.ndarray]:
     preprocess, n = encoder.preprocess, len(items)
     rows = _rows(encoder, min(n, batch_size), batch_size) if n else 0
 
@@ -217,7 +227,7 @@ def _pictures(encoder: "Encoder", items: Items, want: str, batch_size: int) -> I
         for start in range(0, n, rows or 1):
             assert following is not None
             count, pixels = following.result()
-            output = _run(encoder, {"pixel_values": pixels}, want)
+            output = run({"pixel_values": pixels})
             if start + rows < n:
                 following = pool.submit(prepare, start + rows)
             host = np.asarray(output)

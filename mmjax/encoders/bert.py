@@ -11,7 +11,18 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.checks.ranges import check_id
-from mmjax.encoders.layers import Attention, Dense, Dtype, LayerNorm, activation, check_sizes, stack
+from mmjax.encoders.layers import (
+    At,
+    Attention,
+    Dense,
+    Dtype,
+    Hook,
+    LayerNorm,
+    PyTree,
+    activation,
+    check_sizes,
+    stack,
+)
 from mmjax.errors import MmjaxError
 from mmjax.weights.convert import COPY, KeyRule, dense_rules, norm_rules
 
@@ -87,32 +98,37 @@ class BertConfig:
 
 
 class BertLayer(nn.Module):
-    """One post-norm transformer layer."""
+    """One post-norm transformer layer: each part reads what it is then added to."""
 
     config: BertConfig
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
+    hook: Hook | None = None
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"]
+        self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"], adapter: PyTree = None
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l d"]]:
         """Attention, then the feed-forward part, each added and then normalised.
 
         Args:
           x: float [b, l, d].
           mask: bool [b, l], true at real tokens.
+          adapter: this layer's slice of the adapter's parameters.
 
         Returns:
           Float [b, l, d] twice: what the next layer reads, and what the scan keeps.
         """
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        attended = Attention(config.num_heads, **dtypes, name="attention")(x, mask)
+        at = At(self.hook, adapter)
+        attention = Attention(config.num_heads, **dtypes, name="attention")
+        attended = attention(at.read("attention_input", x), mask, at)
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="attention_norm")(x + attended)
-        hidden = Dense(config.intermediate_size, **dtypes, name="intermediate")(x)
-        hidden = activation(config.hidden_act)(hidden)
-        hidden = Dense(config.hidden_size, **dtypes, name="output")(hidden)
+        hidden = at.read("feed_forward_input", x)
+        wide = Dense(config.intermediate_size, **dtypes, name="intermediate")
+        hidden = activation(config.hidden_act)(at.map("intermediate", wide, hidden))
+        hidden = at.map("output", Dense(config.hidden_size, **dtypes, name="output"), hidden)
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="output_norm")(x + hidden)
         return x, x
 
@@ -123,6 +139,7 @@ class Bert(nn.Module):
     config: BertConfig
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
+    hook: Hook | None = None
 
     @nn.compact
     def __call__(
@@ -130,6 +147,7 @@ class Bert(nn.Module):
         input_ids: Int[Array, "b l"],
         attention_mask: Int[Array, "b l"],
         input_embeddings: Float[Array, "b l d"] | None = None,
+        adapters: PyTree = None,
     ) -> Float[Array, "b l d"]:
         """Encodes.
 
@@ -137,6 +155,7 @@ class Bert(nn.Module):
           input_ids: int [b, l].
           attention_mask: int [b, l], 1 at real tokens, 0 at padding.
           input_embeddings: vectors that stand in for those of the ids in the table of words.
+          adapters: parameters for `hook`; leaves [layers, ...].
 
         Returns:
           Float [b, l, d]: hidden states after the last layer.
@@ -163,8 +182,9 @@ class Bert(nn.Module):
         types = table(config.type_vocab_size, "token_type_embeddings")(jnp.zeros((1, 1), jnp.int32))
         x = words + types + positions
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="embeddings_norm")(x)
-        layers = stack(BertLayer, config.num_layers)(config, **dtypes, name="layers")
-        x, hidden_states = layers(x, attention_mask.astype(bool))
+        scanned = stack(BertLayer, config.num_layers, in_axes=(nn.broadcast, 0))
+        layers = scanned(config, **dtypes, hook=self.hook, name="layers")
+        x, hidden_states = layers(x, attention_mask.astype(bool), adapters)
         self.sow("intermediates", "hidden_states", hidden_states)  # compiled away where not read
         return x
 

@@ -57,6 +57,7 @@ class BertWithHead(nn.Module):
     config: BertHeadConfig
     dtype: layers.Dtype = jnp.float32
     param_dtype: layers.Dtype = jnp.float32
+    hook: layers.Hook | None = None
 
     @nn.compact
     def __call__(
@@ -64,6 +65,7 @@ class BertWithHead(nn.Module):
         input_ids: Int[Array, "b l"],
         attention_mask: Int[Array, "b l"],
         input_embeddings: Float[Array, "b l e"] | None = None,
+        adapters: layers.PyTree = None,
     ) -> Float[Array, "b l d"]:
         """Encodes.
 
@@ -71,14 +73,15 @@ class BertWithHead(nn.Module):
           input_ids: int [b, l].
           attention_mask: int [b, l], 1 at real tokens, 0 at padding.
           input_embeddings: vectors that stand in for those of the ids in the table of words.
+          adapters: parameters for `hook`, which sits in the BERT; leaves [layers, ...].
 
         Returns:
           Float [b, l, d]: hidden states, for AltCLIP after its own transformation.
         """
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        tokens = Bert(config.bert, **dtypes, name="bert")(
-            input_ids, attention_mask, input_embeddings
+        tokens = Bert(config.bert, **dtypes, hook=self.hook, name="bert")(
+            input_ids, attention_mask, input_embeddings, adapters
         )
         if config.transform_dim is not None:
             norm = layers.LayerNorm(config.bert.layer_norm_eps, **dtypes, name="transform_norm")

@@ -16,8 +16,10 @@ from mmjax.encoders.layers import (
     PRE_NORM_RULES,
     Dense,
     Dtype,
+    Hook,
     LayerNorm,
     PreNormLayer,
+    PyTree,
     check_sizes,
     stack,
 )
@@ -159,6 +161,7 @@ class ClipText(nn.Module):
     config: ClipTextConfig
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
+    hook: Hook | None = None
 
     @nn.compact
     def __call__(
@@ -166,6 +169,7 @@ class ClipText(nn.Module):
         input_ids: Int[Array, "b l"],
         attention_mask: Int[Array, "b l"],
         input_embeddings: Float[Array, "b l d"] | None = None,
+        adapters: PyTree = None,
     ) -> Float[Array, "b l d"]:
         """Encodes.
 
@@ -174,6 +178,7 @@ class ClipText(nn.Module):
           attention_mask: int [b, l], 1 at real tokens, 0 at padding.
           input_embeddings: vectors that stand in for those of the ids in the table of tokens; the
             ids still say where a text ends.
+          adapters: parameters for `hook`; leaves [layers, ...].
 
         Returns:
           Float [b, l, d]: hidden states after the last norm.
@@ -195,16 +200,17 @@ class ClipText(nn.Module):
             self.param_dtype,
         )
         x = x + positions[None, :length].astype(self.dtype)
-        layers = stack(PreNormLayer, config.num_layers)(
+        layers = stack(PreNormLayer, config.num_layers, in_axes=(nn.broadcast, 0))(
             config.num_heads,
             config.intermediate_size,
             config.hidden_act,
             config.layer_norm_eps,
             causal=True,
             **dtypes,
+            hook=self.hook,
             name="layers",
         )
-        x, _ = layers(x, attention_mask.astype(bool))
+        x, _ = layers(x, attention_mask.astype(bool), adapters)
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="norm")(x)
         # The padding may be the end's own token, so the first one counts.
         ends = input_ids if config.eos_token_id is None else input_ids == config.eos_token_id

@@ -17,7 +17,7 @@ from mmjax.checks import arguments, foreign
 from mmjax.encoders import chat_template, tokenizer_files
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.layers import Hook
-from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
+from mmjax.encoders.llama import KeyValues, LlamaConfig
 from mmjax.encoders.llava import Llava
 from mmjax.encoders.llava_images import LlavaImages
 from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
@@ -65,37 +65,81 @@ class LanguageModel(Encoder):
           params: tree like `self.params`.
           inputs: {"input_ids" or "embeddings", "attention_mask"}: int [b, l] or float [b, l, d],
             and int [b, l]; padded on either side.
-          adapters: parameters for the module's hook; leaves [layers, ...].
+          adapters: parameters for the model's hooks, see `checked_adapters`.
 
         Returns:
           Float32 [b, l, vocab_size].
         """
-        arguments.check_adapters(self.name, getattr(self.module, "hook", None), adapters)
+        own = self.checked_adapters(adapters)
         embeddings = inputs.get("embeddings")
         if embeddings is None:
             embeddings = embed(self.module, params, jnp.asarray(inputs["input_ids"]))
         mask = jnp.asarray(inputs["attention_mask"])
-        hidden, _ = extend(self.module, params, adapters, jnp.asarray(embeddings), mask)
+        hidden, _ = extend(self.module, params, own, jnp.asarray(embeddings), mask)
         return logits(self.module, params, hidden)
 
-    def with_hook(self, hook: Hook | None, remat: bool = False) -> "LanguageModel":
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """The decoder, "text", comes first; a LLaVA has "image" too."""
+        return ("text", "image") if isinstance(self.module, Llava) else ("text",)
+
+    def with_hook(
+        self, hook: Hook | None, remat: bool = False, *, tower: str | None = None
+    ) -> "LanguageModel":
         """The same frozen model with an adapter in its layers.
 
         Args:
           hook: an adapter's function, such as `mmjax.adapters.rep_adapter.RepAdapter`; see
-            `mmjax.encoders.layers.Hook`.
-          remat: going backward, compute every layer again instead of keeping its inner values.
+            `mmjax.encoders.layers.Hook`. None takes the adapter out.
+          remat: going backward, compute every layer of the decoder again instead of keeping its
+            inner values.
+          tower: "image" of a LLaVA for its image tower; None or "text" for the decoder. The other
+            tower's adapter stays where it is.
 
         Returns:
           A model with the same parameters.
 
         Raises:
-          MmjaxError: something else than an adapter.
+          MmjaxError: something else than an adapter, a tower that is not there, or `remat` for
+            the image tower.
         """
         arguments.check_hook(hook)
-        assert isinstance(self.module, Llama | Llava)
-        module = dataclasses.replace(self.module, hook=hook, remat=remat, parent=None)
+        if self.check_tower(tower) == "image":
+            if remat:
+                raise MmjaxError("remat is for the decoder's layers; say it with tower='text'")
+            module = self.module.clone(vision_hook=hook, parent=None)
+        else:
+            module = self.module.clone(hook=hook, remat=remat, parent=None)
         return dataclasses.replace(self, module=module)
+
+    def frozen_layers(self, tower: str | None = None) -> PyTree:
+        """As `Encoder.frozen_layers`; of a LLaVA's image tower the layers that are read."""
+        tower = self.check_tower(tower)
+        if not isinstance(self.module, Llava):
+            return self.params["layers"]
+        return self.params["language_model" if tower == "text" else "vision"]["layers"]
+
+    def checked_adapters(self, adapters: PyTree, tower: str | None = None) -> PyTree:
+        """One tower's part of what is given as `adapters=`.
+
+        Args:
+          adapters: parameters for the decoder's hook. With a hook in a LLaVA's image tower they are
+            by tower: {"image": ...}, or {"text": ..., "image": ...} with one in the decoder too.
+          tower: None takes the decoder.
+
+        Returns:
+          Leaves [layers, ...], or None where the tower has no hook.
+
+        Raises:
+          MmjaxError: a hook without parameters, or parameters without a hook.
+        """
+        tower = self.check_tower(tower)
+        hooks = {"text": self.module.hook, "image": getattr(self.module, "vision_hook", None)}
+        if hooks["image"] is None:
+            arguments.check_adapters(self.name, hooks["text"], adapters)
+            return adapters if tower == "text" else None
+        arguments.check_tower_adapters(self.name, hooks, adapters)
+        return adapters.get(tower)
 
     def prompt_of(self, messages: Sequence[Message]) -> str:
         """Renders a conversation with the model's chat template, up to the answer's first token.
@@ -188,9 +232,10 @@ def mix(
     ids: Int[Array, "b l"],
     tiles: Float[Array, "t h w 3"],
     places: Int[Array, "b l"],
+    adapters: PyTree = None,
 ) -> Float[Array, "b l d"]:
     """`Llava.mix`, pure: embeddings of texts with pictures in them."""
-    found = module.apply({"params": params}, ids, tiles, places, method="mix")
+    found = module.apply({"params": params}, ids, tiles, places, adapters, method="mix")
     assert isinstance(found, jax.Array)
     return found
 

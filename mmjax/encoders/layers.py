@@ -16,9 +16,11 @@ from mmjax.weights.quantize import KERNEL, SCALE
 Dtype = Any
 PyTree = Any
 # (one layer's slice of an adapter's parameters, a place in the layer, what goes in, what comes out,
-# the frozen kernel [in, out] of the place's map) -> what comes out instead. Places are
-# "attention_input" and "feed_forward_input" (what a branch reads: in and out are the same, and the
-# kernel is None), "query", "key", "value", "out", and the layer's own feed-forward maps by name.
+# the frozen kernel [in, out] of the place's map) -> what comes out instead.
+# Every transformer has the places "attention_input" and "feed_forward_input" (what a branch reads:
+# in and out are the same, and the kernel is None; what the branch is added to stays as it is),
+# "query", "key", "value", "out", and its own feed-forward maps: "intermediate" and "output" (BERT),
+# "fc1" and "fc2" (CLIP, ViT, DINOv2), "gate", "up" and "down" (LLaMA).
 # The kernel is float32, whatever the model keeps; making it so costs a compiled program nothing
 # where the adapter does not read it.
 Hook = Callable[[PyTree, str, jax.Array, jax.Array, jax.Array | None], jax.Array]

@@ -288,18 +288,22 @@ class Llama(nn.Module):
             self.lm_head = Dense(config.vocab_size, use_bias=False, **dtypes)
 
     def __call__(
-        self, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]
+        self,
+        input_ids: Int[Array, "b l"],
+        attention_mask: Int[Array, "b l"],
+        adapters: PyTree = None,
     ) -> Float[Array, "b l d"]:
         """Hidden states of whole texts, padded on either side.
 
         Args:
           input_ids: int [b, l].
           attention_mask: int [b, l], 1 at real tokens.
+          adapters: parameters for `hook`; leaves [layers, ...].
 
         Returns:
           Float [b, l, d] after the last norm.
         """
-        hidden, _ = self.extend(self.embed(input_ids), attention_mask)
+        hidden, _ = self.extend(self.embed(input_ids), attention_mask, adapters=adapters)
         if self.is_initializing():
             self.logits(hidden)  # or the head would have no parameters
         return hidden

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.checks.ranges import check_id
 from mmjax.encoders import clip, llama
-from mmjax.encoders.layers import Dense, Dtype, Hook, activation
+from mmjax.encoders.layers import Dense, Dtype, Hook, PyTree, activation
 from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
 from mmjax.encoders.vision import SHARDING as VISION_SHARDING
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
@@ -157,12 +157,13 @@ class Llava(nn.Module):
     param_dtype: Dtype = jnp.float32
     hook: Hook | None = None  # of the decoder, as `Llama` takes it; so is `remat`
     remat: bool = False
+    vision_hook: Hook | None = None  # of the image tower
 
     def setup(self) -> None:
         """Declares the parts."""
         config, width = self.config, self.config.hidden_size
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.vision = VisionTransformer(config.vision, **dtypes)
+        self.vision = VisionTransformer(config.vision, **dtypes, hook=self.vision_hook)
         self.linear_1 = Dense(width, config.projector_bias, **dtypes)
         self.linear_2 = Dense(width, config.projector_bias, **dtypes)
         if config.pinpoints:
@@ -172,19 +173,25 @@ class Llava(nn.Module):
         self.language_model = Llama(config.text, **dtypes, hook=self.hook, remat=self.remat)
 
     def __call__(
-        self, input_ids: Int[Array, "b l"], attention_mask: Int[Array, "b l"]
+        self,
+        input_ids: Int[Array, "b l"],
+        attention_mask: Int[Array, "b l"],
+        adapters: PyTree = None,
     ) -> Float[Array, "b l d"]:
         """Hidden states of texts, as `Llama`'s."""
         if self.is_initializing():  # or the parts that pictures need would have no parameters
             side = self.config.vision.image_size
             self.read_tiles(jnp.zeros((1, side, side, self.config.vision.num_channels)))
-        return self.language_model(input_ids, attention_mask)
+        return self.language_model(input_ids, attention_mask, adapters)
 
-    def read_tiles(self, pixel_values: Float[Array, "t h w c"]) -> Float[Array, "t n d"]:
+    def read_tiles(
+        self, pixel_values: Float[Array, "t h w c"], adapters: PyTree = None
+    ) -> Float[Array, "t n d"]:
         """Embeddings of tiles, each a square of the image tower's size.
 
         Args:
           pixel_values: float [t, image_size, image_size, 3], normalised.
+          adapters: parameters for `vision_hook`; leaves [layers that are read, ...].
 
         Returns:
           Float [t, tokens_per_tile, d] in `dtype`.
@@ -192,7 +199,7 @@ class Llava(nn.Module):
         Source:
           Liu et al. 2023 (LLaVA-1.5); Liu et al. 2024 (LLaVA-NeXT).
         """
-        hidden = self.vision(pixel_values)
+        hidden = self.vision(pixel_values, adapters)
         if not self.config.class_token:
             hidden = hidden[:, 1:]
         return self.linear_2(activation(self.config.projector_act)(self.linear_1(hidden)))
@@ -202,6 +209,7 @@ class Llava(nn.Module):
         input_ids: Int[Array, "b l"],
         pixel_values: Float[Array, "t h w c"],
         places: Int[Array, "b l"],
+        adapters: PyTree = None,
     ) -> Float[Array, "b l d"]:
         """Embeddings of texts with pictures in them.
 
@@ -210,12 +218,13 @@ class Llava(nn.Module):
           pixel_values: float [t, image_size, image_size, 3]: the tiles of all pictures.
           places: int [b, l]: `WORD`, `NEWLINE`, or 1 + the number of a tile's token among the
             t * tokens_per_tile of all tiles.
+          adapters: parameters for `vision_hook`.
 
         Returns:
           Float [b, l, d].
         """
         words = self.embed(input_ids)
-        patches = self.read_tiles(pixel_values).reshape(-1, self.config.hidden_size)
+        patches = self.read_tiles(pixel_values, adapters).reshape(-1, self.config.hidden_size)
         newline = jnp.zeros_like(patches[:1])
         if self.config.pinpoints:
             newline = self.image_newline.astype(self.dtype)[None]

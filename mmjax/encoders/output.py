@@ -98,7 +98,11 @@ class EncoderOutput(NamedTuple):
 
 
 def apply(
-    module: nn.Module, pooling: Pooling | None, params: PyTree, inputs: Mapping[str, ArrayLike]
+    module: nn.Module,
+    pooling: Pooling | None,
+    params: PyTree,
+    inputs: Mapping[str, ArrayLike],
+    adapters: PyTree = None,
 ) -> EncoderOutput:
     """Runs a module and pools its tokens.
 
@@ -107,12 +111,13 @@ def apply(
       pooling: None takes what the module sows as its embedding, or else the class token.
       params: its parameters.
       inputs: the module's arguments by name.
+      adapters: parameters for the module's hook; leaves [layers, ...].
 
     Returns:
       Tokens [b, l, d], mask [b, l], pooled [b, d].
     """
     arrays: dict[str, Any] = {name: jnp.asarray(x) for name, x in inputs.items()}
-    applied = module.apply({"params": params}, **arrays, mutable="intermediates")
+    applied = module.apply({"params": params}, **arrays, adapters=adapters, mutable="intermediates")
     tokens, inner = cast(tuple[jax.Array, Mapping[str, Any]], applied)
     mask = arrays.get("attention_mask")
     if mask is None:

@@ -45,6 +45,7 @@ def embed_from_embeddings(
     input_embeddings: Float[Array, "b l d"],
     input_ids: Int[Array, "b l"],
     attention_mask: Int[Array, "b l"],
+    adapters: PyTree = None,
 ) -> Float[Array, "b e"]:
     """Embeds texts from their token vectors, before positions and the first norm are added.
 
@@ -57,6 +58,7 @@ def embed_from_embeddings(
       input_ids: of the same texts: CLIP's tower finds a text's end in them; where a vector is no
         word's, any id that is not the end's.
       attention_mask: 1 at real tokens.
+      adapters: parameters for the encoder's hook; leaves [layers, ...].
 
     Returns:
       f32 embeddings as the encoder pools.
@@ -66,7 +68,7 @@ def embed_from_embeddings(
         "attention_mask": attention_mask,
         "input_embeddings": input_embeddings,
     }
-    return encoder.apply(params, inputs).pooled
+    return encoder.apply(params, inputs, adapters).pooled
 
 
 @dataclass(frozen=True)

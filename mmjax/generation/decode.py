@@ -77,7 +77,8 @@ def generate(
       stop_token_ids: None takes the model's own end tokens.
       on_text: called as on_text(row, new piece of text), a few tokens at a time. A piece is held
         back where it may still become part of a stop string or of an unfinished character.
-      adapters: parameters for the model's hook; leaves [layers, ...].
+      adapters: parameters for the model's hook; leaves [layers, ...]. With a hook in a LLaVA's
+        image tower they are by tower, see `LanguageModel.checked_adapters`.
       images: a LLaVA's only; for each prompt its pictures, as many as it has image tokens. None
         takes those that its messages hold.
       decode_positions: `legacy` gives new tokens rotary positions one lower than their own, as
@@ -115,7 +116,8 @@ def generate(
     ends = model.chat.eos_token_ids
     if stop_token_ids is not None:
         ends = tuple(token_ids(stop_token_ids, vocab_size(model), "stop_token_ids"))
-    prepared, rows = prepare(model, prompts, max_new_tokens, images)
+    prepared, rows = prepare(model, prompts, max_new_tokens, images, adapters)
+    adapters = model.checked_adapters(adapters)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(0) if key is None else key, jnp.arange(prepared.mask.shape[0])
     )

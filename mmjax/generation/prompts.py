@@ -11,13 +11,14 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from mmjax.checks import arguments
-from mmjax.checks.arguments import check_adapters, several, token_ids
+from mmjax.checks.arguments import several, token_ids
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, Message, embed, mix
 from mmjax.encoders.llava import WORD
 from mmjax.encoders.llava_images import Mixed
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError, shown
+from mmjax.trees import PyTree
 
 # A text, messages for the chat template, token ids, or embeddings [l, d] of words and pictures.
 Prompt: TypeAlias = str | Sequence[Message] | Sequence[int] | np.ndarray
@@ -36,6 +37,7 @@ def prepare(
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     images: Sequence[Sequence[ImageLike]] | None = None,
+    adapters: PyTree = None,
 ) -> tuple[Prepared, int]:
     """Makes prompts a batch of a bucket's shape.
 
@@ -44,6 +46,7 @@ def prepare(
       prompts: n prompts.
       max_new_tokens: room to leave.
       images: for each prompt its pictures; None takes those that its messages hold.
+      adapters: parameters for the model's hooks; those of a LLaVA's image tower are read here.
 
     Returns:
       (the batch, n): at least n rows; those beyond n repeat the first prompt's last token.
@@ -88,7 +91,8 @@ def prepare(
         tiles = np.zeros((_rows(len(mixed.tiles), data), *mixed.tiles.shape[1:]), np.float32)
         tiles[: len(mixed.tiles)] = mixed.tiles
         more = [split_rows(jnp.asarray(x), model.mesh) for x in (tiles, places)]
-        placed[0] = _mix(model.module, model.params, placed[0], *more)
+        own = model.checked_adapters(adapters, "image")
+        placed[0] = _mix(model.module, model.params, placed[0], *more, own)
     elif not any(given):
         placed[0] = _embed(model.module, model.params, placed[0])
     return Prepared(placed[0], placed[1]), len(prompts)
@@ -104,7 +108,7 @@ def check_model(model: object, adapters: object, function: str) -> None:
         raise MmjaxError(
             f"{function} takes a language model from load_encoder, got {shown(model)[:80]}"
         )
-    check_adapters(model.name, getattr(model.module, "hook", None), adapters)
+    model.checked_adapters(adapters)
 
 
 def _checked(model: LanguageModel, number: int, prompt: Any) -> Prompt:

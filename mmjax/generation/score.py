@@ -59,7 +59,7 @@ def score(
       model: from `load_encoder`.
       prompts: n prompts, as `generate` takes them.
       continuations: for each prompt its answers: texts, taken without special tokens, or ids.
-      adapters: parameters for the model's hook; leaves [layers, ...].
+      adapters: as `generate` takes them.
       images: as `generate` takes them.
 
     Returns:
@@ -92,7 +92,7 @@ def score(
         raise MmjaxError("an answer has no token; give it at least one word")
     for answer in (answer for answers in ids for answer in answers):
         model.check_ids("an answer", answer)
-    prepared, _ = prepare(model, prompts, max(lengths), images)
+    prepared, _ = prepare(model, prompts, max(lengths), images, adapters)
     shape = (
         prepared.mask.shape[0],
         bucket(max(map(len, ids)), _LENGTHS),
@@ -104,7 +104,8 @@ def score(
         for j, answer in enumerate(row):
             answers[i, j, : len(answer)], mask[i, j, : len(answer)] = answer, 1
     placed = [split_rows(jnp.asarray(x), model.mesh) for x in (answers, mask)]
-    result = _score(model.params, adapters, prepared, *placed, model.module, model.mesh)
+    own = model.checked_adapters(adapters)
+    result = _score(model.params, own, prepared, *placed, model.module, model.mesh)
     values = np.asarray(result)
     return [
         [_scored(values[i, j, : len(answer)]) for j, answer in enumerate(row)]

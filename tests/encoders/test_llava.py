@@ -280,6 +280,31 @@ def test_an_adapter_in_the_decoder(make, golden):
     assert max(changes) > 1e-3
 
 
+def test_an_adapter_in_the_image_tower(make, golden):
+    """Pictures become other embeddings, words stay what they are."""
+    model, arrays = llava(make("llava_tiny")), golden("llava_tiny")
+
+    def scaled(adapter, place, x, y, kernel):
+        return y * (1 + adapter[None, None]) if place == "attention_input" else y
+
+    adapted = model.with_hook(scaled, tower="image")
+    ids, images = prompts_of(model, arrays)
+    n, width = model.config.vision.num_layers, model.config.vision.hidden_size
+
+    def embeddings(vectors):
+        return prepare(adapted, ids, 1, images, {"image": jnp.asarray(vectors)})[0].embeddings
+
+    plain = prepare(model, ids, 1, images)[0].embeddings
+    assert_allclose(embeddings(np.zeros((n, width), np.float32)), plain, atol=1e-6)
+    other = embeddings(np.full((n, width), 0.5, np.float32))
+    changed = (np.abs(other - plain).max(axis=-1) > 1e-4).sum(axis=1)
+    mixed = model.images.mix(ids, images) if model.images is not None else None
+    assert mixed is not None
+    assert changed[: len(ids)].tolist() == [(places > 0).sum() for places in mixed.places]
+    with pytest.raises(MmjaxError, match=r"in its image tower; pass adapters=\{'image': ...\}"):
+        generate(adapted, ids, 2, images=images)
+
+
 def test_sizes_by_hand():
     """What keeps most pixels wins, then what wastes least, then what comes first."""
     sizes = [(336, 672), (672, 336), (672, 672)]
