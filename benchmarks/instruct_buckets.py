@@ -20,7 +20,8 @@ from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.data.conversations import Conversations, Encoded, collate
 from mmjax.data.tables import RawTable
 from mmjax.encoders.language_model import WORD
-from mmjax.encoders.llama import Llama, LlamaConfig
+from mmjax.encoders.llama import Llama
+from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.state import create

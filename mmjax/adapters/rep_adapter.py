@@ -18,7 +18,8 @@ from mmjax.adapters.hooks import (
 )
 from mmjax.encoders.language_model import LanguageModel
 from mmjax.encoders.layers import Dtype, PyTree
-from mmjax.encoders.llama import LlamaConfig, LlamaLayer, self_attention
+from mmjax.encoders.llama import LlamaLayer, self_attention
+from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.errors import MmjaxError
 
 WEIGHTS = "weights"  # routing weights that are given rather than computed

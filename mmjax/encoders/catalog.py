@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from mmjax import plugins
 from mmjax.checks import ranges
-from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, llava, vision, vit
+from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, llama_config, llava, vision, vit
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
 from mmjax.weights.convert import KeyRule
@@ -121,7 +121,7 @@ BERT_WITH_HEAD = Family(
 _LLAMA = Family(
     "llama",
     "text",
-    llama.LlamaConfig.from_hf,
+    llama_config.LlamaConfig.from_hf,
     llama.Llama,
     llama.key_table,
     llama.IGNORED,

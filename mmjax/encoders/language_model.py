@@ -17,7 +17,8 @@ from mmjax.checks import arguments, foreign
 from mmjax.encoders import chat_template, tokenizer_files
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.layers import Hook
-from mmjax.encoders.llama import KeyValues, LlamaConfig
+from mmjax.encoders.llama import KeyValues
+from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.llava import Llava
 from mmjax.encoders.llava_images import LlavaImages
 from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int
 from mmjax.checks.ranges import check_id
 from mmjax.encoders import clip, llama
 from mmjax.encoders.layers import Dense, Dtype, Hook, PyTree, activation
-from mmjax.encoders.llama import KeyValues, Llama, LlamaConfig
+from mmjax.encoders.llama import KeyValues, Llama
+from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.vision import SHARDING as VISION_SHARDING
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.errors import MmjaxError

@@ -16,7 +16,7 @@ from mmjax.encoders.base import Encoder
 from mmjax.encoders.catalog import Family, PictureConfig
 from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
 from mmjax.encoders.language_model import LanguageModel, load_text
-from mmjax.encoders.llama import LlamaConfig
+from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.llava import LlavaConfig
 from mmjax.encoders.llava_images import load_llava_images
 from mmjax.encoders.pooling import Pooling, load_dense, load_pooling

@@ -186,7 +186,7 @@ class VisionTransformer(nn.Module):
         first = jnp.broadcast_to(cls_token.astype(self.dtype)[None, None], (b, 1, d))
         x = jnp.concatenate([first, x], axis=1) + positions.astype(self.dtype)[None]
 
-        def norm(name: str) -> LayerNorm:
+        def norm(name: str) -> nn.LayerNorm:
             return LayerNorm(config.layer_norm_eps, **dtypes, name=name)
 
         if config.pre_norm:

@@ -13,7 +13,8 @@ from mmjax.adapters.multimodal import Multimodal, assemble
 from mmjax.adapters.rep_adapter import RepAdapter, bind, routing_table
 from mmjax.encoders.clip import vision_config
 from mmjax.encoders.language_model import IMAGE, TEXT, WORD, embed, extend, logits
-from mmjax.encoders.llama import Llama, LlamaConfig
+from mmjax.encoders.llama import Llama
+from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.vision import VisionTransformer, class_tokens
 from mmjax.errors import MmjaxError
 from mmjax.interop.lavin import from_original, to_original

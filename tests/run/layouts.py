@@ -21,7 +21,8 @@ from mmjax.data.pipeline import Choices, Phase, examples, train_batches
 from mmjax.data.tables import RawTable, table_of
 from mmjax.encoders import llama
 from mmjax.encoders.language_model import IMAGE, WORD
-from mmjax.encoders.llama import Llama, LlamaConfig
+from mmjax.encoders.llama import Llama
+from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.output import Inputs, Tower
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.evals import View
