@@ -110,6 +110,8 @@ class Encoder:
         """
         arguments.check_hook(hook)
         self.check_tower(tower)
+        if not hasattr(self.module, "hook"):
+            raise MmjaxError(f"{self.name!r} ({self.family}) has no places for an adapter")
         return dataclasses.replace(self, module=self.module.clone(hook=hook, parent=None))
 
     def frozen_layers(self, tower: str | None = None) -> PyTree:
@@ -151,7 +153,8 @@ class Encoder:
           MmjaxError: a hook without parameters, or parameters without a hook.
         """
         self.check_tower(tower)
-        arguments.check_adapters(self.name, self.module.hook, adapters)
+        # An encoder of another package may have no places.
+        arguments.check_adapters(self.name, getattr(self.module, "hook", None), adapters)
         return adapters
 
     def apply(

@@ -117,7 +117,9 @@ def apply(
       Tokens [b, l, d], mask [b, l], pooled [b, d].
     """
     arrays: dict[str, Any] = {name: jnp.asarray(x) for name, x in inputs.items()}
-    applied = module.apply({"params": params}, **arrays, adapters=adapters, mutable="intermediates")
+    if adapters is not None:
+        arrays["adapters"] = adapters
+    applied = module.apply({"params": params}, **arrays, mutable="intermediates")
     tokens, inner = cast(tuple[jax.Array, Mapping[str, Any]], applied)
     mask = arrays.get("attention_mask")
     if mask is None:

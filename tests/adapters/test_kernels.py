@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -149,8 +150,9 @@ def test_a_kernel_that_nobody_reads_costs_nothing(encoder):
     def cost(hook):
         module = module_of(encoder, hook)
         program = say.lower(module, encoder.modality, encoder.params, None).compile()
-        found = program.cost_analysis()
-        return found["flops"], found["bytes accessed"], program.memory_analysis().temp_size_in_bytes
+        found: Any = program.cost_analysis()
+        memory: Any = program.memory_analysis()
+        return found["flops"], found["bytes accessed"], memory.temp_size_in_bytes
 
     plain = cost(None)
     assert cost(lambda adapter, place, x, y, kernel: y) == plain

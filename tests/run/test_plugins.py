@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mmjax.adapters.catalog import make_adapter
+from mmjax.adapters.lora import Lora
 from mmjax.data.corpora.catalog import load_corpus
 from mmjax.encoders import load_encoder
 from mmjax.encoders.language_model import LanguageModel
@@ -223,6 +224,14 @@ def test_weights_have_no_say_in_what_is_imported(weights, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(MmjaxError, match="is not supported; known: bert"):
         load_encoder(tmp_path)
+
+
+def test_a_family_without_places_takes_no_adapter(weights):
+    encoder = load_encoder(weights, family="mmjax_toy.encoder:PATCHES")
+    with pytest.raises(MmjaxError, match="has no places for an adapter"):
+        encoder.with_hook(Lora(2))
+    (row,) = encoder.embed_images([np.zeros((32, 32, 3), np.uint8)])
+    assert row.shape == (48,)
 
 
 def test_references():

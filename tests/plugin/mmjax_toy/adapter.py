@@ -23,7 +23,14 @@ class Gate:
         """Gates at zero: the frozen layers are unchanged."""
         return {"gate": jnp.zeros(widths(layers)["out"][0])}
 
-    def __call__(self, adapter: PyTree, place: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        adapter: PyTree,
+        place: str,
+        x: jax.Array,
+        y: jax.Array,
+        kernel: jax.Array | None,
+    ) -> jax.Array:
         """Opens the gate behind `out`."""
         return y * (1 + self.scale * adapter["gate"]).astype(y.dtype) if place == "out" else y
 
