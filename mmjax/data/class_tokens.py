@@ -12,7 +12,7 @@ from PIL import Image
 from mmjax import assets
 from mmjax.data import feature_cache
 from mmjax.data.tables import Rows
-from mmjax.encoders import Encoder
+from mmjax.encoders.base import Encoder
 from mmjax.errors import MmjaxError
 
 

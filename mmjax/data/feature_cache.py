@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.data.tables import FeatureTable, table_of
-from mmjax.encoders import Encoder
+from mmjax.encoders.base import Encoder
 from mmjax.encoders.batching import Chosen, Items
 from mmjax.errors import MmjaxError, shown, writing
 from mmjax.progress import track

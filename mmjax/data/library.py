@@ -21,7 +21,8 @@ from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split, split_by_class, split_by_family, split_folds
 from mmjax.data.tables import FeatureTable, RawTable, Table, View
 from mmjax.data.transforms import view
-from mmjax.encoders import Encoder, load_encoder
+from mmjax.encoders.base import Encoder
+from mmjax.encoders.load import load_encoder
 from mmjax.encoders.output import Inputs, Tower
 from mmjax.errors import MmjaxError, setting
 from mmjax.rng import seed_for

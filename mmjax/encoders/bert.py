@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.checks.ranges import check_id
+from mmjax.encoders.family import Family, always
 from mmjax.encoders.layers import (
     At,
     Attention,
@@ -24,7 +25,7 @@ from mmjax.encoders.layers import (
     stack,
 )
 from mmjax.errors import MmjaxError
-from mmjax.weights.convert import COPY, KeyRule, dense_rules, norm_rules
+from mmjax.weights.key_rules import COPY, KeyRule, dense_rules, norm_rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,3 +241,6 @@ SHARDING = (
     (r"(bert/)?layers/(output|attention/out)/kernel", P(None, "model", None)),
     (r".*", P()),
 )
+
+
+BERT = Family("bert", "text", BertConfig.from_hf, Bert, key_table, IGNORED, always(SHARDING))

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float, Int
 from mmjax.encoders import bert, layers
 from mmjax.encoders.bert import Bert, BertConfig
 from mmjax.encoders.clip import tower_config
+from mmjax.encoders.family import Family, always
 from mmjax.encoders.pooling import Dense, Pooling
 from mmjax.errors import MmjaxError
-from mmjax.weights.convert import COPY, TRANSPOSE, KeyRule, dense_rules, norm_rules
+from mmjax.weights.key_rules import COPY, TRANSPOSE, KeyRule, dense_rules, norm_rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,3 +254,16 @@ def key_table(config: BertHeadConfig) -> tuple[KeyRule, ...]:
 IGNORED = re.compile(
     rf"{bert.IGNORED.pattern}|logit_scale|vision_model\..*|visual_projection\..*|visual\..*"
 )
+
+
+BERT_WITH_HEAD = Family(
+    "bert",
+    "text",
+    chinese_clip_config,
+    BertWithHead,
+    key_table,
+    IGNORED,
+    always(bert.SHARDING),
+    pools=True,
+)
+M_CLIP = dataclasses.replace(BERT_WITH_HEAD, name="m-clip", config=m_clip_config)

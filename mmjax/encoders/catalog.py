@@ -1,168 +1,34 @@
-"""The encoder families, by Hugging Face's model_type."""
+"""The encoder families, by Hugging Face's model_type; each is imported when it is asked for."""
 
-import dataclasses
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
-
-from flax import linen as nn
+from collections.abc import Mapping
+from typing import Any
 
 from mmjax import plugins
 from mmjax.checks import ranges
-from mmjax.encoders import bert, bert_heads, clip, dinov2, llama, llama_config, llava, vision, vit
+from mmjax.encoders.family import Family
 from mmjax.errors import MmjaxError
-from mmjax.sharding import Rules
-from mmjax.weights.convert import KeyRule
 
-Modality = Literal["text", "image"]
-
-
-@runtime_checkable
-class PictureConfig(Protocol):
-    """What the config of a family that reads pictures must say."""
-
-    @property
-    def image_size(self) -> int:
-        """Side of a picture, in pixels."""
-        ...
-
-    @property
-    def num_channels(self) -> int:
-        """Of a pixel."""
-        ...
-
-    def for_image_size(self, image_size: int) -> "PictureConfig":
-        """The same model for pictures of another size."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """All that loading needs to know about a kind of model.
-
-    The config of one that reads pictures is a `PictureConfig`; of one that reads texts it has
-    `max_length`, `vocab_size` and `pad_token_id`. Its module takes `pixel_values` [b, h, w, c], or
-    `input_ids` and `attention_mask` [b, l].
-    """
-
-    name: str
-    modality: Modality
-    config: Callable[[Mapping[str, Any]], Any]  # config.json -> the family's own config
-    module: Callable[..., nn.Module]  # (config, dtype, param_dtype)
-    key_table: Callable[[Any], Sequence[KeyRule]]
-    ignored: re.Pattern[str]  # names without a rule that are passed over
-    sharding: Callable[[Any], Rules]  # who holds what on a mesh
-    pools: bool = False  # whether the module says itself what one item's embedding is
-    any_size: bool = False  # whether positions are interpolated without being asked
-
-
-def _always(rules: Rules) -> Callable[[Any], Rules]:
-    """Rules that do not depend on the config."""
-    return lambda _: rules
-
-
-_BERT = Family(
-    "bert",
-    "text",
-    bert.BertConfig.from_hf,
-    bert.Bert,
-    bert.key_table,
-    bert.IGNORED,
-    _always(bert.SHARDING),
-)
-_DINOV2 = Family(
-    "dinov2",
-    "image",
-    dinov2.config_from_hf,
-    vision.VisionTransformer,
-    dinov2.key_table,
-    dinov2.IGNORED,
-    _always(vision.SHARDING),
-    any_size=True,
-)
-_VIT = dataclasses.replace(
-    _DINOV2,
-    name="vit",
-    config=vit.config_from_hf,
-    key_table=vit.key_table,
-    ignored=vit.IGNORED,
-    any_size=False,
-)
-_CLIP_TEXT = Family(
-    "clip",
-    "text",
-    clip.ClipTextConfig.from_hf,
-    clip.ClipText,
-    clip.text_key_table,
-    clip.TEXT_IGNORED,
-    _always(clip.TEXT_SHARDING),
-    pools=True,
-)
-_CLIP_IMAGE = Family(
-    "clip",
-    "image",
-    clip.vision_config,
-    vision.VisionTransformer,
-    clip.vision_key_table,
-    clip.VISION_IGNORED,
-    _always(vision.SHARDING),
-    pools=True,
-)
-BERT_WITH_HEAD = Family(
-    "bert",
-    "text",
-    bert_heads.chinese_clip_config,
-    bert_heads.BertWithHead,
-    bert_heads.key_table,
-    bert_heads.IGNORED,
-    _always(bert.SHARDING),
-    pools=True,
-)
-_LLAMA = Family(
-    "llama",
-    "text",
-    llama_config.LlamaConfig.from_hf,
-    llama.Llama,
-    llama.key_table,
-    llama.IGNORED,
-    llama.sharding,
-)
-_LLAVA = Family(
-    "llava",
-    "text",
-    llava.LlavaConfig.from_hf,
-    llava.Llava,
-    llava.key_table,
-    llava.IGNORED,
-    llava.sharding,
-)
-_ALTCLIP_TEXT = dataclasses.replace(
-    BERT_WITH_HEAD, name="altclip", config=bert_heads.altclip_config
-)
-_ALTCLIP_IMAGE = dataclasses.replace(_CLIP_IMAGE, name="altclip", config=clip.altclip_vision_config)
-_CHINESE_CLIP_TEXT = dataclasses.replace(BERT_WITH_HEAD, name="chinese_clip")
-_CHINESE_CLIP_IMAGE = dataclasses.replace(_CLIP_IMAGE, name="chinese_clip")
-_M_CLIP = dataclasses.replace(BERT_WITH_HEAD, name="m-clip", config=bert_heads.m_clip_config)
-
-_OWN: Mapping[str, tuple[Family, ...]] = {
-    "bert": (_BERT,),
-    "roberta": (_BERT,),
-    "xlm-roberta": (_BERT,),
-    "dinov2": (_DINOV2,),
-    "vit": (_VIT,),
-    "llama": (_LLAMA,),
-    "llava": (_LLAVA,),
-    "llava_next": (_LLAVA,),
-    "clip": (_CLIP_TEXT, _CLIP_IMAGE),
-    "clip_text_model": (_CLIP_TEXT,),
-    "clip_vision_model": (_CLIP_IMAGE,),
-    "chinese_clip": (_CHINESE_CLIP_TEXT, _CHINESE_CLIP_IMAGE),
-    "chinese_clip_text_model": (_CHINESE_CLIP_TEXT,),
-    "chinese_clip_vision_model": (_CHINESE_CLIP_IMAGE,),
-    "altclip": (_ALTCLIP_TEXT, _ALTCLIP_IMAGE),
-    "altclip_text_model": (_ALTCLIP_TEXT,),
-    "altclip_vision_model": (_ALTCLIP_IMAGE,),
-    "M-CLIP": (_M_CLIP,),
+_BERT, _HEADS = "mmjax.encoders.bert:BERT", "mmjax.encoders.bert_heads:"
+_CLIP, _JOINED = "mmjax.encoders.clip:", "mmjax.encoders.clip_variants:"
+_OWN: Mapping[str, Family | tuple[Family, ...] | str] = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "dinov2": "mmjax.encoders.dinov2:DINOV2",
+    "vit": "mmjax.encoders.vit:VIT",
+    "llama": "mmjax.encoders.llama:LLAMA",
+    "llava": "mmjax.encoders.llava:LLAVA",
+    "llava_next": "mmjax.encoders.llava:LLAVA",
+    "clip": _CLIP + "CLIP",
+    "clip_text_model": _CLIP + "CLIP_TEXT",
+    "clip_vision_model": _CLIP + "CLIP_IMAGE",
+    "chinese_clip": _JOINED + "CHINESE_CLIP",
+    "chinese_clip_text_model": _JOINED + "CHINESE_CLIP_TEXT",
+    "chinese_clip_vision_model": _JOINED + "CHINESE_CLIP_IMAGE",
+    "altclip": _JOINED + "ALTCLIP",
+    "altclip_text_model": _JOINED + "ALTCLIP_TEXT",
+    "altclip_vision_model": _JOINED + "ALTCLIP_IMAGE",
+    "M-CLIP": _HEADS + "M_CLIP",
 }
 # A tuple holds a family for each tower.
 FAMILIES = plugins.Catalog[Family | tuple[Family, ...]](

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from mmjax.checks.ranges import check_id
+from mmjax.encoders.family import Family, always
 from mmjax.encoders.layers import (
     PRE_NORM_RULES,
     Dense,
@@ -23,8 +24,9 @@ from mmjax.encoders.layers import (
     check_sizes,
     stack,
 )
-from mmjax.encoders.vision import VisionConfig, position_transform
-from mmjax.weights.convert import (
+from mmjax.encoders.vision import SHARDING as VISION_SHARDING
+from mmjax.encoders.vision import VisionConfig, VisionTransformer, position_transform
+from mmjax.weights.key_rules import (
     CONV,
     COPY,
     TRANSPOSE,
@@ -335,3 +337,26 @@ VISION_IGNORED = re.compile(
     rf"{_SHARED}|(text_model|text|transformer|token_embedding|ln_final|bert)\..*"
     r"|positional_embedding|text_projection(\.weight)?"
 )
+
+
+CLIP_TEXT = Family(
+    "clip",
+    "text",
+    ClipTextConfig.from_hf,
+    ClipText,
+    text_key_table,
+    TEXT_IGNORED,
+    always(TEXT_SHARDING),
+    pools=True,
+)
+CLIP_IMAGE = Family(
+    "clip",
+    "image",
+    vision_config,
+    VisionTransformer,
+    vision_key_table,
+    VISION_IGNORED,
+    always(VISION_SHARDING),
+    pools=True,
+)
+CLIP = CLIP_TEXT, CLIP_IMAGE

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmjax.checks import foreign
-from mmjax.encoders.vision import VisionConfig, position_transform
+from mmjax.encoders.family import Family, always
+from mmjax.encoders.vision import SHARDING, VisionConfig, VisionTransformer, position_transform
 from mmjax.errors import MmjaxError
-from mmjax.weights.convert import CONV, COPY, VECTOR, KeyRule, dense_rules, norm_rules
+from mmjax.weights.key_rules import CONV, COPY, VECTOR, KeyRule, dense_rules, norm_rules
 
 
 def config_from_hf(config: Mapping[str, Any]) -> VisionConfig:
@@ -82,3 +83,15 @@ def key_table(config: VisionConfig) -> tuple[KeyRule, ...]:
 
 # The mask token serves pre-training only; a classifier is no part of the encoder.
 IGNORED = re.compile(r"(.*\.)?embeddings\.mask_token|classifier\..*")
+
+
+DINOV2 = Family(
+    "dinov2",
+    "image",
+    config_from_hf,
+    VisionTransformer,
+    key_table,
+    IGNORED,
+    always(SHARDING),
+    any_size=True,
+)

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders import rope
+from mmjax.encoders.family import Family
 from mmjax.encoders.layers import (
     At,
     Dense,
@@ -20,7 +21,7 @@ from mmjax.encoders.layers import (
 )
 from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.sharding import Rules
-from mmjax.weights.convert import COPY, TRANSPOSE, KeyRule, dense_rules
+from mmjax.weights.key_rules import COPY, TRANSPOSE, KeyRule, dense_rules
 
 PyTree = Any
 
@@ -334,3 +335,6 @@ def sharding(config: LlamaConfig) -> Rules:
         *head,
         (r".*", P()),
     )
+
+
+LLAMA = Family("llama", "text", LlamaConfig.from_hf, Llama, key_table, IGNORED, sharding)

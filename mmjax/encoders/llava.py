@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.checks.ranges import check_id
 from mmjax.encoders import clip, llama
+from mmjax.encoders.family import Family
 from mmjax.encoders.layers import Dense, Dtype, Hook, PyTree, activation
 from mmjax.encoders.llama import KeyValues, Llama
 from mmjax.encoders.llama_config import LlamaConfig
@@ -19,7 +20,7 @@ from mmjax.encoders.vision import SHARDING as VISION_SHARDING
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.errors import MmjaxError
 from mmjax.sharding import Rules
-from mmjax.weights.convert import COPY, KeyRule, dense_rules
+from mmjax.weights.key_rules import COPY, KeyRule, dense_rules
 
 WORD, NEWLINE = -1, 0  # what stands at a place that holds a word, and where a row of patches ends
 
@@ -303,3 +304,6 @@ def sharding(config: LlavaConfig) -> Rules:
         ("linear_2/kernel", P("model", None)),
         (".*", P()),
     )
+
+
+LLAVA = Family("llava", "text", LlavaConfig.from_hf, Llava, key_table, IGNORED, sharding)

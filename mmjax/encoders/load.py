@@ -13,7 +13,7 @@ from mmjax.checks import foreign
 from mmjax.checks.arguments import whole
 from mmjax.encoders import bert_heads, catalog
 from mmjax.encoders.base import Encoder
-from mmjax.encoders.catalog import Family, PictureConfig
+from mmjax.encoders.family import Family, PictureConfig
 from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
 from mmjax.encoders.language_model import LanguageModel, load_text
 from mmjax.encoders.llama_config import LlamaConfig
@@ -73,7 +73,7 @@ def load_encoder(
       tower: "text" or "image" of a model that has both; for one with a single tower it may be said.
       quantize: "int8" keeps the kernels of dense layers as int8 with a scale an output channel, a
         quarter of float32, and computes in `dtype` all the same; None keeps them in `dtype`.
-      family: `package.module:Name` of an `mmjax.encoders.catalog.Family` of your own, or the name
+      family: `package.module:Name` of an `mmjax.encoders.family.Family` of your own, or the name
         that an installed package gives one; None takes what config.json's model_type says.
 
     Returns:
@@ -188,13 +188,13 @@ def _pooled(
     """How a BERT's tokens become one vector: without weights, or by a head that has some."""
     if name in _HEADS:
         head = bert_heads.pooler_config(description.config, config, classify=name == "classifier")
-        return catalog.BERT_WITH_HEAD, head, None, {}
+        return bert_heads.BERT_WITH_HEAD, head, None, {}
     pool = load_pooling(folder, name)
     dense = load_dense(folder) if name is None else None
     if dense is None:
         return family, config, pool, {}
     head = bert_heads.dense_config(config, pool, dense)
-    return catalog.BERT_WITH_HEAD, head, None, {"dense.": dense.folder}
+    return bert_heads.BERT_WITH_HEAD, head, None, {"dense.": dense.folder}
 
 
 def _sized(

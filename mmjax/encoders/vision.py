@@ -23,7 +23,7 @@ from mmjax.encoders.layers import (
     stack,
 )
 from mmjax.errors import MmjaxError
-from mmjax.weights.convert import Shape, Transform
+from mmjax.weights.key_rules import Shape, Transform
 
 PyTree = Any
 MOST_PATCHES = 100  # a side

@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmjax.encoders.vision import VisionConfig, position_transform
-from mmjax.weights.convert import CONV, COPY, VECTOR, KeyRule, dense_rules, norm_rules
+from mmjax.encoders.family import Family, always
+from mmjax.encoders.vision import SHARDING, VisionConfig, VisionTransformer, position_transform
+from mmjax.weights.key_rules import CONV, COPY, VECTOR, KeyRule, dense_rules, norm_rules
 
 # What Hugging Face leaves out of config.json is at its default.
 _DEFAULTS = {
@@ -70,3 +71,8 @@ def key_table(config: VisionConfig) -> tuple[KeyRule, ...]:
 
 # The class token is the embedding: the tanh pooler is untrained in many published files.
 IGNORED = re.compile(r"(.*\.)?embeddings\.mask_token|(.*\.)?pooler\..*|classifier\..*")
+
+
+VIT = Family(
+    "vit", "image", config_from_hf, VisionTransformer, key_table, IGNORED, always(SHARDING)
+)

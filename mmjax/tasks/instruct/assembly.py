@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from mmjax.data.library import Library
 from mmjax.data.wording import Wording
-from mmjax.encoders import Encoder
+from mmjax.encoders.base import Encoder
 from mmjax.specs.spec import Stage
 from mmjax.tasks.instruct.data import prepare_instructions
 from mmjax.tasks.instruct.easy_vqa import InstructData

@@ -13,7 +13,7 @@ from mmjax.adapters.hooks import LayerAdapter
 from mmjax.adapters.lora import Lora
 from mmjax.adapters.multimodal import Multimodal, assemble
 from mmjax.adapters.rep_adapter import RepAdapter
-from mmjax.encoders import Encoder
+from mmjax.encoders.base import Encoder
 from mmjax.encoders.language_model import embed, extend, logits
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.output import Batch, Inputs

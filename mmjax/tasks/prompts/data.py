@@ -17,7 +17,7 @@ from mmjax.data.library import Library, TextBank
 from mmjax.data.pipeline import Choices, Phase
 from mmjax.data.records import Corpus
 from mmjax.data.tables import FeatureTable, LabelTable, PatchTable, Table, table_of
-from mmjax.encoders import Encoder
+from mmjax.encoders.base import Encoder
 from mmjax.encoders.output import Tower
 from mmjax.encoders.prompted import lay_out, vectors_of, words_of
 from mmjax.errors import MmjaxError, setting

@@ -24,7 +24,7 @@ from mmjax.adapters.prompts import (
     Known,
     Scored,
 )
-from mmjax.encoders import Encoder
+from mmjax.encoders.base import Encoder
 from mmjax.encoders.output import Batch, EmbedFn, Inputs
 from mmjax.encoders.prompted import embed_from_embeddings
 from mmjax.metrics import Mean, Metrics, mean_of

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from mmjax.encoders.catalog import Family
-from mmjax.weights.convert import dense_rules
+from mmjax.encoders.family import Family
+from mmjax.weights.key_rules import dense_rules
 
 
 @dataclass(frozen=True)
