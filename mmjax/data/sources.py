@@ -135,6 +135,11 @@ class _Recipe:
     builder: Callable[[str], Any]
 
 
+def entries(text: str) -> tuple[str, ...]:
+    """What a record keeps as one text, with bars between."""
+    return tuple(entry for entry in text.split("|") if entry)
+
+
 def _emoji(styles: Sequence[str] = ("openmoji",), pixels: int = 160) -> _Recipe:
     from mmjax.data.builders import emoji_fonts
     from mmjax.data.builders.emoji_table import TABLE, VERSION

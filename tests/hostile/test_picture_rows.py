@@ -38,7 +38,7 @@ def _jsonl(place: Path, image: str) -> Any:
 def _coop(place: Path, image: str) -> Any:
     rows = {"train": [[image, 0, "a"]], "val": [], "test": []}
     (place / "split_zhou_A.json").write_text(json.dumps(rows))
-    return coop.load(place)
+    return coop.load(str(place), PairsSpec("coop:"), ())
 
 
 def _scienceqa(place: Path, image: str) -> Any:

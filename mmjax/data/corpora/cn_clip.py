@@ -24,6 +24,7 @@ from mmjax.data.files import read_jsonl, text_of
 from mmjax.data.records import Corpus, Item, Query
 from mmjax.errors import MmjaxError, shown
 from mmjax.progress import track
+from mmjax.specs.data import PairsSpec
 
 LANGUAGE = "zh"
 LANGUAGES = {LANGUAGE: "", "en": "_en"}  # language -> end of its files' names
@@ -69,12 +70,13 @@ def _decode(content: bytes, place: str) -> bytes:
     return picture
 
 
-def load(folder: Path, sides: Sequence[str] = ("train", "val", "test")) -> Corpus:
+def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     """Reads a folder in this layout.
 
     Args:
-      folder: holds the files.
-      sides: which sides are read; the files of the others may lack.
+      place: the folder that holds the files.
+      spec: its `sides` are read; the files of the others may lack.
+      languages: of its captions, whatever they are.
 
     Returns:
       The corpus, with its queries. An item's captions are the queries that name it; those with the
@@ -84,11 +86,12 @@ def load(folder: Path, sides: Sequence[str] = ("train", "val", "test")) -> Corpu
     Raises:
       MmjaxError: names the file and the row that is not as it should be.
     """
+    folder = Path(place)
     digest = hashlib.sha256()
     items: list[Item] = []
     queries: list[Query] = []
     for split, side in _splits(folder).items():
-        if side not in sides:
+        if side not in spec.sides:
             continue
         pictures = _pictures(folder / f"{split}_imgs.tsv", digest)
         captions: dict[str, dict[int, list[str]]] = {}

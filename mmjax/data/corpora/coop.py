@@ -11,13 +11,14 @@ subfolder that every data set has of its own.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from mmjax.checks.foreign import is_file
 from mmjax.data.files import check_name, check_picture, read_json, read_rows, whole_text
 from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError, shown
+from mmjax.specs.data import PairsSpec
 
 LANGUAGE = "en"
 # Where pictures lie below the folder; the first one that holds a picture counts.
@@ -34,11 +35,13 @@ SIDES = ("train", "test")  # CoOp draws its shots from "train" alone; "val" is l
 Row = tuple[str, str, Path, str]  # side, class name, picture, where it stands
 
 
-def load(folder: Path) -> Corpus:
+def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     """Reads a data set in this layout.
 
     Args:
-      folder: holds a list of pictures and the pictures.
+      place: the folder that holds a list of pictures and the pictures.
+      spec: as of every corpus; nothing of it is read here.
+      languages: the same.
 
     Returns:
       The corpus; labels are class names as the lists write them, with spaces for underscores.
@@ -46,6 +49,7 @@ def load(folder: Path) -> Corpus:
     Raises:
       MmjaxError: names the file and the row that is not as it should be.
     """
+    folder = Path(place)
     lists = sorted(folder.glob("split_zhou_*.json"))
     if len(lists) == 1:
         rows = _split_file(folder, lists[0])
@@ -62,12 +66,12 @@ def load(folder: Path) -> Corpus:
         )
     items, digest = [], hashlib.sha256()
     seen: dict[str, str] = {}
-    for side, name, picture, place in rows:
+    for side, name, picture, row in rows:
         key = os.path.relpath(picture, folder)
         if key in seen:
-            raise MmjaxError(f"{place}: {key} stands twice, first in {seen[key]}")
-        seen[key] = place
-        check_picture(place, picture)
+            raise MmjaxError(f"{row}: {key} stands twice, first in {seen[key]}")
+        seen[key] = row
+        check_picture(row, picture)
         digest.update(f"{side}/{key}/{name}:{picture.stat().st_size};".encode())
         items.append(Item(key, key, name, {LANGUAGE: (name,)}, {"photo": picture}, side))
     if not items:

@@ -6,6 +6,7 @@ Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), UCI Machine Learn
 
 import hashlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,19 @@ from PIL import Image
 
 from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError
+from mmjax.specs.data import PairsSpec
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIDE = 56  # pixels a side of the picture that is kept: seven of them for one of the original
 
 
-def load() -> Corpus:
+def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     """Reads the digits; every one is an item of its own, captioned with its name.
+
+    Args:
+      place: "": the package has them.
+      spec: as of every corpus; nothing of it is read here.
+      languages: the same.
 
     Returns:
       The corpus, in the package's order.

@@ -8,21 +8,25 @@ FOLDER/meta/test.txt      the same
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmjax.data.files import check_picture, read_rows
 from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError, shown
+from mmjax.specs.data import PairsSpec
 
 LANGUAGE = "en"
 CAPTION = "a photo of {}, a type of food."  # CLIP's own template for this data set
 
 
-def load(folder: Path) -> Corpus:
+def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     """Reads a folder in this layout.
 
     Args:
-      folder: holds `images` and `meta`.
+      place: the folder that holds `images` and `meta`.
+      spec: as of every corpus; nothing of it is read here.
+      languages: the same.
 
     Returns:
       The corpus; every item's caption names its class.
@@ -30,6 +34,7 @@ def load(folder: Path) -> Corpus:
     Raises:
       MmjaxError: names the file and the row that is not as it should be.
     """
+    folder = Path(place)
     meta = folder / "meta"
     classes, names = (read_rows(meta / f"{name}.txt") for name in ("classes", "labels"))
     if len(classes) != len(names):
@@ -46,16 +51,16 @@ def load(folder: Path) -> Corpus:
     for side in ("train", "test"):
         path = meta / f"{side}.txt"
         for row, line in enumerate(read_rows(path), 1):
-            place = f"{path}, row {row}"
+            where = f"{path}, row {row}"
             label, slash, name = line.partition("/")
             if not slash or not name:
-                raise MmjaxError(f"{place}: found {shown(line)}; expected CLASS/ID")
+                raise MmjaxError(f"{where}: found {shown(line)}; expected CLASS/ID")
             if label not in captions:
-                raise MmjaxError(f"{place}: {meta / 'classes.txt'} has no class {shown(label)}")
+                raise MmjaxError(f"{where}: {meta / 'classes.txt'} has no class {shown(label)}")
             if line in seen:
-                raise MmjaxError(f"{place}: {shown(line)} stands twice, first in {seen[line]}")
-            seen[line] = place
-            image = check_picture(place, folder / "images" / label / f"{name}.jpg")
+                raise MmjaxError(f"{where}: {shown(line)} stands twice, first in {seen[line]}")
+            seen[line] = where
+            image = check_picture(where, folder / "images" / label / f"{name}.jpg")
             digest.update(f"{side}/{line}:{image.stat().st_size};".encode())
             items.append(
                 Item(line, line, label, {LANGUAGE: (captions[label],)}, {"photo": image}, side)

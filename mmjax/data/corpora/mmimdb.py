@@ -9,6 +9,7 @@ That is what the authors' `mmimdb.tar.gz` unpacks to (Arevalo et al., 2017, arXi
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,20 @@ from mmjax.data.files import check_name, read_object, whole_text
 from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError, shown
 from mmjax.progress import track
+from mmjax.specs.data import PairsSpec
 
 LANGUAGE = "en"
 GENRES = ("Drama", "Comedy")
 SIDES = ("train", "dev", "test")
 
 
-def load(folder: Path) -> Corpus:
+def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     """Reads the films that are a drama or a comedy but not both.
 
     Args:
-      folder: holds `split.json` and `dataset`.
+      place: the folder that holds `split.json` and `dataset`.
+      spec: as of every corpus; nothing of it is read here.
+      languages: the same.
 
     Returns:
       The corpus; a film's caption is its first plot, its label the genre. The authors' own sides
@@ -36,6 +40,7 @@ def load(folder: Path) -> Corpus:
     Raises:
       MmjaxError: names the file that is not as it should be.
     """
+    folder = Path(place)
     path = folder / "split.json"
     split = read_object(path)
     ids = [name for side in SIDES for name in _names(split, side, path)]
@@ -45,17 +50,17 @@ def load(folder: Path) -> Corpus:
     items: list[Item] = []
     digest = hashlib.sha256()
     for name in track(ids, "reading MM-IMDb"):
-        place = folder / "dataset" / f"{name}.json"
-        record = read_object(place)
-        genres, plots = (_texts(record, key, place) for key in ("genres", "plot"))
+        film = folder / "dataset" / f"{name}.json"
+        record = read_object(film)
+        genres, plots = (_texts(record, key, film) for key in ("genres", "plot"))
         found = [genre for genre in GENRES if genre in genres]
         if len(found) != 1:
             continue
-        poster = place.with_suffix(".jpeg")
+        poster = film.with_suffix(".jpeg")
         if not is_file(poster):
-            raise MmjaxError(f"{place}: no poster at {shown_path(poster)}")
+            raise MmjaxError(f"{film}: no poster at {shown_path(poster)}")
         if not plots or not plots[0].strip():
-            raise MmjaxError(f"{place}: 'plot' is empty; expected at least one text")
+            raise MmjaxError(f"{film}: 'plot' is empty; expected at least one text")
         plot = plots[0].strip()
         digest.update(f"{name}:{found[0]}:{plot}:{poster.stat().st_size};".encode())
         items.append(Item(name, name, found[0], {LANGUAGE: (plot,)}, {"poster": poster}))
