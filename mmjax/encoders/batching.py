@@ -68,7 +68,7 @@ def _compute(
     pooling: Pooling | None,
     want: str,
     replicated: NamedSharding | None,
-    adapters: Any,
+    adapters: Any = None,
 ) -> Float[Array, "b *rest"]:
     """One batch. Parameters are an argument: as constants they would be copied into the program."""
     from mmjax.encoders.output import apply
