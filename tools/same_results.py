@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stack.enter_context(checked_out(commit, scratch, keep / side, options.fresh))
             for side, commit in (("old", options.old), ("new", options.new))
         ]
-        configs = {p.stem for side in sides for p in (side.tree / "configs").glob("*.py")}
+        configs = {p.stem for side in sides for p in (side.tree / "configs").glob("[!_]*.py")}
         if unknown := set(options.only or ()) - configs:
             parser.error(f"no recipe is called {sorted(unknown)}; there are {sorted(configs)}")
         # What stands on another recipe's run comes after it.
