@@ -5,14 +5,13 @@ from typing import Any
 
 from mmjax import plugins
 from mmjax.adapters.hooks import LayerAdapter
-from mmjax.adapters.lora import Lora
-from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.errors import MmjaxError, setting, shown
+from mmjax.specs import adapters
 from mmjax.specs.build import build
 
 # Each is a dataclass: its fields are its settings, it itself is the module.
 ADAPTERS = plugins.Catalog[type[LayerAdapter]](
-    plugins.ADAPTERS, "an adapter's dataclass", type, {"lora": Lora, "rep_adapter": RepAdapter}
+    plugins.ADAPTERS, "an adapter's dataclass", type, adapters.ADAPTERS
 )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mmjax import plugins
 from mmjax.errors import check
+from mmjax.specs.adapters import ADAPTERS
 from mmjax.specs.bounds import (
     Bounds,
     Count,
@@ -25,9 +26,9 @@ from mmjax.specs.family import Family, Names, check_select, check_sides, refuse_
 if TYPE_CHECKING:
     from mmjax.specs.spec import Stage
 
-ADAPTERS = ("routed", "single", "lora", "none")
+OWN = ("routed", "single", "lora", "none")  # whose settings are fields of InstructSpec
 # A recipe is read without what is trained; the task looks them up before it trains.
-_OTHER_ADAPTERS = plugins.Catalog[object](plugins.ADAPTERS, "an adapter", object, {})
+_OTHERS = plugins.Catalog[object](plugins.ADAPTERS, "an adapter", object, ADAPTERS)
 DIALOGUES = ("llava", "alpaca")  # kinds of instruction files; see `mmjax.data.dialogues`
 
 
@@ -115,8 +116,9 @@ class InstructSpec:
 
     Attributes:
       adapter: in the language model: `routed` (mixture of modality adapters), `single` (the same
-        without a router), `lora`, `none`, or another package's: `package.module:Name`.
-      adapter_settings: of another package's adapter: the fields of its dataclass.
+        without a router), `lora`, `none`, another of `mmjax.specs.adapters`, or another
+        package's: `package.module:Name`.
+      adapter_settings: of any but the first four: the fields of its dataclass.
       visual: whether adapters of the same kind sit in the vision transformer too.
       rank: width of the bottlenecks.
       scale: of what `routed` and `single` add.
@@ -159,9 +161,10 @@ class InstructSpec:
     def __post_init__(self) -> None:
         """Checks the sizes."""
         check_all(self, "instruct")
-        own = self.adapter in ADAPTERS
-        expected = f"one of {list(ADAPTERS)}, or package.module:Name for an adapter of your own"
-        good = own or self.adapter in _OTHER_ADAPTERS
+        own = self.adapter in OWN
+        known = list(dict.fromkeys((*OWN, *_OTHERS.names())))
+        expected = f"one of {known}, or package.module:Name for an adapter of your own"
+        good = own or self.adapter in _OTHERS
         check(good, "instruct.adapter", self.adapter, expected)
         settings = self.adapter_settings
         expected = "nothing: this adapter's settings have names of their own"

@@ -23,8 +23,7 @@ from mmjax.generation import sampling
 from mmjax.losses.language_modeling import answer_hidden, next_token
 from mmjax.metrics import Metrics
 from mmjax.rng import DropoutKey
-from mmjax.specs.instruct import ADAPTERS as OWN
-from mmjax.specs.instruct import InstructSpec
+from mmjax.specs.instruct import OWN, InstructSpec
 from mmjax.specs.spec import Stage
 from mmjax.trees import PyTree
 
