@@ -6,4 +6,5 @@ from collections.abc import Mapping
 ADAPTERS: Mapping[str, str] = {
     "lora": "mmjax.adapters.lora:Lora",
     "rep_adapter": "mmjax.adapters.rep_adapter:RepAdapter",
+    "ia3": "mmjax.adapters.ia3:IA3",
 }

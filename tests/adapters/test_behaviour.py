@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mmjax import trees
 from mmjax.adapters.hooks import DROPOUT
+from mmjax.adapters.ia3 import IA3
 from mmjax.adapters.lora import Lora
 from mmjax.adapters.merging import merge
 from mmjax.adapters.rep_adapter import BLOCK, RepAdapter, bind, routing_table
@@ -57,6 +58,7 @@ KINDS = {
     "single": Kind(RepAdapter(rank=4, experts=1), 4),
     "single block": Kind(RepAdapter(rank=4, experts=1, feed_forward=True), 8),
     "lora": Kind(Lora(rank=3, alpha=6.0, dropout=0.2), 8),
+    "ia3": Kind(IA3(), 3),
     "lora of everything": Kind(Lora(rank=2, alpha=1.0, targets=ALL), 14),
 }
 

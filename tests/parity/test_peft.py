@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax import trees
+from mmjax.adapters.ia3 import IA3
 from mmjax.adapters.lora import Lora
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.interop.peft import export_lora, import_lora
@@ -72,3 +75,34 @@ def test_files_of_peft_and_files_for_peft(targets, base, tmp_path):
     fresh: Any = LlamaForCausalLM.from_pretrained(base)
     loaded = PeftModel.from_pretrained(fresh, str(tmp_path / "ours"))
     assert np.abs(our_logits(model, own, values) - torch_logits(loaded)).max() < 1e-5
+
+
+def test_ia3_computes_as_peft_does(base):
+    import torch
+    from peft import IA3Config, get_peft_model
+    from transformers import LlamaForCausalLM
+
+    names = {"key": "k_proj", "value": "v_proj", "down": "down_proj"}
+    plain = LlamaForCausalLM.from_pretrained(base)
+    config = IA3Config(target_modules=list(names.values()), feedforward_modules=["down_proj"])
+    adapted: Any = get_peft_model(plain, config)
+    model = load_encoder(base)
+    assert isinstance(model, LanguageModel)
+    ia3 = IA3()
+    adapters = ia3.init(jax.random.key(0), model.params["layers"])
+    assert set(adapters) == set(names)
+    random = np.random.default_rng(2)
+    drawn = {place: random.uniform(0.5, 1.5, adapters[place]["scale"].shape) for place in names}
+    tensors = dict(adapted.named_parameters())
+    for place, values in drawn.items():
+        part = "mlp" if place == "down" else "self_attn"
+        for layer, vector in enumerate(values):
+            name = f"base_model.model.model.layers.{layer}.{part}.{names[place]}.ia3_l.default"
+            with torch.no_grad():
+                tensors[name].copy_(torch.as_tensor(vector).reshape(tensors[name].shape))
+    own = {place: {"scale": jnp.asarray(x, jnp.float32)} for place, x in drawn.items()}
+    expected = torch_logits(adapted)
+    assert np.abs(our_logits(model, ia3, own) - expected).max() < 1e-5
+    assert np.abs(our_logits(model, ia3, adapters) - expected).max() > 1e-2
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert trained == trees.count(own)
