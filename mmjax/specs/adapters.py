@@ -6,5 +6,6 @@ from collections.abc import Mapping
 ADAPTERS: Mapping[str, str] = {
     "lora": "mmjax.adapters.lora:Lora",
     "rep_adapter": "mmjax.adapters.rep_adapter:RepAdapter",
+    "dora": "mmjax.adapters.dora:DoRA",
     "ia3": "mmjax.adapters.ia3:IA3",
 }

@@ -13,6 +13,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mmjax import trees
+from mmjax.adapters.dora import DoRA
 from mmjax.adapters.hooks import DROPOUT
 from mmjax.adapters.ia3 import IA3
 from mmjax.adapters.lora import Lora
@@ -58,6 +59,7 @@ KINDS = {
     "single": Kind(RepAdapter(rank=4, experts=1), 4),
     "single block": Kind(RepAdapter(rank=4, experts=1, feed_forward=True), 8),
     "lora": Kind(Lora(rank=3, alpha=6.0, dropout=0.2), 8),
+    "dora": Kind(DoRA(rank=3, alpha=6.0, dropout=0.2), 12),
     "ia3": Kind(IA3(), 3),
     "lora of everything": Kind(Lora(rank=2, alpha=1.0, targets=ALL), 14),
 }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmjax import trees
+from mmjax.adapters.dora import DoRA
 from mmjax.adapters.ia3 import IA3
 from mmjax.adapters.lora import Lora
 from mmjax.encoders import LanguageModel, load_encoder
@@ -106,3 +107,70 @@ def test_ia3_computes_as_peft_does(base):
     assert np.abs(our_logits(model, ia3, adapters) - expected).max() > 1e-2
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert trained == trees.count(own)
+
+
+def test_dora_and_its_gradients_are_those_of_peft(base):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(0)
+    plain = LlamaForCausalLM.from_pretrained(base)
+    names = {"query": "self_attn.q_proj", "down": "mlp.down_proj"}
+    config = LoraConfig(
+        r=4,
+        lora_alpha=6,
+        target_modules=["q_proj", "down_proj"],
+        use_dora=True,
+        init_lora_weights=False,
+    )
+    adapted: Any = get_peft_model(plain, config)
+    tensors = dict(adapted.named_parameters())
+    random = np.random.default_rng(3)
+    model = load_encoder(base)
+    assert isinstance(model, LanguageModel)
+    dora = DoRA(rank=4, alpha=6.0, targets=tuple(names))
+    own = dora.init(jax.random.key(0), model.params["layers"])
+    layers = model.params["layers"]
+
+    def theirs(place: str, layer: int, what: str) -> Any:
+        return tensors[f"base_model.model.model.layers.{layer}.{names[place]}.lora_{what}"]
+
+    for place in names:
+        frozen = (layers["attention"] if place == "query" else layers)[place]["kernel"]
+        lengths = np.linalg.norm(np.asarray(frozen), axis=1)
+        magnitude = random.normal(0, 0.2, lengths.shape)
+        kernels: dict[str, list[np.ndarray]] = {"down": [], "up": []}
+        for layer in range(len(lengths)):
+            with torch.no_grad():
+                moved = torch.as_tensor(lengths[layer] + magnitude[layer])
+                theirs(place, layer, "magnitude_vector.default.weight").copy_(moved)
+            for ours, what in (("down", "A"), ("up", "B")):
+                weight = theirs(place, layer, f"{what}.default.weight")
+                kernels[ours].append(weight.detach().numpy().T)
+        stacked = {name: {"kernel": jnp.asarray(np.stack(x))} for name, x in kernels.items()}
+        own[place] = {**stacked, "magnitude": jnp.asarray(magnitude, jnp.float32)}
+
+    inputs = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
+    hooked = model.with_hook(dora)
+
+    @jax.jit
+    def ours(adapters: Any) -> tuple[Any, Any]:
+        logits = hooked.logits(model.params, inputs, adapters)
+        return (logits**2).mean(), logits
+
+    (_, logits), gradients = jax.value_and_grad(ours, has_aux=True)(own)
+    found = adapted.eval()(torch.tensor(IDS)).logits
+    assert np.abs(np.asarray(logits) - found.detach().numpy()).max() < 1e-5
+    (found**2).mean().backward()
+    for place, parts in gradients.items():
+        for layer in range(len(parts["magnitude"])):
+            for mine, what in (
+                (parts["down"]["kernel"][layer].T, "A.default.weight"),
+                (parts["up"]["kernel"][layer].T, "B.default.weight"),
+                (parts["magnitude"][layer], "magnitude_vector.default.weight"),
+            ):
+                gradient = theirs(place, layer, what).grad.numpy()
+                scale = np.abs(gradient).max()
+                assert scale > 0
+                assert np.abs(np.asarray(mine) - gradient).max() < 1e-4 * scale, (place, what)
