@@ -13,6 +13,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from mmjax.data.epochs import LENGTHS, divide, walk
+from mmjax.data.pipeline import Batches
 from mmjax.data.tables import Table
 from mmjax.data.wording import INSTRUCTION as INSTRUCTION
 from mmjax.data.wording import QUESTION as QUESTION
@@ -367,9 +368,7 @@ class Conversations:
     def _epoch(self, batch_size: int, seed: int, epoch: int) -> list[list[list[int]]]:
         return self.plan(batch_size, np.random.default_rng((seed, epoch)))
 
-    def batches(
-        self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None
-    ) -> grain.DatasetIterator:
+    def batches(self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None) -> Batches:
         """A checkpointable iterator of batches for training, every epoch in another order.
 
         With a mesh they hold this process's own rows on it alone.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grain
 import numpy as np
@@ -12,6 +12,8 @@ from jaxtyping import Int
 from mmjax.data.tables import Table
 from mmjax.errors import MmjaxError, setting
 from mmjax.sharding import own_rows
+
+Batches: TypeAlias = grain.DatasetIterator[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Phase:
 
 def train_batches(
     phases: Sequence[Phase], steps: int, batch_size: int, seed: int, mesh: Mesh | None = None
-) -> grain.DatasetIterator:
+) -> Batches:
     """A checkpointable iterator of batches.
 
     Every epoch is shuffled anew; an example stands at most once in a batch (no pair is another

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Int
 from PIL import Image
 
 from mmjax.data.labels import LeftOut
@@ -93,6 +95,10 @@ class Corpus:
     queries: tuple[Query, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, numbers: Int[np.ndarray, " k"]) -> list[Item]:
+        """The items of these numbers."""
+        return [self.items[i] for i in numbers]
 
     def speaks(self, language: str) -> bool:
         """Whether its pictures can be asked for in a language."""
