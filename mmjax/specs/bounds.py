@@ -10,7 +10,7 @@ import math
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 from mmjax.errors import check
 
@@ -112,7 +112,7 @@ def check_all(spec: Any, where: str = "") -> None:
     Raises:
       MmjaxError: names the setting, the value and what was expected.
     """
-    hints = hints_of(type(spec))
+    hints = hints_of(cast(type[Any], type(spec)))
     for field in dataclasses.fields(spec):
         name = f"{where}.{field.name}" if where else field.name
         for place, hint, value in _leaves(hints[field.name], getattr(spec, field.name), name):
@@ -126,10 +126,10 @@ def _leaves(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, Any]]
     """(place, type, value) of a setting, or of each of its entries."""
     arguments = typing.get_args(hint)
     if isinstance(value, Mapping):
-        for key, entry in value.items():
+        for key, entry in cast(Mapping[str, Any], value).items():
             yield from _leaves(arguments[1], entry, f"{where}.{key}")
     elif isinstance(value, tuple):
-        for entry in value:
+        for entry in cast(tuple[Any, ...], value):
             yield from _leaves(arguments[0], entry, where)
     elif value is not None and of(hint) is None and type(None) in arguments:
         yield from _leaves(next(a for a in arguments if a is not type(None)), value, where)

@@ -35,7 +35,7 @@ def build(cls: type[T], values: object, where: str = "") -> T:
     """
     hints = bounds.hints_of(cls)
     check(isinstance(values, Mapping), where or cls.__name__, values, "a mapping")
-    assert isinstance(values, Mapping)
+    values = typing.cast(Mapping[str, Any], values)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     prefix = f"{where}." if where else ""
     for name in values:
@@ -49,16 +49,16 @@ def build(cls: type[T], values: object, where: str = "") -> T:
     ]
     if missing:
         raise MmjaxError(f"config{'.' if where else ''}{where} lacks {missing}")
-    return cls(**{n: _convert(hints[n], v, f"{prefix}{n}") for n, v in values.items()})
+    return cls(**{n: convert(hints[n], v, f"{prefix}{n}") for n, v in values.items()})
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: Any, where: str) -> Any:
     """Checks one value against its type and bounds; lists become tuples, ints floats."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where)
+        return build(typing.cast(type[Any], hint), value, where)
     if origin is typing.Annotated:
-        found = _convert(args[0], value, where)
+        found = convert(args[0], value, where)
         limits = bounds.of(hint)
         if limits is not None:
             limits.check(where, found)
@@ -71,14 +71,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
+        return convert(next(a for a in args if a is not type(None)), value, where)
     if origin is tuple:
         check(isinstance(value, (tuple, list)), where, value, "a list")
         check(len(value) <= LONGEST, where, value, f"at most {LONGEST} entries")
-        return tuple(_convert(args[0], v, where) for v in value)
+        return tuple(convert(args[0], v, where) for v in value)
     if origin is dict:
         check(isinstance(value, Mapping), where, value, "a mapping")
-        return {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {k: convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         check(abs(value) < 1 << 1000, where, value, "a number that fits into a float")
         value = float(value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 
 from mmjax.checks.foreign import integer, real, text
 from mmjax.errors import MmjaxError, shown
@@ -30,6 +30,7 @@ def check_card(path: Path, card: object) -> dict[str, Any]:
     """
     if not isinstance(card, dict):
         raise MmjaxError(f"{path} is no adapter card: it holds {shown(card)}, no object")
+    card = cast(dict[str, Any], card)
     if card.get("schema") != SCHEMA:
         raise MmjaxError(
             f"{path} has schema {shown(card.get('schema'))}; this version of mmjax reads schema "
@@ -110,11 +111,11 @@ def _mapping(path: Path, values: Mapping[str, Any], key: str, where: str = "") -
     value = _get(path, values, key, where)
     if not isinstance(value, dict):
         raise MmjaxError(f"{path}: {(where or key)!r} is {shown(value)}; expected an object")
-    return value
+    return cast(dict[str, Any], value)
 
 
 def _list(path: Path, values: Mapping[str, Any], key: str) -> list[str]:
     value = _get(path, values, key)
     if not isinstance(value, list):
         raise MmjaxError(f"{path}: {key!r} is {shown(value)}; expected a list of texts")
-    return [text(f"{path}: {key!r}", entry, _LONGEST) for entry in value]
+    return [text(f"{path}: {key!r}", entry, _LONGEST) for entry in cast(list[Any], value)]

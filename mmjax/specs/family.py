@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mmjax.errors import check
 
@@ -41,7 +41,7 @@ class Family:
     needs_base: bool = False
     benchmarks: bool = True
     on_card: Names = ()
-    settings: type | None = None
+    settings: type[Any] | None = None
 
 
 def refuse_others(stage: Stage, own: Collection[str] = ()) -> None:

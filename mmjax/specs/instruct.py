@@ -141,7 +141,7 @@ class InstructSpec:
     """
 
     adapter: str = "routed"
-    adapter_settings: dict[str, Any] = field(default_factory=dict)
+    adapter_settings: dict[str, Any] = field(default_factory=dict[str, Any])
     visual: bool = True
     rank: Width = 8
     scale: Scale = 1.0

@@ -8,14 +8,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 from mmjax import plugins
 from mmjax.checks.names import check_different, check_name
 from mmjax.errors import MmjaxError, check
 from mmjax.specs import bounds
 from mmjax.specs.bounds import Natural, Seed
-from mmjax.specs.build import _convert, as_dict, build
+from mmjax.specs.build import as_dict, build, convert
 from mmjax.specs.families import family_of, main_name
 from mmjax.specs.spec import MeshSpec, Stage, read_stage
 
@@ -94,11 +94,11 @@ class Recipe:
         return self.stages[-1]
 
 
-_TOP = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "checkpoint", "writer"}
-_TOP |= {"benchmarks"}
+_WHOLE = {"name", "seeds", "languages", "evals", "mesh", "base", "variants", "benchmarks"}
+_TOP = _WHOLE | {"checkpoint", "writer"}
 # What a table calls systems that are no stage, and the folder of a base.
-_SYSTEMS = ("adapted", "base", "base_half", "ceiling", "floor", "blank", "frozen", "chance")
-_SYSTEMS += ("majority", "question", "probe_linear", "probe_mlp")
+_TRAINLESS = ("chance", "majority", "question", "probe_linear", "probe_mlp")
+_SYSTEMS = ("adapted", "base", "base_half", "ceiling", "floor", "blank", "frozen", *_TRAINLESS)
 # A recipe is read without what measures; the task looks them up before it trains.
 _OTHER_EVALS = plugins.Catalog[object](plugins.EVALS, "an evaluator", object, {})
 
@@ -123,11 +123,12 @@ def resolve(config: object) -> Recipe:
     stages: list[Stage] = []
     base = config.get("base")
     if isinstance(base, Mapping):
-        stages.append(_stage({k: v for k, v in base.items() if k not in _TOP}, "base"))
+        below = cast(Mapping[str, Any], base)
+        stages.append(_stage({k: v for k, v in below.items() if k not in _TOP}, "base"))
         base = None
     elif base is not None:
         check(isinstance(base, str | os.PathLike), "base", base, "a run folder or a recipe")
-        base = _convert(str, os.fspath(base), "base")
+        base = convert(str, os.fspath(base), "base")
     family = family_of(main.task)
     if not family.stands_on:
         nothing = base is None and not stages
@@ -136,7 +137,7 @@ def resolve(config: object) -> Recipe:
         raise MmjaxError(
             f"config.base is empty; the {main.task} task needs a base recipe or run folder"
         )
-    variants = config.get("variants") or {}
+    variants = config.get("variants") or dict[str, Any]()
     check(isinstance(variants, Mapping), "variants", variants, "a mapping of names to changes")
     for name, changes in variants.items():
         place = f"variants.{name}"
@@ -149,7 +150,7 @@ def resolve(config: object) -> Recipe:
     known, usual = family.evals(main)
     defaults = {"name": main.name, "seeds": (0,), "languages": ("zh", "en"), "evals": usual}
     hints = bounds.hints_of(Recipe)
-    top = {k: _convert(hints[k], config.get(k, usual), k) for k, usual in defaults.items()}
+    top = {k: convert(hints[k], config.get(k, usual), k) for k, usual in defaults.items()}
     seeds, languages, evals = top["seeds"], top["languages"], top["evals"]
     check(bool(seeds) and len(set(seeds)) == len(seeds), "seeds", seeds, "different integers")
     good = len(languages) == 2 and all(languages)
@@ -230,9 +231,7 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     result = dict(values)
     for name, change in changes.items():
         old = result.get(name)
-        result[name] = (
-            _merged(old, change)
-            if isinstance(old, Mapping) and isinstance(change, Mapping)
-            else change
-        )
+        if isinstance(old, Mapping) and isinstance(change, Mapping):
+            change = _merged(cast(Mapping[str, Any], old), cast(Mapping[str, Any], change))
+        result[name] = change
     return result

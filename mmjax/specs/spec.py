@@ -198,7 +198,7 @@ class Stage:
         check_all(self)
         family = family_of(self.task)
         check(
-            set(self.encoders) in family.roles,
+            frozenset(self.encoders) in family.roles,
             "encoders",
             sorted(self.encoders),
             f"the roles {' or '.join(str(sorted(r)) for r in family.roles)}",
