@@ -1,0 +1,10 @@
+"""What pyright sees of jaxlib's extension module, which comes without stubs."""
+
+from typing import Any
+
+class Client: ...
+
+class Device:
+    device_kind: str
+
+def __getattr__(name: str) -> Any: ...
