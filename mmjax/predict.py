@@ -73,7 +73,8 @@ def load_adapter(
       MmjaxError: no adapter there, a damaged one, or other encoders than it was trained on;
         what another kind of task trained than `kind` asks for.
     """
-    if not isinstance(path, str | os.PathLike):
+    # Whoever calls may not check types.
+    if not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MmjaxError(f"load_adapter takes a path, got {shown(path)}")
     folder = find_adapter(Path(path), seed)
     card = read_card(folder)
@@ -99,7 +100,7 @@ def export(runs: Sequence[Run], folder: Path) -> list[Path]:
     Raises:
       MmjaxError: a run is not finished.
     """
-    written = []
+    written: list[Path] = []
     for run in runs:
         source = find_adapter(run.folder)
         target = folder / f"seed_{run.seed}" / run.stage.name

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import metrics, optim, sharding, trees
+from mmjax import metrics, optim, sharding, trees, typed
 from mmjax.checkpoint import Checkpoints
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, train_batches
@@ -62,7 +62,7 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
     key = key_for(run.seed, stage.name)
     example = data.example(spec.batch_size, run.seed, mesh)
     example = sharding.place_batch(example, mesh, spec.batch_size)
-    init = jax.jit(task.init, out_shardings=sharding.replicated(mesh))
+    init = typed.jit(task.init, out_shardings=sharding.replicated(mesh))
     trainable = init(jax.random.fold_in(key, 0), frozen, example)
     if assembly.prior is not None:
         frozen["prior"] = prior_of(run, task, trainable, frozen, assembly.prior, mesh)
@@ -85,7 +85,8 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
         run.recipe.allow_other_encoder,
         lambda step, progress: finished.misfit(run.folder, step, progress),
     )
-    progress = {"best": None, "best_step": 0, "stale": 0, "stopped": False, "seconds": 0.0}
+    progress: dict[str, Any] = {"best": None, "best_step": 0, "stale": 0, "stopped": False}
+    progress["seconds"] = 0.0
     if restored is not None:
         state, progress = restored
         mend_adapter(run, state, progress, card)

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from mmjax.evals.base import Functions
 from mmjax.sharding import own_rows, place_batch, replicated
 from mmjax.tasks.base import Task
 from mmjax.trees import PyTree
+from mmjax.typed import jit
 
 BATCH = 256
 
@@ -30,7 +30,7 @@ class Published:
         """
         self._mesh = mesh
         self._functions: Mapping[str, EmbedFn] = {
-            name: jax.jit(function, out_shardings=replicated(mesh))
+            name: jit(function, out_shardings=replicated(mesh))
             for name, function in task.functions().items()
         }
 
@@ -52,7 +52,7 @@ class Published:
         parts = self._mesh.shape["data"]
         size = -(-BATCH // parts) * parts
         own = own_rows(size, self._mesh)
-        embedded = []
+        embedded: list[np.ndarray] = []
         for start in range(0, len(view), size):
             rows = view.rows[start : start + size]
             padded = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])

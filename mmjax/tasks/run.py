@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-import grain
 import numpy as np
 from jax.sharding import Mesh
 
 from mmjax import __version__, sharding
 from mmjax.data.library import Library
-from mmjax.data.pipeline import Phase, examples, train_batches
+from mmjax.data.pipeline import Batches, Phase, examples, train_batches
 from mmjax.data.records import Corpus
 from mmjax.data.splits import Split
 from mmjax.encoders.output import Tower
@@ -135,9 +134,7 @@ class Data(Protocol):
         """A batch for initial values; with a mesh this process's rows of it."""
         ...
 
-    def batches(
-        self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None
-    ) -> grain.DatasetIterator:
+    def batches(self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None) -> Batches:
         """A checkpointable iterator of batches; with a mesh of this process's rows of them."""
         ...
 
@@ -168,9 +165,7 @@ class StageData:
         """A batch for data-dependent initial values; with a mesh this process's rows of it."""
         return examples(self.phases[0], batch_size, seed, mesh)
 
-    def batches(
-        self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None
-    ) -> grain.DatasetIterator:
+    def batches(self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None) -> Batches:
         """A checkpointable iterator of batches; with a mesh of this process's rows of them."""
         return train_batches(self.phases, steps, batch_size, seed, mesh)
 
@@ -203,7 +198,7 @@ class Assembly(Generic[TaskT, DataT]):
     base: Mapping[str, Any] | None = None
     evaluators: Sequence[Evaluator] = ()
     prior: Phase | None = None
-    on_card: Mapping[str, Any] = field(default_factory=dict)
+    on_card: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def stage_of(card: Mapping[str, Any]) -> Stage:

@@ -106,7 +106,8 @@ class Adapted:
                 f"the adapter reads ({sorted(self._specs)})"
             )
         parts = [self._features(role, given[role]).values for role in self._specs]
-        table = table_of(list(np.concatenate(parts, axis=1)))
+        joined: np.ndarray = np.concatenate(parts, axis=1)
+        table = table_of(list(joined))
         return self._functions["embed_joined"](View(table, np.arange(len(table))))
 
     def embed_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:

@@ -65,7 +65,7 @@ def check_captions(stage: Stage, corpus: Corpus, languages: tuple[str, str]) -> 
     """Refuses pairs without the captions that a stage trains on."""
     source, target = languages
     language = stage.task == "language"
-    wanted = {source} if language else {target} if stage.task == "contrastive" else set()
+    wanted: set[str] = {source} if language else {target} if stage.task == "contrastive" else set()
     if language and "captions" in stage.parallel.sources:
         wanted.add(target)
     lacking = sorted(name for name in wanted if not corpus.speaks(name))

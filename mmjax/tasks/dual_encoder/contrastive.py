@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
+from mmjax import typed
 from mmjax.adapters.language import masked_mean
 from mmjax.adapters.projection import ProjectionHead
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
@@ -77,7 +78,7 @@ class ContrastiveTask:
         for tower in (self.image, self.text):
             key, sub = jax.random.split(key)
             features = self._features(tower, frozen, batch[tower.role])
-            trainable[tower.role] = self._head(tower.role).init(sub, features)["params"]
+            trainable[tower.role] = typed.init(self._head(tower.role), sub, features)
         if self.loss_spec.learn_temperature:
             trainable["logit_scale"] = self._initial_logit_scale()
         return trainable
@@ -95,10 +96,7 @@ class ContrastiveTask:
         self, role: str, trainable: PyTree, features: Float[Array, "b d"], key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """One tower's pooled features in the joint space, un-normalised; a key means dropout."""
-        rngs = None if key is None else {"dropout": key}
-        return self._head(role).apply(
-            {"params": trainable[role]}, features, deterministic=key is None, rngs=rngs
-        )  # type: ignore[return-value]
+        return typed.apply(self._head(role), trainable[role], features, key=key)
 
     def embed(
         self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None

@@ -156,7 +156,7 @@ def prepare(
 
     def captions(language: str) -> Choices:
         bank = texts if foreign is None or language == target else foreign
-        return bank.choices(names_and_captions(corpus.items[i], language) for i in split["train"])
+        return bank.choices(names_and_captions(x, language) for x in corpus.at(split["train"]))
 
     if stage.task == "pretrained":
         phases = []
@@ -172,7 +172,7 @@ def prepare(
         found = eval_set(corpus, split[side], images, bank, language)
         if corpus.queries or not corpus.speaks(target):
             return found  # no two captions of a picture need say the same
-        base_texts = texts.view(corpus.items[i].captions[target][0] for i in split[side])
+        base_texts = texts.view(x.captions[target][0] for x in corpus.at(split[side]))
         return dataclasses.replace(found, base_texts=base_texts)
 
     def test_system(function: str, role: str, language: str, base: bool) -> System:
@@ -213,7 +213,7 @@ class _Part:
     def pairs(self, roles: tuple[str, str]) -> Phase:
         """Its training pairs."""
         train = self.split["train"]
-        captions = [names_and_captions(self.corpus.items[i], self.language) for i in train]
+        captions = [names_and_captions(x, self.language) for x in self.corpus.at(train)]
         image, text = roles
         return Phase(0, {image: self.images.choices(train), text: self.texts.choices(captions)})
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
+from mmjax import typed
 from mmjax.adapters.residual import ResidualAdapter
 from mmjax.encoders.output import Batch, EmbedFn, Inputs
 from mmjax.losses import consolidation, distill
@@ -71,7 +72,7 @@ class DomainTask:
             key, sub = jax.random.split(key)
             role = "image" if tower == "image" else self.text_role
             embedded = self._base_embed(role, frozen, batch[role])
-            trainable[tower] = self._adapter().init(sub, embedded)["params"]
+            trainable[tower] = typed.init(self._adapter(), sub, embedded)
         if self.loss_spec.learn_temperature:
             # A checkpoint's own may lie a rounding above the range that training keeps.
             trainable["logit_scale"] = jnp.clip(
@@ -95,13 +96,8 @@ class DomainTask:
         embedded = self._base_embed(role, frozen, inputs)
         tower = "image" if role == "image" else "text"
         if tower in self.residual.towers:
-            embedded = self._adapter().apply(
-                {"params": trainable[tower]},
-                embedded,
-                deterministic=key is None,
-                rngs=None if key is None else {"dropout": key},
-            )
-        return self.base.normalize(embedded)  # type: ignore[arg-type]
+            embedded = typed.apply(self._adapter(), trainable[tower], embedded, key=key)
+        return self.base.normalize(embedded)
 
     def pair_loss(
         self,
@@ -166,7 +162,7 @@ class DomainTask:
     def _forgotten(self, trainable: PyTree, frozen: PyTree, batch: Batch) -> Float[Array, ""]:
         if self.continual.kind == "ewc":
             return consolidation.penalty(trainable, frozen["prior"])
-        moved = []
+        moved: list[Float[Array, ""]] = []
         for role, tower in (("image", "image"), (self.text_role, "text")):
             inputs = batch[GENERAL + tower]
             before = self.base.normalize(self._base_embed(role, frozen, inputs))

@@ -112,7 +112,7 @@ def describe(stage: Stage) -> str:
 
 def domain_headline(systems: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, str]]:
     """MR of the domain and of the rest, before and after."""
-    lines = []
+    lines: list[tuple[str, str]] = []
     for name, metric in (("domain", "mR"), ("general", "general_mR")):
         before, after = (
             statistics.fmean(systems[system][metric]) for system in ("base", "adapted")

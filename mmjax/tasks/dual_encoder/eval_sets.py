@@ -43,7 +43,7 @@ def eval_set(
     Raises:
       MmjaxError: nothing asks for them in this language.
     """
-    chosen = [corpus.items[i] for i in items]
+    chosen = corpus.at(items)
     queries, answers = queries_of(corpus, items, language, one_each)
     labels = labels_of(corpus, items)
     named = all(language in corpus.labels[label] for label in labels)  # else they are not asked for
@@ -60,7 +60,7 @@ def eval_set(
 
 def labels_of(corpus: Corpus, items: Int[np.ndarray, " k"]) -> list[str]:
     """The classes of some items, sorted."""
-    return sorted({corpus.items[i].label for i in items} - {""})
+    return sorted({item.label for item in corpus.at(items)} - {""})
 
 
 def queries_of(
@@ -74,7 +74,7 @@ def queries_of(
     Raises:
       MmjaxError: nothing asks for them in this language.
     """
-    chosen = [corpus.items[i] for i in items]
+    chosen = corpus.at(items)
     answers = None
     if corpus.queries and not one_each:
         place = {item.id: n for n, item in enumerate(chosen)}
@@ -110,8 +110,8 @@ def text_set(pairs: Sequence[Pair], foreign: TextBank, texts: TextBank) -> EvalS
 class Benchmarks:
     """Further test sets as one system reads them: name -> what is asked."""
 
-    retrieval: Mapping[str, EvalSet] = field(default_factory=dict)
-    classification: Mapping[str, ClassSet] = field(default_factory=dict)
+    retrieval: Mapping[str, EvalSet] = field(default_factory=dict[str, EvalSet])
+    classification: Mapping[str, ClassSet] = field(default_factory=dict[str, ClassSet])
 
 
 def check(recipe: Recipe, library: Library) -> None:
@@ -168,7 +168,7 @@ def benchmarks(
     """
     spec, cached = recipe.benchmarks, stage.train.cache_features
     image, text = stage.encoders["image"], stage.encoders[role]
-    retrieval = {}
+    retrieval: dict[str, EvalSet] = {}
     for source in spec.retrieval:
         corpus, name = library.corpus(_pairs(source, spec)), benchmark_name(source)
         if not corpus.speaks(language):
@@ -177,7 +177,7 @@ def benchmarks(
         pictures = library.pictures(image, corpus, cached=cached)
         everything = np.arange(len(corpus.items))
         retrieval[name] = eval_set(corpus, everything, pictures, bank, language)
-    found = {}
+    found: dict[str, ClassSet] = {}
     for folder in spec.classification if "classification" in recipe.evals else ():
         data, name = _classes(folder, spec), benchmark_name(folder)
         prompts = _prompts(data, spec, base)

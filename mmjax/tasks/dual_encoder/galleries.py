@@ -61,7 +61,7 @@ def _gallery_row(
     recipe: Recipe,
     language: str,
 ) -> GalleryRow:
-    items = [assembly.data.corpus.items[i] for i in assembly.data.items["test"]]
+    items = assembly.data.corpus.at(assembly.data.items["test"])
     target = recipe.languages[1]
     order = np.argsort(-(images @ texts[query]), kind="stable")
     asked = assembly.data.test["adapted"].data
@@ -129,7 +129,7 @@ def hard_samples(run: Run, recipe: Recipe, library: Library, count: int = 8) -> 
         return np.asarray(pairs.weight)
 
     before, after = weights("base_"), weights("")
-    items = [assembly.data.corpus.items[i] for i in assembly.data.items["train"]]
+    items = assembly.data.corpus.at(assembly.data.items["train"])
     language = language_of(run, recipe)
 
     def hardest(weight: Float[np.ndarray, " n"]) -> tuple[HardPair, ...]:
@@ -137,7 +137,7 @@ def hard_samples(run: Run, recipe: Recipe, library: Library, count: int = 8) -> 
             HardPair(
                 thumbnail(items[i]), _caption(items[i], language), float(before[i]), float(after[i])
             )
-            for i in np.argsort(-weight, kind="stable")[:count]
+            for i in map(int, np.argsort(-weight, kind="stable")[:count])
         )
 
     shown = (

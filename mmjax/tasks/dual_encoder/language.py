@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
+from mmjax import typed
 from mmjax.adapters.language import LanguageAdapter, PooledAdapter
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses import distill
@@ -71,8 +72,8 @@ class LanguageTask:
         """Returns {"adapter", ["logit_scale"]}."""
         read = self.foreign(frozen, batch["foreign"])
         mask = read["mask"].astype(bool)
-        params = self._module().init(key, read["features"], mask)["params"]
-        trainable = {"adapter": params}
+        params = typed.init(self._module(), key, read["features"], mask)
+        trainable: dict[str, PyTree] = {"adapter": params}
         contrastive = self.loss_spec.kind in ("contrastive", "two_stage")
         if contrastive and self.loss_spec.learn_temperature:
             trainable["logit_scale"] = self._initial_logit_scale()
@@ -94,13 +95,8 @@ class LanguageTask:
     ) -> Float[Array, "m b d"]:
         """The adapter's own outputs, un-normalised, in the space that it is distilled into."""
         read = self.foreign(frozen, inputs)
-        return self._module().apply(
-            {"params": trainable["adapter"]},
-            read["features"],
-            read["mask"].astype(bool),
-            deterministic=key is None,
-            rngs=None if key is None else {"dropout": key},
-        )  # type: ignore[return-value]
+        mask = read["mask"].astype(bool)
+        return typed.apply(self._module(), trainable["adapter"], read["features"], mask, key=key)
 
     def _joint(self, frozen: PyTree, members: Float[Array, "m b d"]) -> Float[Array, "b e"]:
         """The mean of the adapter's outputs, in the joint space."""

@@ -34,7 +34,7 @@ def held_out(stage: Stage, seed: int, library: Library) -> tuple[list[Pair], lis
     if not count:
         return pairs, []
     order = np.random.default_rng(seed_for(seed, "parallel")).permutation(len(pairs))
-    held = [pairs[i] for i in np.sort(order[:count])]
+    held: list[Pair] = [pairs[i] for i in np.sort(order[:count])]
     # A sentence that stands twice would else be on both sides.
     sources = {pair.source for pair in held}
     targets = {text for pair in held for text in pair.targets}

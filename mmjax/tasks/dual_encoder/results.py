@@ -98,10 +98,11 @@ def answered(run: Run, assembly: Joined, functions: Functions) -> list[Answered]
         return []
     data, corpus = assembly.data, assembly.data.corpus
     system, items = data.test["adapted"], data.items["test"]
-    names = sorted({corpus.items[i].label for i in items} - {""})
+    names = sorted({item.label for item in corpus.at(items)} - {""})
     said = ZeroShot().predict(system.reading(functions), system.data)
     kept = system.data.labels >= 0
-    return [Answered(np.asarray(items)[kept], [names[c] for c in said[kept]], data.items["train"])]
+    classes: list[str] = [names[c] for c in said[kept]]
+    return [Answered(np.asarray(items)[kept], classes, data.items["train"])]
 
 
 def _asked(system: System) -> dict[str, int]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mmjax import sharding
+from mmjax import sharding, typed
 from mmjax.checks.foreign import reading
 from mmjax.data.library import Library
 from mmjax.encoders.output import Tower
@@ -175,7 +175,7 @@ def check_sizes(
             inputs["features"] = jax.ShapeDtypeStruct((1, 4, width), jnp.float32)
             inputs["mask"] = jax.ShapeDtypeStruct((1, 4), jnp.bool_)
         with reading(folder / CARD, "the card of its parameters", MmjaxError):
-            jax.eval_shape(function, params, frozen, inputs)
+            typed.shapes(function, params, frozen, inputs)
 
 
 def make_task(

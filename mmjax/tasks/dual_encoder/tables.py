@@ -57,7 +57,7 @@ def _several(pictures: Sequence[int], queries: Sequence[int]) -> str:
 def _retrieval(results: Results, name: str, caption: str) -> list[Table]:
     """Both directions, of the recipe's own items or of a benchmark."""
     prefix, title = (f"{name}/", f"{name}: ") if name else ("", "")
-    found = []
+    found: list[Table] = []
     for direction, what in (("t2i", "text to image"), ("i2t", "image to text")):
         heading = f"{title}{what}"
         metrics = [f"{prefix}{direction}_{r}" for r in RECALLS]
@@ -119,7 +119,7 @@ def headline(results: Results) -> list[tuple[str, str]]:
     if results.shares:
         return domain_headline(results.systems)
     adapted = results.systems["adapted"]
-    lines = []
+    lines: list[tuple[str, str]] = []
     if "recovery_t2i_mR" in adapted:
         values = adapted["recovery_t2i_mR"]
         lines.append(("recovery ratio (text to image mR)", f"{statistics.fmean(values):.1%}"))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import sharding
+from mmjax import sharding, typed
 from mmjax.checks.arguments import pictures, several, texts
 from mmjax.checks.foreign import reading
 from mmjax.data.conversations import Conversation, Layout
@@ -69,7 +69,7 @@ class Answering:
         self._model = self._prompter.model
         mesh = language.mesh
         self._trainable = (
-            jax.device_put(trainable) if mesh is None else sharding.place(trainable, mesh)
+            typed.device_put(trainable) if mesh is None else sharding.place(trainable, mesh)
         )
         self._layout = Layout.of(
             language.preprocess.tokenizer,
@@ -93,9 +93,7 @@ class Answering:
         language, vision = (library.encoder(stage.encoders[role]) for role in ("language", "image"))
         task = make_instruct(stage, language, vision)
         with reading(folder / CARD, "the card of its parameters", MmjaxError):
-            sizes = jax.eval_shape(
-                task.parts.init, jax.random.key(0), language.params, vision.params
-            )
+            sizes = typed.shapes(task.parts.init, jax.random.key(0), language.params, vision.params)
             jax.tree.map(_check_size, sizes, params)
         assert isinstance(language, LanguageModel)
         wording = Wording.of_card(card, stage.questions, f"the card of {folder}")
@@ -204,10 +202,11 @@ class Answering:
             inputs = {"pixel_values": self._vision.preprocess([*images, *more])}
             frozen = {"image": self._vision.params}
             found = np.asarray(self._prompter.image_tokens(self._trainable, frozen, inputs))
-        prompts = []
+        prompts: list[np.ndarray] = []
         for i, question in enumerate(questions):
             turns: list[Turn] = []
-            for asked, answered in [] if history is None else history[i]:
+            said: Sequence[Exchange] = () if history is None else history[i]
+            for asked, answered in said:
                 turns += [self._asked(asked, turns), self._said(answered.strip())]
             turns += [self._asked(question, turns)]
             ids, slots = encode(

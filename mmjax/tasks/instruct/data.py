@@ -98,7 +98,7 @@ class ProblemSet:
         if spec.unanswered == "wrong":
             return accuracies(chosen, self.problems)
         drawn = guess(chosen, self.problems, spec.unanswered_seed)
-        share = float(np.mean(chosen == NONE))
+        share = float((chosen == NONE).mean())
         return {**accuracies(drawn, self.problems), UNANSWERED: share}
 
 
@@ -151,10 +151,11 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
     layout = layout_of(stage, language, first)
 
     def read(source: Conversable, rows: Int[np.ndarray, " k"]) -> Conversations:
-        said, tokenizer = [source.conversations[i] for i in rows], language.preprocess.tokenizer
+        at: list[int] = rows.tolist()
+        said, tokenizer = [source.conversations[i] for i in at], language.preprocess.tokenizer
         encoded = [
             encode(one, tokenizer, layout, source.names[i], cut=True)
-            for i, one in zip(rows, said, strict=True)
+            for i, one in zip(at, said, strict=True)
         ]
         numbers = np.array([WORD if one.picture is None else one.picture for one in said])
         table = picture_table(vision, PictureFiles(source.pictures, source.picture_names))
@@ -173,7 +174,9 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
             side: np.arange(len(problems[side].problems))[: count or None]
             for side, count in zip(spec.sides, (*counts, spec.test_pictures), strict=True)
         }
-        chosen = {side: [problems[side].problems[i] for i in items[side]] for side in items}
+        chosen: dict[str, list[Problem]] = {
+            side: [problems[side].problems[i] for i in rows] for side, rows in items.items()
+        }
         asked = {side: read(problems[side], items[side]) for side in ("val", "test")}
         for side, found in asked.items():
             _check_room(found, problems[side].names, spec, language.config.max_length)

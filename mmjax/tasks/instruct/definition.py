@@ -23,8 +23,8 @@ from mmjax.tasks.run import Run
 from mmjax.tasks.standalone import Standalone
 
 # Answers about pictures and plain text lose on scales of their own.
-CURVES = ("picture_loss", "text_loss", "val/vqa_acc", "val/vqa_yes_no", "val/vqa_other")
-CURVES += ("val/token_log_prob",)
+LOSSES = ("picture_loss", "text_loss")
+CURVES = (*LOSSES, "val/vqa_acc", "val/vqa_yes_no", "val/vqa_other", "val/token_log_prob")
 
 
 class Instruct(Standalone):

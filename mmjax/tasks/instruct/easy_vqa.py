@@ -5,10 +5,9 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import grain
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int, Shaped
@@ -18,6 +17,7 @@ from mmjax.data import class_tokens, easy_vqa
 from mmjax.data.conversations import Conversations, Layout, encode
 from mmjax.data.easy_vqa import Question, Questions
 from mmjax.data.library import Library
+from mmjax.data.pipeline import Batches
 from mmjax.data.tables import RawTable
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.batching import Items
@@ -34,6 +34,7 @@ from mmjax.tasks.instruct.respond import Speaker
 from mmjax.tasks.instruct.sources import load_source
 from mmjax.tasks.instruct.task import InstructTask, parts_of
 from mmjax.trees import PyTree
+from mmjax.typed import jit
 
 AskFn = Callable[..., Any]
 BLANK = Image.new("RGB", (64, 64), "white")
@@ -113,9 +114,7 @@ class InstructData:
         groups = self.train.plan(batch_size, np.random.default_rng(seed))[0]
         return self.train.batch(groups, batch_size, mesh)
 
-    def batches(
-        self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None
-    ) -> grain.DatasetIterator:
+    def batches(self, steps: int, batch_size: int, seed: int, mesh: Mesh | None = None) -> Batches:
         """A checkpointable iterator of batches; with a mesh of this process's rows of them."""
         return self.train.batches(steps, batch_size, seed, mesh)
 
@@ -141,7 +140,7 @@ class Asked:
         assert isinstance(task, InstructTask)
         self._mesh, self._batch_size = mesh, batch_size
         self._functions = {
-            name: jax.jit(function, out_shardings=replicated(mesh))
+            name: jit(function, out_shardings=replicated(mesh))
             for name, function in task.functions().items()
         }
         self._speaker = Speaker(task, language, mesh, batch_size)
@@ -212,7 +211,8 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
             return Conversations(rows, numbers, picture_table(vision, shown), each, first)
         used, numbers = np.unique(numbers, return_inverse=True)
         layers = parts_of(stage.instruct).tapped(vision.config.num_layers)
-        table = class_tokens.load(vision, [shown[i] for i in used], layers)
+        pictures: list[Path | Image.Image] = [shown[i] for i in used]
+        table = class_tokens.load(vision, pictures, layers)
         return Conversations(rows, numbers, table, each, first)
 
     taught, held_out = train.of_pictures(kept), train.of_pictures(val)
@@ -247,7 +247,10 @@ def ask_probes(stage: Stage, seed: int, library: Library) -> dict[str, dict[str,
     train, test = _sides(stage.questions, library)
     kept, _, asked = _split(stage.questions, seed, train, test)
     vision = library.encoder(stage.encoders["image"])
-    shown = [*(train.pictures[i] for i in kept), *(test.pictures[i] for i in asked)]
+    shown: list[Path | Image.Image] = [
+        *(train.pictures[i] for i in kept),
+        *(test.pictures[i] for i in asked),
+    ]
     last = class_tokens.load(vision, shown, (vision.config.num_layers - 1,)).values[:, 0]
     places = dict(zip(kept.tolist(), range(len(kept)), strict=True))
     learned = [

@@ -6,6 +6,7 @@ from typing import Literal
 
 import jax
 
+from mmjax import typed
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.checks import foreign
@@ -89,7 +90,7 @@ def load(
         for tower, routing in (("language", "first_token"), ("vision", clip_routing))
     }
     parts = Multimodal(towers["language"], towers["vision"], taps, hidden)
-    expected = jax.eval_shape(parts.init, jax.random.key(0), language.params, vision.params)
+    expected = typed.shapes(parts.init, jax.random.key(0), language.params, vision.params)
     preprocess = vision.preprocess.imagenet_square()
     return Answering(
         InstructTask.of(parts, language.module, vision.module),

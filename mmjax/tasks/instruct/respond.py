@@ -1,6 +1,6 @@
 """What a trained `instruct` task says to many conversations: written answers, likely options."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from mmjax.generation.prompts import BUCKETS
 from mmjax.sharding import replicated
 from mmjax.tasks.instruct.task import InstructTask
 from mmjax.trees import PyTree
+from mmjax.typed import jit
 
 
 class Prompter:
@@ -47,9 +48,9 @@ class Prompter:
             return assemble(embed(language.module, params, ids), pictures, slots, None)
 
         # (trainable, frozen, inputs of m pictures) -> float32 [m, taps, d]
-        self.image_tokens = jax.jit(image_tokens, out_shardings=whole)
+        self.image_tokens = jit(image_tokens, out_shardings=whole)
         # (language model's params, ids [b, l], slots [b, l], image tokens) -> float [b, l, d]
-        self.lay_out = jax.jit(lay_out, out_shardings=whole)
+        self.lay_out: Callable[..., PyTree] = jit(lay_out, out_shardings=whole)
 
     def embeddings(
         self,

@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key, Shaped
 
+from mmjax import typed
 from mmjax.adapters.catalog import make_adapter
 from mmjax.adapters.hooks import LayerAdapter
 from mmjax.adapters.lora import Lora
@@ -62,11 +63,8 @@ class InstructTask:
         Returns:
           The task.
         """
-        return cls(
-            parts,
-            language.clone(hook=parts.language, remat=remat, parent=None),
-            vision.clone(hook=parts.vision, parent=None),
-        )
+        adapted = typed.clone(language, hook=parts.language, remat=remat)
+        return cls(parts, adapted, typed.clone(vision, hook=parts.vision))
 
     @property
     def _layers(self) -> tuple[int, int]:

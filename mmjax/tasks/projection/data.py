@@ -59,7 +59,7 @@ def prepare_labelled(stage: Stage, recipe: Recipe, seed: int, library: Library) 
         role: Choices.of(view.table, [[int(view.rows[i])] for i in split["train"]])
         for role, view in views.items()
     }
-    classes = LabelTable(np.arange(labels.max() + 1))
+    classes = LabelTable(np.arange(int(labels.max()) + 1))
     roles[LABEL] = Choices.of(classes, [[int(labels[i])] for i in split["train"]])
     asked = {FUNCTIONS[role]: view for role, view in views.items()}
     val = LabelledSet(asked, labels, split["train"], split["val"])
@@ -69,7 +69,7 @@ def prepare_labelled(stage: Stage, recipe: Recipe, seed: int, library: Library) 
 def raw_views(stage: Stage, recipe: Recipe, library: Library) -> dict[str, View]:
     """Role -> every item's features, as the encoder gives them."""
     corpus, language = library.corpus(stage.pairs), recipe.languages[1]
-    views = {}
+    views: dict[str, View] = {}
     for role, spec in stage.encoders.items():
         if role == "image":
             found = library.images(spec, stage.pairs, cached=True).view(

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Bool, Float, Int
+import optax  # pyright: ignore[reportMissingTypeStubs]  # it has none
+from jaxtyping import Array, Bool, Float, Int
 
-from mmjax import optim
+from mmjax import optim, typed
 from mmjax.encoders.output import Tower
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import OptimSpec
@@ -107,31 +107,35 @@ def program(spec: ProjectionSpec, widths: tuple[int, ...]) -> Program:
 
     def step(state: _State, batch: Any, rates: Any) -> tuple[_State, Any]:
         key, sub = jax.random.split(state.key)
-        loss, grads = jax.value_and_grad(lambda p: task.loss(p, {}, batch, sub)[0])(state.params)
+
+        def loss_of(params: PyTree) -> Float[Array, ""]:
+            return task.loss(params, {}, batch, sub)[0]
+
+        loss, grads = typed.value_and_grad(loss_of)(state.params)
         updates, opt_state = optimizer(state.params, rates).update(
             grads, state.opt_state, state.params
         )
         return _State(optax.apply_updates(state.params, updates), opt_state, key), loss
 
-    @jax.jit
+    @typed.jit
     def run(state: _State, batches: Any, rates: Any) -> tuple[_State, Any]:
         def one(state: _State, batch: Any) -> tuple[_State, Any]:
             some = jnp.stack([batch[role]["present"].any() for role in roles]).any()
             # Padding is no step: Adam would move on, out of habit, without any gradient.
-            return jax.lax.cond(
+            return typed.cond(
                 some, lambda: step(state, batch, rates), lambda: (state, jnp.zeros(()))
             )
 
         return jax.lax.scan(one, state, batches)
 
-    @jax.jit
+    @typed.jit
     def measure(state: _State, batch: Any) -> Any:
         return quiet.loss(state.params, {}, batch, state.key)[0]
 
-    project = {
-        role: jax.jit(lambda params, x, role=role: task.project(role, params, {}, {"features": x}))
-        for role in roles
-    }
+    def projecting(role: str) -> Callable[[PyTree, Any], Array]:
+        return lambda params, x: task.project(role, params, {}, {"features": x})
+
+    project = {role: typed.jit(projecting(role)) for role in roles}
     return Program(roles, start, run, measure, project)
 
 
@@ -173,7 +177,7 @@ def fit(
     losses: list[float] = []
     validation: list[float] = []
     for _ in range(how.epochs):
-        each = []
+        each: list[np.ndarray] = []
         for chunk in _chunks(rng.permutation(rows), how.batch_size):
             state, chunk_losses = found.run(state, found.batch(data, labels, chunk), rates)
             each.append(np.asarray(chunk_losses)[(chunk >= 0).any(axis=1)])
@@ -204,9 +208,9 @@ def project(spec: ProjectionSpec, params: PyTree, data: Modalities) -> Float[np.
       f32.
     """
     found = program(spec, data.widths)
-    out = []
+    out: list[np.ndarray] = []
     for role, x, kept in zip(found.roles, *data, strict=True):
-        parts = []
+        parts: list[np.ndarray] = []
         for start in range(0, len(x), ROWS):
             part = x[start : start + ROWS]
             padded = np.pad(part, ((0, ROWS - len(part)), (0, 0)))

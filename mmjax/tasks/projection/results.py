@@ -53,7 +53,8 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         figures.add(probed.values)
         chosen, said = probed.best["projection"]
         chosen_by_seed.append(chosen)
-        answers.append(Answered(split["test"], [names[c] for c in said], split["train"]))
+        words: list[str] = [names[c] for c in said]
+        answers.append(Answered(split["test"], words, split["train"]))
         figures.count({side: len(items) for side, items in split.items()})
         figures.count({"classes": len(np.unique(labels[split["train"]]))})
     found = figures.systems

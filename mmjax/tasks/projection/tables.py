@@ -39,7 +39,7 @@ def projection_tables(
         "of settings, two kinds of features times those of the classifier, chosen by weighted F1 "
         "on the inner split. Raw features under LR are the linear probe."
     )
-    tables = []
+    tables: list[Table] = []
     for average, note in (("weighted", caption), ("macro", "The same choices, classes alike.")):
         rows = tuple(
             (labels[method], _cells(systems[method], names, average)) for method in METHODS
@@ -75,7 +75,7 @@ def projection_tables(
 
 def projection_headline(systems: Systems) -> list[tuple[str, str]]:
     """The best classifier of the raw features and of the projection."""
-    lines = []
+    lines: list[tuple[str, str]] = []
     for method in ("raw", "projection"):
         means = {
             name: statistics.fmean(systems[method][f"{name} weighted"])
@@ -88,7 +88,7 @@ def projection_headline(systems: Systems) -> list[tuple[str, str]]:
 
 def verdict(systems: Systems) -> str:
     """Where the projection is ahead of the raw features, and where behind."""
-    ahead, behind, even = [], [], []
+    ahead, behind, even = list[str](), list[str](), list[str]()
     for name in _classifiers(systems["raw"]):
         key = f"{name} weighted"
         each = [a - b for a, b in zip(systems["projection"][key], systems["raw"][key], strict=True)]

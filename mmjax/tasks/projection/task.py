@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
+from mmjax import typed
 from mmjax.adapters.projection import Projector
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce, pairwise_bce, supervised
@@ -58,7 +59,7 @@ class ProjectionTask:
         """Returns {role: projector}."""
         keys = jax.random.split(key, len(self.towers))
         return {
-            role: self._projector().init(k, tower(frozen, batch[role])["features"])["params"]
+            role: typed.init(self._projector(), k, tower(frozen, batch[role])["features"])
             for k, (role, tower) in zip(keys, self.towers.items(), strict=True)
         }
 
@@ -66,12 +67,9 @@ class ProjectionTask:
         self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to its projection, of unit length or not; a key means dropout."""
-        projected: Float[Array, "b e"] = self._projector().apply(
-            {"params": trainable[role]},
-            self.towers[role](frozen, inputs)["features"],
-            deterministic=key is None,
-            rngs=None if key is None else {"dropout": key},
-        )  # type: ignore[assignment]
+        features = self.towers[role](frozen, inputs)["features"]
+        projected: Float[Array, "b e"]
+        projected = typed.apply(self._projector(), trainable[role], features, key=key)
         return unit(projected) if self.normalize else projected
 
     def loss(
@@ -80,7 +78,7 @@ class ProjectionTask:
         """The sum over modalities (`infonce`: over pairs of them) of the loss on labels."""
         labels = batch[LABEL][LABEL]
         keys = jax.random.split(key, len(self.towers))
-        projected, present = {}, {}
+        projected, present = dict[str, Array](), dict[str, Array]()
         for role, sub in zip(self.towers, keys, strict=True):
             inputs = batch[role]
             present[role] = inputs.get("present", jnp.ones(len(labels), bool))

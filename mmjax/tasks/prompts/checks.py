@@ -30,7 +30,7 @@ def _check_shots(
     Raises:
       MmjaxError: names the setting.
     """
-    if not any(corpus.items[i].label in classes for i in split["test"]):
+    if not any(item.label in classes for item in corpus.at(split["test"])):
         raise MmjaxError(
             f"no test picture of {corpus.name} has one of the classes {classes[:5]}; give more "
             f"items, or another {setting('pairs.test_fraction')}"

@@ -60,4 +60,4 @@ def labels_of(
 ) -> Int[np.ndarray, " k"]:
     """The number of every item's class, -1 where it has none of them."""
     number = {label: c for c, label in enumerate(classes)}
-    return np.asarray([number.get(corpus.items[i].label, -1) for i in items], np.int64)
+    return np.asarray([number.get(item.label, -1) for item in corpus.at(items)], np.int64)

@@ -25,7 +25,7 @@ from mmjax.errors import check as check_setting
 from mmjax.evals import EvalSet, Evaluator, Functions, View
 from mmjax.evals.accuracy import harmonic_mean
 from mmjax.interop.coop import load_context
-from mmjax.losses.temperature import clamped
+from mmjax.losses.temperature import clamped  # pyright: ignore[reportUnknownVariableType]
 from mmjax.rng import seed_for
 from mmjax.sharding import to_host
 from mmjax.specs.spec import Stage
@@ -193,8 +193,8 @@ def know(
         embedded = functions["embed_texts"](bank.view(texts))
         return embedded.reshape(len(names), len(templates), -1)
 
-    scale = clamped(joint.task.logit_scale(joint.frozen["base"]))
-    known: dict[str, Any] = {"text": read([spec.template])[:, 0], "logit_scale": scale}
+    scale = joint.task.logit_scale(joint.frozen["base"])
+    known: dict[str, Any] = {"text": read([spec.template])[:, 0], "logit_scale": clamped(scale)}
     if support is not None:
         known["support"] = support
     if spec.method == "factorised":
@@ -300,7 +300,7 @@ def assemble(run: Run, library: Library) -> Assembly[PromptsTask, ShotsData]:
     for style in stage.fewshot.styles:
         pairs = dataclasses.replace(stage.pairs, styles=(style,), views=("plain",))
         drawn = library.corpus(pairs)
-        chosen = {corpus.items[i].id for i in test}
+        chosen = {item.id for item in corpus.at(test)}
         items = np.asarray([i for i, item in enumerate(drawn.items) if item.id in chosen])
         styled = dataclasses.replace(stage, pairs=pairs)
         own = _table(styled, joint, folder, drawn, library)

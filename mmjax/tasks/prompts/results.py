@@ -71,4 +71,5 @@ def _answered(run: Run, data: ShotsData, functions: Functions) -> Answered:
     names = classes_of(run.stage, data.corpus)[0]
     said = FewShot().predict(functions, asked)
     items = asked.images.rows  # of a table of every item
-    return Answered(items, [names[c] for c in said], data.items["train"])
+    words: list[str] = [names[c] for c in said]
+    return Answered(items, words, data.items["train"])

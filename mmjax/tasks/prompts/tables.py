@@ -163,7 +163,7 @@ PARTS = (
 def fewshot_headline(grid: Grid) -> list[tuple[str, str]]:
     """How many shots reach the linear probe with all of them."""
     most = grid.shots[-1]
-    lines = []
+    lines: list[tuple[str, str]] = []
     zero, main = grid.mean(ZERO_SHOT, most), grid.mean(grid.main, most)
     if zero is not None and main is not None:
         lines.append((f"accuracy, zero-shot → {most} shots", f"{zero:.3f} → {main:.3f}"))
@@ -191,7 +191,7 @@ def fewshot_curves(grid: Grid) -> Iterator[Curve]:
 
 def fewshot_notes(grid: Grid) -> list[str]:
     """Where the prompts win and where they do not, in plain words."""
-    notes = []
+    notes: list[str] = []
     for label in (x for x in (NAMES["factorised"], NAMES["structured"]) if x in grid.rows):
         for other in (x for x in grid.rows if x != label and ", without" not in x):
             means = [(k, grid.mean(label, k), grid.mean(other, k)) for k in grid.shots]

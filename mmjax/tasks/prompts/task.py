@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import optax
+import optax  # pyright: ignore[reportMissingTypeStubs]  # it has none
 from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.classifiers import (
