@@ -12,8 +12,8 @@ from mmjax.encoders.output import EmbedFn
 from mmjax.evals.base import Functions
 from mmjax.sharding import own_rows, place_batch, replicated
 from mmjax.tasks.base import Task
+from mmjax.tasks.typed import jit
 from mmjax.trees import PyTree
-from mmjax.typed import jit
 
 BATCH = 256
 

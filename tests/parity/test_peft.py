@@ -10,6 +10,7 @@ import pytest
 
 from mmjax import trees
 from mmjax.adapters.dora import DoRA
+from mmjax.adapters.hooks import LayerAdapter
 from mmjax.adapters.ia3 import IA3
 from mmjax.adapters.lora import Lora
 from mmjax.encoders import LanguageModel, load_encoder
@@ -44,7 +45,7 @@ def torch_logits(model: Any) -> np.ndarray:
         return model.eval()(torch.tensor(IDS)).logits.numpy()
 
 
-def our_logits(model: LanguageModel, lora: Lora, adapters: Any) -> np.ndarray:
+def our_logits(model: LanguageModel, lora: LayerAdapter, adapters: Any) -> np.ndarray:
     inputs = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
     return np.asarray(jax.jit(model.with_hook(lora).logits)(model.params, inputs, adapters))
 
@@ -145,9 +146,9 @@ def test_dora_and_its_gradients_are_those_of_peft(base):
             with torch.no_grad():
                 moved = torch.as_tensor(lengths[layer] + magnitude[layer])
                 theirs(place, layer, "magnitude_vector.default.weight").copy_(moved)
-            for ours, what in (("down", "A"), ("up", "B")):
+            for name, what in (("down", "A"), ("up", "B")):
                 weight = theirs(place, layer, f"{what}.default.weight")
-                kernels[ours].append(weight.detach().numpy().T)
+                kernels[name].append(weight.detach().numpy().T)
         stacked = {name: {"kernel": jnp.asarray(np.stack(x))} for name, x in kernels.items()}
         own[place] = {**stacked, "magnitude": jnp.asarray(magnitude, jnp.float32)}
 

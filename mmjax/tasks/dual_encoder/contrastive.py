@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from mmjax import typed
 from mmjax.adapters.language import masked_mean
 from mmjax.adapters.projection import ProjectionHead
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
@@ -23,6 +22,7 @@ from mmjax.losses.temperature import temperature
 from mmjax.metrics import Metrics, mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import HeadSpec, LossSpec
+from mmjax.tasks import typed
 from mmjax.trees import PyTree
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from mmjax import typed
 from mmjax.adapters.residual import ResidualAdapter
 from mmjax.encoders.output import Batch, EmbedFn, Inputs
 from mmjax.losses import consolidation, distill
@@ -20,6 +19,7 @@ from mmjax.losses.weighting import Focal, HardNegatives, LossSoftmax
 from mmjax.metrics import Mean, Metrics, mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import ContinualSpec, LossSpec, ResidualSpec, WeightingSpec
+from mmjax.tasks import typed
 from mmjax.tasks.base import GENERAL, DualEncoder, below
 from mmjax.trees import PyTree
 

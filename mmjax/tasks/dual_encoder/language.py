@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
-from mmjax import typed
 from mmjax.adapters.language import LanguageAdapter, PooledAdapter
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses import distill
@@ -17,6 +16,7 @@ from mmjax.losses.temperature import temperature
 from mmjax.metrics import Metrics, mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import AdapterSpec, LossSpec
+from mmjax.tasks import typed
 from mmjax.tasks.base import TextSpace
 from mmjax.tasks.dual_encoder.contrastive import member_info_nce
 from mmjax.trees import PyTree

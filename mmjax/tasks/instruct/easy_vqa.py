@@ -33,8 +33,8 @@ from mmjax.tasks.instruct.rehearsal import rehearse
 from mmjax.tasks.instruct.respond import Speaker
 from mmjax.tasks.instruct.sources import load_source
 from mmjax.tasks.instruct.task import InstructTask, parts_of
+from mmjax.tasks.typed import jit
 from mmjax.trees import PyTree
-from mmjax.typed import jit
 
 AskFn = Callable[..., Any]
 BLANK = Image.new("RGB", (64, 64), "white")

@@ -6,7 +6,6 @@ from typing import Literal
 
 import jax
 
-from mmjax import typed
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.checks import foreign
@@ -16,6 +15,7 @@ from mmjax.encoders.llama import Llama
 from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError
 from mmjax.interop.lavin import from_original, is_block, read
+from mmjax.tasks import typed
 from mmjax.tasks.instruct.answering import Answering
 from mmjax.tasks.instruct.task import InstructTask
 

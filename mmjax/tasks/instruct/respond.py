@@ -17,8 +17,8 @@ from mmjax.generation import generate, score
 from mmjax.generation.prompts import BUCKETS
 from mmjax.sharding import replicated
 from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.typed import jit
 from mmjax.trees import PyTree
-from mmjax.typed import jit
 
 
 class Prompter:

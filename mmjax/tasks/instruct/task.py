@@ -8,7 +8,6 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key, Shaped
 
-from mmjax import typed
 from mmjax.adapters.catalog import make_adapter
 from mmjax.adapters.hooks import LayerAdapter
 from mmjax.adapters.lora import Lora
@@ -26,6 +25,7 @@ from mmjax.metrics import Metrics
 from mmjax.rng import DropoutKey
 from mmjax.specs.instruct import OWN, InstructSpec
 from mmjax.specs.spec import Stage
+from mmjax.tasks import typed
 from mmjax.trees import PyTree
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
-from mmjax import typed
 from mmjax.adapters.projection import Projector
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce, pairwise_bce, supervised
@@ -19,6 +18,7 @@ from mmjax.metrics import Metrics, mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import Stage
+from mmjax.tasks import typed
 from mmjax.trees import PyTree
 
 LABEL = "label"  # the role of class numbers

@@ -1,4 +1,5 @@
 """Functions of JAX and Flax whose own annotations have gaps, with whole ones."""
+# pyright: standard
 
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
