@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import metrics, optim, sharding, trees, typed
+from mmjax import metrics, optim, sharding, trees
 from mmjax.checkpoint import Checkpoints
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Phase, train_batches
@@ -24,6 +24,7 @@ from mmjax.runs import finished
 from mmjax.runs.adapter_files import save_adapter
 from mmjax.state import TrainState, create
 from mmjax.step import make_train_step
+from mmjax.tasks import typed
 from mmjax.tasks.base import Continual, Task
 from mmjax.tasks.catalog import assemble
 from mmjax.tasks.run import Assembly, Data, Run, make_card

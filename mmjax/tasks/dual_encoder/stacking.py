@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mmjax import sharding, typed
+from mmjax import sharding
 from mmjax.checks.foreign import reading
 from mmjax.data.library import Library
 from mmjax.encoders.output import Tower
@@ -22,6 +22,7 @@ from mmjax.specs.data import PairsSpec
 from mmjax.specs.families import family_of
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
+from mmjax.tasks import typed
 from mmjax.tasks.base import DualEncoder, Task, TextSpace
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
 from mmjax.tasks.dual_encoder.domain import DomainTask

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import sharding, typed
+from mmjax import sharding
 from mmjax.checks.arguments import pictures, several, texts
 from mmjax.checks.foreign import reading
 from mmjax.data.conversations import Conversation, Layout
@@ -21,6 +21,7 @@ from mmjax.encoders.language_model import IMAGE, TEXT
 from mmjax.errors import MmjaxError
 from mmjax.generation import Generation, Sampling, Scored, generate, score
 from mmjax.runs.adapter_files import CARD, load_adapter_params
+from mmjax.tasks import typed
 from mmjax.tasks.instruct.respond import Prompter
 from mmjax.tasks.instruct.task import InstructTask, make_instruct
 from mmjax.tasks.run import check_encoder, stage_of

@@ -11,10 +11,11 @@ import numpy as np
 import optax  # pyright: ignore[reportMissingTypeStubs]  # it has none
 from jaxtyping import Array, Bool, Float, Int
 
-from mmjax import optim, typed
+from mmjax import optim
 from mmjax.encoders.output import Tower
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import OptimSpec
+from mmjax.tasks import typed
 from mmjax.tasks.projection.task import LABEL, ProjectionTask
 from mmjax.trees import PyTree
 
