@@ -46,8 +46,9 @@ def test_padding_changes_nothing(folder, encode):
     padded = np.pad(ids, ((0, 0), (0, 5)), constant_values=1)
     mask = (np.arange(8) < 3).astype(np.int32)[None]
     long = encode(encoder, input_ids=padded, attention_mask=mask)
-    assert_allclose(long.tokens[:, :3], short.tokens, atol=1e-6)
-    assert_allclose(long.pooled, short.pooled, atol=1e-6)
+    # Other lengths are other programs, which sum in other orders.
+    assert_allclose(long.tokens[:, :3], short.tokens, atol=3e-6)
+    assert_allclose(long.pooled, short.pooled, atol=3e-6)
     assert long.mask.sum() == 3
 
 
