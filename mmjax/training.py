@@ -86,8 +86,8 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
         run.recipe.allow_other_encoder,
         lambda step, progress: finished.misfit(run.folder, step, progress),
     )
-    progress: dict[str, Any] = {"best": None, "best_step": 0, "stale": 0, "stopped": False}
-    progress["seconds"] = 0.0
+    progress: dict[str, Any]
+    progress = {"best": None, "best_step": 0, "stale": 0, "stopped": False, "seconds": 0.0}
     if restored is not None:
         state, progress = restored
         mend_adapter(run, state, progress, card)

@@ -61,7 +61,7 @@ def show_list() -> None:
         print(f"  {name:24s}{what}")
     print(f"tasks: {', '.join(task_names())}")
     for group in plugins.GROUPS[1:]:
-        found = plugins.Catalog[object](group, "", object, {}).installed()
+        found = plugins.installed(group)
         if found:
             print(f"{group.removeprefix('mmjax.')} of other packages: {', '.join(found)}")
     ready = [e.asset.name for e in assets.list_assets() if e.ready]

@@ -84,7 +84,11 @@ def find(
         one without the tower that was.
     """
     kind = config.get("model_type", "") if family is None else family
-    if family is None and kind not in FAMILIES.names():
+    if (
+        family is None
+        and kind not in FAMILIES.own
+        and kind not in plugins.installed(FAMILIES.group)
+    ):
         raise MmjaxError(
             f"{where}: model_type {kind!r} is not supported; known: {', '.join(FAMILIES.names())}"
         )

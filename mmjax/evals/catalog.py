@@ -1,4 +1,4 @@
-"""Evaluators of dual encoders by name; other packages bring theirs."""
+"""Evaluators that other packages bring; a task has its own at hand."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,8 @@ from typing import Any
 
 from mmjax import plugins
 from mmjax.evals.base import Evaluator, Functions
-from mmjax.evals.retrieval import Retrieval
-from mmjax.evals.zeroshot import ZeroShot
 
-EVALUATORS = plugins.Catalog[Evaluator](
-    plugins.EVALS, "an evaluator", Evaluator, {"retrieval": Retrieval(), "zeroshot": ZeroShot()}
-)
+EVALUATORS = plugins.Catalog[Evaluator](plugins.EVALS, "an evaluator", Evaluator, {})
 OTHERS = "others/"  # begins metrics that mmjax has no column for
 
 

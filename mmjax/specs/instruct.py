@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from mmjax.specs.spec import Stage
 
 OWN = ("routed", "single", "lora", "none")  # whose settings are fields of InstructSpec
-# A recipe is read without what is trained; the task looks them up before it trains.
-_OTHERS = plugins.Catalog[object](plugins.ADAPTERS, "an adapter", object, ADAPTERS)
 DIALOGUES = ("llava", "alpaca")  # kinds of instruction files; see `mmjax.data.dialogues`
 
 
@@ -161,12 +159,12 @@ class InstructSpec:
     def __post_init__(self) -> None:
         """Checks the sizes."""
         check_all(self, "instruct")
-        own = self.adapter in OWN
-        known = list(dict.fromkeys((*OWN, *_OTHERS.names())))
-        expected = f"one of {known}, or package.module:Name for an adapter of your own"
-        good = own or self.adapter in _OTHERS
+        known = dict.fromkeys((*OWN, *ADAPTERS))
+        # Another package's is imported by the task, before it trains.
+        good = self.adapter in known or plugins.may_be(self.adapter, plugins.ADAPTERS)
+        expected = f"one of {list(known)}, or package.module:Name for an adapter of your own"
         check(good, "instruct.adapter", self.adapter, expected)
-        settings = self.adapter_settings
+        own, settings = self.adapter in OWN, self.adapter_settings
         expected = "nothing: this adapter's settings have names of their own"
         check(not (own and settings), "instruct.adapter_settings", settings, expected)
         block, name = self.feed_forward, "instruct.feed_forward"
