@@ -159,10 +159,11 @@ class InstructSpec:
     def __post_init__(self) -> None:
         """Checks the sizes."""
         check_all(self, "instruct")
-        known = dict.fromkeys((*OWN, *ADAPTERS))
+        known = list(dict.fromkeys((*OWN, *ADAPTERS)))
         # Another package's is imported by the task, before it trains.
         good = self.adapter in known or plugins.may_be(self.adapter, plugins.ADAPTERS)
-        expected = f"one of {list(known)}, or package.module:Name for an adapter of your own"
+        known += () if good else plugins.installed(plugins.ADAPTERS)
+        expected = f"one of {known}, or package.module:Name for an adapter of your own"
         check(good, "instruct.adapter", self.adapter, expected)
         own, settings = self.adapter in OWN, self.adapter_settings
         expected = "nothing: this adapter's settings have names of their own"

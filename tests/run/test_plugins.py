@@ -202,6 +202,10 @@ def test_a_wrong_part_is_told(weights, changes, message):
     assert message in str(caught.value)
 
 
+def test_a_corpus_of_another_package_may_do_without_a_place():
+    assert len(load_corpus(PairsSpec("mmjax_toy.corpus:read", ("drawn",)), ("en",)).items) == 48
+
+
 def test_other_wrong_parts_are_told_too(weights):
     for source in ("dost:96", "mmjax_toy.corpus:NAMES:3", "mmjax_toy.nothing:read"):
         with pytest.raises(MmjaxError, match=r"config\.pairs\.source"):

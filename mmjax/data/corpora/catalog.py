@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mmjax import plugins
+from mmjax.data.corpora import jsonl
 from mmjax.data.files import read_jsonl, text_of
 from mmjax.data.labels import select
 from mmjax.data.records import Corpus, Pair
@@ -24,15 +25,11 @@ CORPORA = plugins.Catalog[Reader](
         "muge": _CN_CLIP,
         **{
             name: f"mmjax.data.corpora.{name}:load"
-            for name in ("emoji", "digits", "food101", "mmimdb", "coop", "jsonl")
+            for name in ("emoji", "digits", "food101", "mmimdb", "coop")
         },
     },
 )
 _WHOLE = ("emoji", "digits")  # need no folder, and take none
-# (most pairs, 0 for all) -> pairs.
-PARALLEL = plugins.Catalog[Callable[[int], list[Pair]]](
-    "", "a function that reads pairs", Callable, {"cedict": "mmjax.data.corpora.cedict:load"}
-)
 
 
 def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
@@ -48,13 +45,14 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     Raises:
       MmjaxError: an unknown source; a row without picture or caption (names file and row).
     """
-    name, _, place = spec.source.partition(":")
     if spec.source.endswith(".jsonl"):
-        name, place = "jsonl", spec.source
+        return select(jsonl.load(spec.source, spec, languages), spec)
+    name, _, place = spec.source.partition(":")
     reference = plugins.reference_in(spec.source)
-    if name not in CORPORA and reference is not None:
+    if reference is not None and name not in CORPORA:
         name, place = reference, spec.source[len(reference) + 1 :]
-    if name not in CORPORA or bool(place) == (name in _WHOLE):
+    misplaced = name in CORPORA.own and bool(place) == (name in _WHOLE)
+    if misplaced or name not in CORPORA:
         raise MmjaxError(
             f"{setting('pairs.source')} is {spec.source!r}; expected 'emoji', 'digits', the path "
             "of a .jsonl file, one of 'cn_clip', 'muge', 'food101', 'mmimdb' and 'coop' with "
@@ -76,8 +74,10 @@ def load_parallel(source: str, limit: int) -> list[Pair]:
     Raises:
       MmjaxError: an unknown source, an empty one, or a row without text.
     """
-    if source in PARALLEL.own:
-        pairs = PARALLEL.find(source, "parallel.sources")(limit)
+    if source == "cedict":
+        from mmjax.data.corpora import cedict
+
+        pairs = cedict.load(limit)
     elif source.endswith(".jsonl"):
         pairs = [
             Pair(text_of(place, record, "source"), (text_of(place, record, "target"),))
