@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mmjax.adapters.hooks import ATTENTION, DROPOUT, dropout
 from mmjax.adapters.lora import Lora
 from mmjax.encoders.layers import PyTree
 
@@ -33,31 +32,15 @@ class DoRA(Lora):
     def __call__(
         self, adapter: PyTree, place: str, x: Array, y: Array, kernel: Array | None
     ) -> Array:
-        """What comes out of one place of one layer.
-
-        Args:
-          adapter: the layer's slice of the parameters; a `dropout_key` in it means training.
-          place: of the map.
-          x: float [b, l, in].
-          y: float [b, l, out], the frozen map's.
-          kernel: float32 [in, out], the frozen map's.
-
-        Returns:
-          Float [b, l, out] in the dtype of y.
-        """
+        """As `Lora.__call__`; kernel is float32 [in, out]."""
         if place not in self.targets:
             return y
         assert kernel is not None
-        key = adapter.get(DROPOUT)
-        if key is not None:
-            key = jax.random.fold_in(key, self.targets.index(place))
-        own, x = adapter[place], dropout(x, self.dropout, key)
-        down, up = (own[name]["kernel"].astype(x.dtype) for name in ("down", "up"))
+        own, x = adapter[place], self.dropped(adapter, place, x)
         stretch = self.stretch(own, kernel)[None, None]
-        # Without dropout the compiler finds the first product in y, and computes it once.
-        added = stretch * (x @ kernel.astype(x.dtype))
-        added += self.alpha / self.rank * (1 + stretch) * (x @ down @ up)
-        return y + added.astype(y.dtype)
+        # Without dropout the compiler finds this product in y, and computes it once.
+        turned = stretch * (x @ kernel.astype(x.dtype)) + (1 + stretch) * self.added(own, x)
+        return y + turned.astype(y.dtype)
 
     def stretch(self, own: PyTree, kernel: Float[Array, "*n i o"]) -> Float[Array, "*n o"]:
         """How much longer every column gets, m / |W + s B A| - 1: float32 [*n, out]."""
@@ -69,14 +52,6 @@ class DoRA(Lora):
         # With B at zero the difference is zero to the last bit; a quotient would not be one.
         return (jnp.sqrt(squares) - turned + own["magnitude"]) / turned
 
-    def merge(self, layers: PyTree, adapters: PyTree) -> PyTree:
-        """The layers with the learned columns; see `Lora.merge`."""
-        merged = super().merge(layers, adapters)
-        for target in self.targets:
-            frozen = layers["attention"] if target in ATTENTION else layers
-            owner = merged["attention"] if target in ATTENTION else merged
-            stretch = self.stretch(adapters[target], frozen[target]["kernel"].astype(jnp.float32))
-            turned = owner[target]["kernel"]
-            scaled = (turned.astype(jnp.float32) * (1 + stretch[:, None])).astype(turned.dtype)
-            owner[target] = {**owner[target], "kernel": scaled}
-        return merged
+    def folded(self, own: PyTree, kernel: Float[Array, "n i o"]) -> Float[Array, "n i o"]:
+        """As `Lora.folded`, with columns of the learned lengths."""
+        return super().folded(own, kernel) * (1 + self.stretch(own, kernel)[:, None])

@@ -43,6 +43,13 @@ def maps(layers: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield name, part
 
 
+def with_maps(layers: Mapping[str, Any], changed: Mapping[str, Any]) -> PyTree:
+    """Stacked layers with other dense maps at some places; see `maps`."""
+    inner = {place: part for place, part in changed.items() if place in layers["attention"]}
+    outer = {place: part for place, part in changed.items() if place not in inner}
+    return {**layers, **outer, "attention": {**layers["attention"], **inner}}
+
+
 def widths(layers: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
     """Place -> (layers, width in, width out) of every dense map."""
     return {place: part["kernel"].shape for place, part in maps(layers)}

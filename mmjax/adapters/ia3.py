@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from mmjax.adapters.hooks import ATTENTION, widths
+from mmjax.adapters.hooks import maps, widths, with_maps
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError
 
@@ -79,23 +79,14 @@ class IA3:
         return y + ((x * (scale - 1)).astype(x.dtype) @ kernel.astype(x.dtype)).astype(y.dtype)
 
     def merge(self, layers: PyTree, adapters: PyTree) -> PyTree:
-        """Multiplies the kernels, and the biases of rescaled outputs.
-
-        Args:
-          layers: the frozen layers' parameters, float, leaves [n, ...].
-          adapters: the parameters.
-
-        Returns:
-          The layers with new kernels.
-        """
-        merged, attention = dict(layers), dict(layers["attention"])
+        """The layers with rescaled kernels, and biases of rescaled outputs; see `Lora.merge`."""
+        frozen, changed = dict(maps(layers)), {}
         for place, own in adapters.items():
-            owner = attention if place in ATTENTION else merged
             scaled = {"kernel": own["scale"][:, :, None]}  # of the input
             if place in self.targets:
                 scaled = {"kernel": own["scale"][:, None], "bias": own["scale"]}
-            owner[place] = {
+            changed[place] = {
                 name: (leaf * scaled[name]).astype(leaf.dtype) if name in scaled else leaf
-                for name, leaf in owner[place].items()
+                for name, leaf in frozen[place].items()
             }
-        return {**merged, "attention": attention}
+        return with_maps(layers, changed)

@@ -4,9 +4,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
-from mmjax.adapters.hooks import ATTENTION, DROPOUT, dropout, widths
+from mmjax.adapters.hooks import DROPOUT, dropout, maps, widths, with_maps
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError
 
@@ -77,15 +77,27 @@ class Lora:
         """
         if place not in self.targets:
             return y
+        x = self.dropped(adapter, place, x)
+        return y + self.added(adapter[place], x).astype(y.dtype)
+
+    def dropped(self, adapter: PyTree, place: str, x: Array) -> Array:
+        """The input of a target while training, with dropout of its own; else x itself."""
         key = adapter.get(DROPOUT)
         if key is not None:
             key = jax.random.fold_in(key, self.targets.index(place))
-        down, up = (adapter[place][name]["kernel"].astype(x.dtype) for name in ("down", "up"))
-        added = dropout(x, self.dropout, key) @ down @ up
-        return y + (self.alpha / self.rank * added).astype(y.dtype)
+        return dropout(x, self.dropout, key)
+
+    def added(self, own: PyTree, x: Array) -> Array:
+        """What one target's parameters add for x: alpha / rank * B A x."""
+        down, up = (own[name]["kernel"].astype(x.dtype) for name in ("down", "up"))
+        return self.alpha / self.rank * (x @ down @ up)
+
+    def folded(self, own: PyTree, kernel: Float[Array, "n i o"]) -> Float[Array, "n i o"]:
+        """A frozen kernel of all layers, float32, with one target's parameters in it."""
+        return kernel + self.alpha / self.rank * (own["down"]["kernel"] @ own["up"]["kernel"])
 
     def merge(self, layers: PyTree, adapters: PyTree) -> PyTree:
-        """Adds the products to the kernels.
+        """Folds the parameters into the kernels.
 
         Args:
           layers: the frozen layers' parameters, float, leaves [n, ...].
@@ -94,11 +106,9 @@ class Lora:
         Returns:
           The layers with new kernels.
         """
-        merged, attention = dict(layers), dict(layers["attention"])
+        frozen, changed = dict(maps(layers)), {}
         for target in self.targets:
-            owner = attention if target in ATTENTION else merged
-            old = owner[target]["kernel"]
-            added = adapters[target]["down"]["kernel"] @ adapters[target]["up"]["kernel"]
-            kernel = old.astype(jnp.float32) + self.alpha / self.rank * added
-            owner[target] = {**owner[target], "kernel": kernel.astype(old.dtype)}
-        return {**merged, "attention": attention}
+            old = frozen[target]["kernel"]
+            kernel = self.folded(adapters[target], old.astype(jnp.float32))
+            changed[target] = {**frozen[target], "kernel": kernel.astype(old.dtype)}
+        return with_maps(layers, changed)

@@ -15,6 +15,7 @@ from mmjax.adapters.hooks import (
     FEED_FORWARD_INPUT,
     dropout,
     widths,
+    with_maps,
 )
 from mmjax.encoders.language_model import LanguageModel
 from mmjax.encoders.layers import Dtype, PyTree
@@ -182,11 +183,10 @@ class RepAdapter:
         """
         attention = layers["attention"]
         changed = self._fold({n: attention[n] for n in ("query", "key", "value")}, adapters)
-        merged = {**layers, "attention": {**attention, **changed}}
-        if not self.feed_forward:
-            return merged
-        reading = {name: layers[name] for name in FEED_FORWARD if name in layers}
-        return {**merged, **self._fold(reading, adapters[BLOCK])}
+        if self.feed_forward:
+            reading = {name: layers[name] for name in FEED_FORWARD if name in layers}
+            changed |= self._fold(reading, adapters[BLOCK])
+        return with_maps(layers, changed)
 
     def _fold(self, maps: PyTree, adapters: PyTree) -> PyTree:
         """Dense maps of all layers, with what one place's adapter does to their input folded in."""

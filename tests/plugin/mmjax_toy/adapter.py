@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from mmjax.adapters.hooks import widths
+from mmjax.adapters.hooks import widths, with_maps
 from mmjax.trees import PyTree
 
 
@@ -38,5 +38,4 @@ class Gate:
         """The frozen layers with the gates in their kernels."""
         gate = (1 + self.scale * adapters["gate"])[:, None, None]
         out = layers["attention"]["out"]
-        folded = {**out, "kernel": out["kernel"] * gate}
-        return {**layers, "attention": {**layers["attention"], "out": folded}}
+        return with_maps(layers, {"out": {**out, "kernel": out["kernel"] * gate}})
