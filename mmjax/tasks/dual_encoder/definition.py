@@ -14,6 +14,7 @@ from mmjax.specs.family import RETRIEVAL
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
+from mmjax.tasks.defaults import Defaults, check_sizes
 from mmjax.tasks.dual_encoder import checks, eval_sets, results, tables
 from mmjax.tasks.dual_encoder.adapted import Adapted
 from mmjax.tasks.dual_encoder.assembly import Joined, assemble
@@ -26,12 +27,11 @@ from mmjax.tasks.dual_encoder.stacking import (
     outside_base,
 )
 from mmjax.tasks.run import Run
-from mmjax.tasks.standalone import Standalone, check_sizes
 
 CURVES = ("loss", "val/mR", "val/t2t_mR", "val/general_mR")
 
 
-class DualEncoders(Standalone):
+class DualEncoders(Defaults):
     """See `mmjax.tasks.definition.Definition`."""
 
     def check(self, run: Run, library: Library) -> None:

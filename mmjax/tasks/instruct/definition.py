@@ -14,20 +14,20 @@ from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
+from mmjax.tasks.defaults import Defaults
 from mmjax.tasks.instruct.answering import Answering
 from mmjax.tasks.instruct.assembly import Instructed, assemble, encoders_of
 from mmjax.tasks.instruct.checks import check_questions
 from mmjax.tasks.instruct.results import answer_tables, headline, measure, router_curves
 from mmjax.tasks.instruct.task import InstructTask, make_instruct
 from mmjax.tasks.run import Run
-from mmjax.tasks.standalone import Standalone
 
 # Answers about pictures and plain text lose on scales of their own.
 LOSSES = ("picture_loss", "text_loss")
 CURVES = (*LOSSES, "val/vqa_acc", "val/vqa_yes_no", "val/vqa_other", "val/token_log_prob")
 
 
-class Instruct(Standalone):
+class Instruct(Defaults):
     """See `mmjax.tasks.definition.Definition`."""
 
     answers = True

@@ -12,18 +12,18 @@ from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
+from mmjax.tasks.defaults import Defaults
 from mmjax.tasks.dual_encoder.adapted import Adapted
 from mmjax.tasks.dual_encoder.stacking import Loaded
 from mmjax.tasks.projection import checks, data, results, tables
 from mmjax.tasks.projection.data import LabelledData
 from mmjax.tasks.projection.task import ProjectionTask, make_projection
 from mmjax.tasks.run import Assembly, Run
-from mmjax.tasks.standalone import Standalone
 
 CURVES = ("loss", "val/knn_acc")
 
 
-class Projections(Standalone):
+class Projections(Defaults):
     """See `mmjax.tasks.definition.Definition`."""
 
     def check(self, run: Run, library: Library) -> None:

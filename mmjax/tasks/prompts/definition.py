@@ -12,6 +12,7 @@ from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
+from mmjax.tasks.defaults import Defaults
 from mmjax.tasks.dual_encoder.eval_sets import check_labels
 from mmjax.tasks.dual_encoder.stacking import base_name, outside_base
 from mmjax.tasks.prompts import checks, classes, data, results, tables
@@ -20,10 +21,9 @@ from mmjax.tasks.prompts.data import ShotsData
 from mmjax.tasks.prompts.tables import Grid
 from mmjax.tasks.prompts.task import PromptsTask
 from mmjax.tasks.run import Assembly, Run
-from mmjax.tasks.standalone import Standalone
 
 
-class Prompts(Standalone):
+class Prompts(Defaults):
     """See `mmjax.tasks.definition.Definition`."""
 
     def check(self, run: Run, library: Library) -> None:

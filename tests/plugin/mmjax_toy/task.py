@@ -19,9 +19,9 @@ from mmjax.metrics import Metrics, mean_of
 from mmjax.specs.bounds import Weight
 from mmjax.specs.family import Family, check_select
 from mmjax.tasks.base import Task
+from mmjax.tasks.defaults import OneTable
 from mmjax.tasks.dual_encoder.stacking import Loaded
 from mmjax.tasks.run import Assembly, Run, StageData
-from mmjax.tasks.standalone import OneTable
 from mmjax.trees import PyTree
 from mmjax_toy.corpus import NAMES
 

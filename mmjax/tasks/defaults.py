@@ -1,4 +1,4 @@
-"""What most tasks on frozen encoders alone say alike; each says only what is its own."""
+"""What a task's definition need not say itself."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ def check_sizes(run: Run, library: Library, trains: bool = True) -> None:
         check_view(name)
 
 
-class Standalone:
-    """What a `mmjax.tasks.definition.Definition` on frozen encoders alone need not say.
+class Defaults:
+    """What a `mmjax.tasks.definition.Definition` may leave out, as of one on frozen encoders alone.
 
     Attributes:
       answers: whether what `load` returns answers questions.
@@ -64,7 +64,7 @@ class Standalone:
         return library.corpus(recipe.main.pairs).left_out
 
 
-class OneTable(Standalone, ABC, Generic[AssemblyT]):
+class OneTable(Defaults, ABC, Generic[AssemblyT]):
     """The same, and what it shows: every stage is one system, all metrics stand in one table.
 
     Attributes:
