@@ -18,7 +18,7 @@ from mmjax import trees
 from mmjax.checks import arguments
 from mmjax.encoders import batching
 from mmjax.encoders.image_preprocess import ImageLike
-from mmjax.encoders.layers import Hook
+from mmjax.encoders.layers import Hook, WeightHook
 from mmjax.encoders.output import DEEP, DEEP_SIXTHS, EncoderOutput, apply
 from mmjax.encoders.pooling import Pooling
 from mmjax.errors import MmjaxError, shown
@@ -44,9 +44,11 @@ class Encoder:
     fingerprint: str  # sha256 over the weights as they were published
     pooling: Pooling | None = None  # None: the module's own embedding, or the class token
     dtype: Any = jnp.float32
-    quantize: str | None = None  # "int8": the kernels of dense layers
+    quantize: str | None = None  # "int8" or "nf4": the kernels of dense layers
     mesh: Mesh | None = None
     logit_scale: float | None = None  # ln(1 / temperature) of a model with two towers
+    logit_bias: float | None = None  # what SigLIP adds to a pair's scaled similarity
+    tuning: WeightHook | None = None  # an adapter of the weights, where `with_hook` took one
 
     def __repr__(self) -> str:
         """What it is and how large, without its weights."""
@@ -93,12 +95,13 @@ class Encoder:
         """Its transformers by what they read, the one that `apply` runs first."""
         return (self.modality,)
 
-    def with_hook(self, hook: Hook | None, *, tower: str | None = None) -> "Encoder":
+    def with_hook(self, hook: Hook | WeightHook | None, *, tower: str | None = None) -> "Encoder":
         """The same frozen encoder with an adapter in its layers.
 
         Args:
           hook: an adapter's function, such as `mmjax.adapters.lora.Lora`; see
-            `mmjax.encoders.layers.Hook`. None takes the adapter out.
+            `mmjax.encoders.layers.Hook`. Or one of the weights, such as
+            `mmjax.adapters.bitfit.BitFit`. None takes the adapter out.
           tower: "text" or "image" of a model that has both in one, as LLaVA does; of one with a
             single tower it may be said.
 
@@ -108,11 +111,17 @@ class Encoder:
         Raises:
           MmjaxError: something else than an adapter, or a tower that is not there.
         """
+        if isinstance(hook, WeightHook):
+            self.check_tower(tower)
+            return dataclasses.replace(self.with_hook(None), tuning=hook)
         arguments.check_hook(hook)
         self.check_tower(tower)
+        if hook is None and not hasattr(self.module, "hook"):
+            return dataclasses.replace(self, tuning=None)
         if not hasattr(self.module, "hook"):
             raise MmjaxError(f"{self.name!r} ({self.family}) has no places for an adapter")
-        return dataclasses.replace(self, module=self.module.clone(hook=hook, parent=None))
+        module = self.module.clone(hook=hook, parent=None)
+        return dataclasses.replace(self, module=module, tuning=None)
 
     def frozen_layers(self, tower: str | None = None) -> PyTree:
         """The layers that a hook sits in, as adapters' `init` and `merge` take them.
@@ -153,9 +162,32 @@ class Encoder:
           MmjaxError: a hook without parameters, or parameters without a hook.
         """
         self.check_tower(tower)
+        if self.tuning is not None:
+            raise MmjaxError(
+                f"{self.name!r} has an adapter of its weights ({type(self.tuning).__name__}), "
+                "which this does not take; fold it in first: mmjax.adapters.merging.merge"
+            )
         # An encoder of another package may have no places.
         arguments.check_adapters(self.name, getattr(self.module, "hook", None), adapters)
         return adapters
+
+    def adapted(self, params: PyTree, adapters: PyTree) -> tuple[PyTree, PyTree]:
+        """What the module is run with: an adapter of the weights is in them.
+
+        Args:
+          params: tree like `self.params`.
+          adapters: as `apply` takes them.
+
+        Returns:
+          (parameters, those of the hook; None where there is none).
+
+        Raises:
+          MmjaxError: an adapter without parameters, or parameters without an adapter.
+        """
+        if self.tuning is None:
+            return params, self.checked_adapters(adapters)
+        arguments.check_adapters(self.name, self.tuning, adapters)
+        return self.tuning.tuned(params, adapters), None
 
     def apply(
         self, params: PyTree, inputs: Mapping[str, ArrayLike], adapters: PyTree = None
@@ -174,7 +206,7 @@ class Encoder:
         Raises:
           MmjaxError: a hook without parameters, or parameters without a hook.
         """
-        own = self.checked_adapters(adapters)
+        params, own = self.adapted(params, adapters)
         return apply(self.module, self.pooling, params, inputs, own)
 
     def outputs(
@@ -212,7 +244,11 @@ class Encoder:
           MmjaxError: an unknown `want`, an item that cannot be read, or adapters that do not go
             with the hook.
         """
-        yield from batching.outputs(self, items, want, batch_size, progress, prompt, adapters)
+        encoder = self
+        if self.tuning is not None:
+            params, adapters = self.adapted(self.params, adapters)
+            encoder = dataclasses.replace(self, params=params, tuning=None)
+        yield from batching.outputs(encoder, items, want, batch_size, progress, prompt, adapters)
 
     def embed_texts(
         self,

@@ -15,8 +15,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from mmjax.checks import arguments
+from mmjax.encoders.padding import bucket, pad_ids
 from mmjax.encoders.pooling import Pooling
-from mmjax.encoders.text_preprocess import bucket, pad_ids
 from mmjax.errors import MmjaxError
 from mmjax.progress import track
 
@@ -73,9 +73,9 @@ def _compute(
     """One batch. Parameters are an argument: as constants they would be copied into the program."""
     from mmjax.encoders.output import apply
 
-    result = apply(module, pooling, params, inputs, adapters).select(want)
-    # Every process must be able to read the whole result.
-    return result if replicated is None else jax.lax.with_sharding_constraint(result, replicated)
+    output = apply(module, pooling, params, inputs, adapters).select(want)
+    # Every process must be able to read the whole output.
+    return output if replicated is None else jax.lax.with_sharding_constraint(output, replicated)
 
 
 def outputs(
@@ -105,12 +105,18 @@ def outputs(
       MmjaxError: an unknown `want`, a batch size below 1, or adapters that do not go with the hook.
     """
     if not isinstance(want, str) or want not in WANTS:
-        known = ", ".join(WANTS)
-        raise MmjaxError(f"unknown encoder output {want!r}; known: {known}")
-    others = {"text": ("cls_mean", "cls_mean_deep", "class_tokens"), "image": ("tokens_deep",)}
-    if want in others[encoder.modality]:
+        names = ", ".join(WANTS)
+        raise MmjaxError(f"unknown encoder output {want!r}; known: {names}")
+    lacking = {"text": ("cls_mean", "cls_mean_deep", "class_tokens"), "image": ("tokens_deep",)}
+    if want in lacking[encoder.modality]:
         reads = f"reads {encoder.modality}s"
         raise MmjaxError(f"encoder {encoder.name!r} {reads}: it has no {want!r} output")
+    whole = encoder.modality == "text" or getattr(encoder.config, "class_token", True)
+    if not whole and want in ("cls", *lacking["text"]):
+        raise MmjaxError(
+            f"encoder {encoder.name!r} ({encoder.family}) has no class token, so no {want!r} "
+            "output; take 'pooled' or 'tokens'"
+        )
     arguments.several(items, "items")
     if batch_size is not None:
         arguments.whole("batch_size", batch_size, 1)

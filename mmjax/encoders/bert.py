@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.checks.ranges import check_id
+from mmjax.encoders import inserted
+from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.family import Family, always
 from mmjax.encoders.layers import (
     At,
@@ -105,6 +107,7 @@ class BertLayer(nn.Module):
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     hook: Hook | None = None
+    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
@@ -123,13 +126,18 @@ class BertLayer(nn.Module):
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         at = At(self.hook, adapter)
-        attention = Attention(config.num_heads, **dtypes, name="attention")
-        attended = attention(at.read("attention_input", x), mask, at)
+        attention = Attention(
+            config.num_heads, **dtypes, attend_by=self.attend_by, name="attention"
+        )
+        x = at.read("layer_input", x)
+        read = at.read("attention_input", x)
+        attended = at.add("attention_output", read, attention(read, mask, at))
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="attention_norm")(x + attended)
-        hidden = at.read("feed_forward_input", x)
+        read = at.read("feed_forward_input", x)
         wide = Dense(config.intermediate_size, **dtypes, name="intermediate")
-        hidden = activation(config.hidden_act)(at.map("intermediate", wide, hidden))
+        hidden = activation(config.hidden_act)(at.map("intermediate", wide, read))
         hidden = at.map("output", Dense(config.hidden_size, **dtypes, name="output"), hidden)
+        hidden = at.add("feed_forward_output", read, hidden)
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="output_norm")(x + hidden)
         return x, x
 
@@ -141,6 +149,7 @@ class Bert(nn.Module):
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     hook: Hook | None = None
+    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
@@ -174,18 +183,23 @@ class Bert(nn.Module):
             words = table(config.vocab_size, "word_embeddings")(input_ids)
         else:
             words = input_embeddings.astype(self.dtype)
+        words, mask, adapters = inserted.insert(
+            self.hook, adapters, words, attention_mask, 0, config.max_length
+        )
+        assert mask is not None  # as it was given
         if config.positions == "cumsum":
-            ids = jnp.cumsum(attention_mask, axis=1) * attention_mask + config.pad_token_id
+            ids = jnp.cumsum(mask, axis=1) * mask + config.pad_token_id
         else:
-            ids = jnp.arange(input_ids.shape[1])[None]
+            ids = jnp.arange(words.shape[1])[None]
         positions = table(config.max_positions, "position_embeddings")(ids)
         # Every token is of type 0: sentence pairs are not a task of this library.
         types = table(config.type_vocab_size, "token_type_embeddings")(jnp.zeros((1, 1), jnp.int32))
         x = words + types + positions
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="embeddings_norm")(x)
         scanned = stack(BertLayer, config.num_layers, in_axes=(nn.broadcast, 0))
-        layers = scanned(config, **dtypes, hook=self.hook, name="layers")
-        x, hidden_states = layers(x, attention_mask.astype(bool), adapters)
+        layers = scanned(config, **dtypes, hook=self.hook, attend_by=self.attend_by, name="layers")
+        x, hidden_states = layers(x, mask.astype(bool), adapters)
+        x, hidden_states = (inserted.remove(self.hook, y, 0) for y in (x, hidden_states))
         self.sow("intermediates", "hidden_states", hidden_states)  # compiled away where not read
         return x
 

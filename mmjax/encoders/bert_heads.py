@@ -10,10 +10,11 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from mmjax.encoders import bert, layers
+from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.bert import Bert, BertConfig
 from mmjax.encoders.clip import tower_config
 from mmjax.encoders.family import Family, always
-from mmjax.encoders.pooling import Dense, Pooling
+from mmjax.encoders.pooling import Pooling, PoolingDense
 from mmjax.errors import MmjaxError
 from mmjax.weights.key_rules import COPY, TRANSPOSE, KeyRule, dense_rules, norm_rules
 
@@ -59,6 +60,7 @@ class BertWithHead(nn.Module):
     dtype: layers.Dtype = jnp.float32
     param_dtype: layers.Dtype = jnp.float32
     hook: layers.Hook | None = None
+    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
@@ -81,9 +83,8 @@ class BertWithHead(nn.Module):
         """
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        tokens = Bert(config.bert, **dtypes, hook=self.hook, name="bert")(
-            input_ids, attention_mask, input_embeddings, adapters
-        )
+        bert = Bert(config.bert, **dtypes, hook=self.hook, attend_by=self.attend_by, name="bert")
+        tokens = bert(input_ids, attention_mask, input_embeddings, adapters)
         if config.transform_dim is not None:
             norm = layers.LayerNorm(config.bert.layer_norm_eps, **dtypes, name="transform_norm")
             transform = layers.Dense(config.transform_dim, **dtypes, name="transform")
@@ -214,7 +215,7 @@ def pooler_config(config: Mapping[str, Any], sizes: BertConfig, classify: bool) 
     )
 
 
-def dense_config(sizes: BertConfig, pooling: Pooling, dense: Dense) -> BertHeadConfig:
+def dense_config(sizes: BertConfig, pooling: Pooling, dense: PoolingDense) -> BertHeadConfig:
     """A BERT with sentence-transformers' pooling and dense layer, such as LaBSE."""
     return BertHeadConfig(
         sizes,

@@ -40,8 +40,10 @@ def render(
       apply_chat_template in transformers.
     """
     # What is None is not there, as in transformers, where templates tell the two apart.
-    told = [{k: _plain(v) for k, v in message.items() if v is not None} for message in messages]
-    values = {**special_tokens, "messages": told, "add_generation_prompt": True}
+    plain_messages = [
+        {k: _plain(v) for k, v in message.items() if v is not None} for message in messages
+    ]
+    values = {**special_tokens, "messages": plain_messages, "add_generation_prompt": True}
     values |= {"tools": None, "documents": None}
     answer = _ask(json.dumps({"template": template, "values": values}))
     if answer is None:

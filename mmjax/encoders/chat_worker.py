@@ -2,7 +2,8 @@
 
 A template is a program: it can loop for ever, or write one letter ten billion times in a single
 instruction. Here the kernel ends it. This file stands alone, so that the process starts quickly:
-it imports no other part of mmjax.
+it imports no other part of mmjax, nor transformers' `render_jinja_template`, whose import takes
+0.8 s and 58 MB where Jinja's takes 0.06 s and 19 MB; tests compare what both render.
 """
 
 import json
@@ -38,8 +39,8 @@ def main() -> None:
                 raise ValueError(f"it writes {len(text)} letters; at most {LONGEST}")
             answer = json.dumps([True, text])
         except BaseException as error:  # a template may raise anything
-            said = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            answer = json.dumps([False, said[0][:200]])
+            lines = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            answer = json.dumps([False, lines[0][:200]])
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(answer, flush=True)
 

@@ -12,6 +12,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from mmjax.checks.ranges import check_id
+from mmjax.encoders import inserted
+from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.family import Family, always
 from mmjax.encoders.layers import (
     PRE_NORM_RULES,
@@ -164,6 +166,7 @@ class ClipText(nn.Module):
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     hook: Hook | None = None
+    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
@@ -190,7 +193,7 @@ class ClipText(nn.Module):
         """
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        length, d = input_ids.shape[1], config.hidden_size
+        d = config.hidden_size
         if input_embeddings is None:
             x = nn.Embed(config.vocab_size, d, **dtypes, name="token_embeddings")(input_ids)
         else:
@@ -201,7 +204,12 @@ class ClipText(nn.Module):
             (config.max_length, d),
             self.param_dtype,
         )
-        x = x + positions[None, :length].astype(self.dtype)
+        # Behind the first token, which begins every text; the end stays the last that is read.
+        x, mask, adapters = inserted.insert(
+            self.hook, adapters, x, attention_mask, 1, config.max_length
+        )
+        assert mask is not None  # as it was given
+        x = x + positions[None, : x.shape[1]].astype(self.dtype)
         layers = stack(PreNormLayer, config.num_layers, in_axes=(nn.broadcast, 0))(
             config.num_heads,
             config.intermediate_size,
@@ -210,9 +218,11 @@ class ClipText(nn.Module):
             causal=True,
             **dtypes,
             hook=self.hook,
+            attend_by=self.attend_by,
             name="layers",
         )
-        x, _ = layers(x, attention_mask.astype(bool), adapters)
+        x, _ = layers(x, mask.astype(bool), adapters)
+        x = inserted.remove(self.hook, x, 1)
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="norm")(x)
         # The padding may be the end's own token, so the first one counts.
         ends = input_ids if config.eos_token_id is None else input_ids == config.eos_token_id
@@ -232,7 +242,7 @@ TEXT_SHARDING = (
 
 
 def _third(part: int) -> Transform:
-    """Query, key or value out of torch's fused projection."""
+    """Query, key or value, number 0, 1 or 2, out of torch's fused projection."""
 
     def kernel(x: np.ndarray) -> np.ndarray:
         return np.split(x, 3)[part].T
@@ -240,15 +250,19 @@ def _third(part: int) -> Transform:
     return Transform(lambda target: (3 * target[-1], *target[:-1]), kernel)
 
 
-def _openai_layers(prefix: str) -> list[KeyRule]:
-    layer = prefix + r"transformer\.resblocks\.(?P<layer>\d+)\."
-    fused = [
-        KeyRule(layer + rf"attn\.in_proj_{theirs}", f"layers/attention/{part}/{ours}", _third(i))
+def fused_rules(source: str, target: str) -> list[KeyRule]:
+    """Rules for that projection: `source` is a pattern that "weight" or "bias" follows."""
+    return [
+        KeyRule(source + theirs, f"{target}/{part}/{ours}", _third(i))
         for theirs, ours in (("weight", "kernel"), ("bias", "bias"))
         for i, part in enumerate(("query", "key", "value"))
     ]
+
+
+def _openai_layers(prefix: str) -> list[KeyRule]:
+    layer = prefix + r"transformer\.resblocks\.(?P<layer>\d+)\."
     return [
-        *fused,
+        *fused_rules(layer + r"attn\.in_proj_", "layers/attention"),
         *dense_rules(layer + r"attn\.out_proj", "layers/attention/out"),
         *norm_rules(layer + "ln_1", "layers/norm1"),
         *norm_rules(layer + "ln_2", "layers/norm2"),
@@ -257,7 +271,8 @@ def _openai_layers(prefix: str) -> list[KeyRule]:
     ]
 
 
-def _hf_layers(prefix: str) -> list[KeyRule]:
+def hf_layers(prefix: str) -> list[KeyRule]:
+    """Rules for the layers of a tower of Hugging Face's CLIP; `prefix` is a pattern."""
     layer = prefix + r"encoder\.layers?\.(?P<layer>\d+)\."
     parts = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
     attention = [
@@ -289,7 +304,7 @@ def text_key_table(config: ClipTextConfig) -> tuple[KeyRule, ...]:
     return (
         KeyRule(hf + r"embeddings\.token_embedding\.weight", token, COPY),
         KeyRule(hf + r"embeddings\.position_embedding\.weight", position, COPY),
-        *_hf_layers(hf),
+        *hf_layers(hf),
         *norm_rules(hf + "final_layer_norm", "norm"),
         KeyRule(r"text_projection\.weight", "projection/kernel", TRANSPOSE),
         KeyRule(openai + r"token_embedding\.weight", token, COPY),
@@ -317,7 +332,7 @@ def vision_key_table(config: VisionConfig) -> tuple[KeyRule, ...]:
         KeyRule(hf + r"embeddings\.patch_embedding\.weight", "patch_kernel", CONV),
         KeyRule(hf + r"embeddings\.position_embedding\.weight", "position_embeddings", positions),
         *norm_rules(hf + "pre_layrnorm", "pre_norm"),  # the misspelling is in every file
-        *_hf_layers(hf),
+        *hf_layers(hf),
         *norm_rules(hf + "post_layernorm", "norm"),
         KeyRule(r"visual_projection\.weight", "projection/kernel", TRANSPOSE),
         KeyRule(openai + "class_embedding", "cls_token", COPY),

@@ -1,5 +1,6 @@
 """DINOv2: a vision transformer with layer scale."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +9,23 @@ from mmjax.checks import foreign
 from mmjax.encoders.family import Family, always
 from mmjax.encoders.vision import SHARDING, VisionConfig, VisionTransformer, position_transform
 from mmjax.errors import MmjaxError
-from mmjax.weights.key_rules import CONV, COPY, VECTOR, KeyRule, dense_rules, norm_rules
+from mmjax.weights.key_rules import CONV, COPY, ROWS, VECTOR, KeyRule, dense_rules, norm_rules
 
 
-def config_from_hf(config: Mapping[str, Any]) -> VisionConfig:
+def registers_config(config: Mapping[str, Any]) -> VisionConfig:
+    """Reads config.json of a Dinov2WithRegistersModel; as `config_from_hf`."""
+    count = foreign.integer(
+        "config.json: num_register_tokens", config.get("num_register_tokens", 4), 0, 64
+    )
+    return config_from_hf(config, registers=count, antialias=True)
+
+
+def config_from_hf(config: Mapping[str, Any], **variant: Any) -> VisionConfig:
     """Reads Hugging Face's config.json of a DINOv2.
 
     Args:
       config: its content.
+      **variant: fields that DINOv2 itself leaves alone.
 
     Returns:
       The config, for pictures of the trained size.
@@ -35,10 +45,11 @@ def config_from_hf(config: Mapping[str, Any]) -> VisionConfig:
             "config.json: mlp_ratio * hidden_size", width, 1, 1 << 24
         ),
         layer_scale=True,
+        **variant,
     )
 
 
-_PREFIX = r"(?:dinov2\.)?"
+_PREFIX = r"(?:dinov2(?:_with_registers)?\.)?"
 _LAYER = _PREFIX + r"encoder\.layer\.(?P<layer>\d+)\."
 _LAYER_5X = _PREFIX + r"(?:encoder\.layers?|layers?)\.(?P<layer>\d+)\."
 
@@ -55,8 +66,10 @@ def key_table(config: VisionConfig) -> tuple[KeyRule, ...]:
     embeddings = _PREFIX + r"embeddings\."
     projection = embeddings + r"patch_embeddings\.projection\."
     attention = _LAYER_5X + r"attention\."
+    registers = [KeyRule(embeddings + "register_tokens", "register_tokens", ROWS)]
     return (
         KeyRule(embeddings + "cls_token", "cls_token", VECTOR),
+        *(registers if config.registers else ()),
         KeyRule(
             embeddings + "position_embeddings",
             "position_embeddings",
@@ -82,7 +95,7 @@ def key_table(config: VisionConfig) -> tuple[KeyRule, ...]:
 
 
 # The mask token serves pre-training only; a classifier is no part of the encoder.
-IGNORED = re.compile(r"(.*\.)?embeddings\.mask_token|classifier\..*")
+IGNORED = re.compile(r"(.*\.)?embeddings\.(mask_token|register_tokens)|classifier\..*")
 
 
 DINOV2 = Family(
@@ -95,3 +108,4 @@ DINOV2 = Family(
     always(SHARDING),
     any_size=True,
 )
+DINOV2_REGISTERS = dataclasses.replace(DINOV2, config=registers_config)

@@ -7,14 +7,14 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from flax import linen as nn
 
-from mmjax.sharding import Rules
+from mmjax.trees import Rules
 from mmjax.weights.key_rules import KeyRule
 
 Modality: TypeAlias = Literal["text", "image"]
 
 
 @runtime_checkable
-class PictureConfig(Protocol):
+class ImageConfig(Protocol):
     """What the config of a family that reads pictures must say."""
 
     @property
@@ -27,7 +27,7 @@ class PictureConfig(Protocol):
         """Of a pixel."""
         ...
 
-    def for_image_size(self, image_size: int) -> "PictureConfig":
+    def for_image_size(self, image_size: int) -> "ImageConfig":
         """The same model for pictures of another size."""
         ...
 
@@ -50,6 +50,10 @@ class Family:
     sharding: Callable[[Any], Rules]  # who holds what on a mesh
     pools: bool = False  # whether the module says itself what one item's embedding is
     any_size: bool = False  # whether positions are interpolated without being asked
+    heads: Callable[[Any], Sequence[tuple[str, int]]] = lambda _: ()  # as `sharding.fit` takes them
+    # Where a family reads its tokenizer or its picture constants in a way of its own:
+    load_text: Callable[..., tuple[Any, Any]] | None = None  # (folder, config) -> (config, text)
+    load_images: Callable[..., Any] | None = None  # (folder, config, said, image_size)
 
 
 def always(rules: Rules) -> Callable[[Any], Rules]:

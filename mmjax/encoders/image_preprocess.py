@@ -15,7 +15,7 @@ from PIL import Image
 from mmjax.checks import ranges
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.errors import MmjaxError
-from mmjax.files import read_json
+from mmjax.files import read_json_object
 
 # Raised whenever `open_image` makes other pixels of a file: features of the old ones are stale.
 READING = 2
@@ -33,6 +33,7 @@ class ImagePreprocess:
     resample: int = 3  # PIL's number of the filter; 3 is bicubic
     rescale: float = 1 / 255
     squash: bool = False  # resize to a square, whatever the proportions (ViT, Chinese-CLIP)
+    unrounded: bool = False  # resize without rounding to whole numbers (DINOv3)
 
     def imagenet_square(self) -> "ImagePreprocess":
         """The same size, but squashed to a square, bicubic, with ImageNet's mean and deviation."""
@@ -48,8 +49,10 @@ class ImagePreprocess:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Sha256 over all constants, and over how pictures are read."""
-        constants = json.dumps(dataclasses.asdict(self) | {"reading": READING}, sort_keys=True)
-        return hashlib.sha256(constants.encode()).hexdigest()
+        constants = dataclasses.asdict(self) | {"reading": READING}
+        if not self.unrounded:  # younger than many a cached feature
+            del constants["unrounded"]
+        return hashlib.sha256(json.dumps(constants, sort_keys=True).encode()).hexdigest()
 
     def __call__(
         self, images: Sequence[ImageLike], first_index: int = 0
@@ -70,18 +73,24 @@ class ImagePreprocess:
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         for i, image in enumerate(images):
             index = first_index + i
-            picture = self._crop(open_image(image, index), f"picture {index}")
-            out[i] = (np.asarray(picture, np.float32) * np.float32(self.rescale) - mean) / std
+            picture, where = open_image(image, index), f"picture {index}"
+            parts = [np.asarray(self._crop(p, where), np.float32) for p in self._parts(picture)]
+            pixels = parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
+            out[i] = (pixels * np.float32(self.rescale) - mean) / std
         return out
+
+    def _parts(self, image: Image.Image) -> list[Image.Image]:
+        """The picture, or its colours one by one, which Pillow then does not round."""
+        return [band.convert("F") for band in image.split()] if self.unrounded else [image]
 
     def _crop(self, image: Image.Image, where: str) -> Image.Image:
         width, height = image.size
         short, long = min(width, height), max(width, height)
         # Truncated, not rounded, as in transformers.
-        other = int(self.shortest_edge * long / short)
+        longest = int(self.shortest_edge * long / short)
         if self.squash:
-            other = self.shortest_edge
-        size = (self.shortest_edge, other) if width <= height else (other, self.shortest_edge)
+            longest = self.shortest_edge
+        size = (self.shortest_edge, longest) if width <= height else (longest, self.shortest_edge)
         # Pillow changes the width first, and the height of that.
         check_room(size[0], max(size[1], height), where, "resized")
         if size != image.size:
@@ -108,13 +117,14 @@ def load_image_preprocess(
       MmjaxError: no such file, or steps other than resize, centre crop, rescale, normalise.
     """
     path = folder / "preprocessor_config.json"
-    config = config or read_json(path)
-    ranges.check(config, str(path), ranges.PICTURES)
+    config = config or read_json_object(path)
+    ranges.check_ranges(config, str(path), ranges.PICTURES)
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if not config.get(step, True):
             raise MmjaxError(f"{path}: {step} is false, which is not supported")
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
-    is_vit = kind.startswith("ViT")  # its processor knows no crop and resizes to a square
+    # Processors that know no crop and resize to a square.
+    is_vit = kind.startswith(("ViT", "Siglip", "DINOv3"))
     size, cuts = config.get("size", 224), config.get("do_center_crop", not is_vit)
     squash = is_vit or (isinstance(size, Mapping) and "height" in size)
     if not cuts and not squash:
@@ -134,9 +144,10 @@ def load_image_preprocess(
             crop=crop,
             mean=tuple(config["image_mean"]),
             std=tuple(config["image_std"]),
-            resample=config.get("resample", 2 if is_vit else 3),
+            resample=config.get("resample", 2 if kind.startswith(("ViT", "DINOv3")) else 3),
             rescale=config.get("rescale_factor", 1 / 255),
             squash=squash,
+            unrounded=kind.startswith("DINOv3"),
         )
     except KeyError as error:
         raise MmjaxError(f"{path} lacks {error}") from error

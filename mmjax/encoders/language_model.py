@@ -16,14 +16,14 @@ from tokenizers import Tokenizer
 from mmjax.checks import arguments, foreign
 from mmjax.encoders import chat_template, tokenizer_files
 from mmjax.encoders.base import Encoder
-from mmjax.encoders.layers import Hook
-from mmjax.encoders.llama import KeyValues
+from mmjax.encoders.layers import Hook, WeightHook
+from mmjax.encoders.llama import KeyValues, Padding
 from mmjax.encoders.llama_config import LlamaConfig
-from mmjax.encoders.llava import Llava
 from mmjax.encoders.llava_images import LlavaImages
+from mmjax.encoders.qwen_vl_images import QwenImages
 from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
 from mmjax.errors import MmjaxError
-from mmjax.files import read_json, read_optional_json
+from mmjax.files import read_json_object, read_optional_json
 from mmjax.weights import vocabulary
 from mmjax.weights.gguf_llama import GgufLlama
 from mmjax.weights.meta_llama import MetaLlama
@@ -55,7 +55,9 @@ class LanguageModel(Encoder):
     """A frozen decoder; `mmjax.generation` continues texts with it."""
 
     chat: Chat = dataclasses.field(default_factory=lambda: Chat(None, {}, ()))
-    images: LlavaImages | None = None  # what pictures in a prompt become; None: it reads none
+    images: LlavaImages | QwenImages | None = (
+        None  # what pictures in a prompt become; None: it reads none
+    )
 
     def logits(
         self, params: PyTree, inputs: Mapping[str, ArrayLike], adapters: PyTree = None
@@ -71,7 +73,7 @@ class LanguageModel(Encoder):
         Returns:
           Float32 [b, l, vocab_size].
         """
-        own = self.checked_adapters(adapters)
+        params, own = self.adapted(params, adapters)
         embeddings = inputs.get("embeddings")
         if embeddings is None:
             embeddings = embed(self.module, params, jnp.asarray(inputs["input_ids"]))
@@ -82,10 +84,10 @@ class LanguageModel(Encoder):
     @property
     def towers(self) -> tuple[str, ...]:
         """The decoder, "text", comes first; a LLaVA has "image" too."""
-        return ("text", "image") if isinstance(self.module, Llava) else ("text",)
+        return ("text", "image") if hasattr(self.module, "vision_hook") else ("text",)
 
     def with_hook(
-        self, hook: Hook | None, remat: bool = False, *, tower: str | None = None
+        self, hook: Hook | WeightHook | None, remat: bool = False, *, tower: str | None = None
     ) -> "LanguageModel":
         """The same frozen model with an adapter in its layers.
 
@@ -104,6 +106,9 @@ class LanguageModel(Encoder):
           MmjaxError: something else than an adapter, a tower that is not there, or `remat` for
             the image tower.
         """
+        if isinstance(hook, WeightHook):
+            bare = self.with_hook(None, remat, tower="text")
+            return dataclasses.replace(bare, tuning=hook)
         arguments.check_hook(hook)
         if self.check_tower(tower) == "image":
             if remat:
@@ -111,12 +116,12 @@ class LanguageModel(Encoder):
             module = self.module.clone(vision_hook=hook, parent=None)
         else:
             module = self.module.clone(hook=hook, remat=remat, parent=None)
-        return dataclasses.replace(self, module=module)
+        return dataclasses.replace(self, module=module, tuning=None)
 
     def frozen_layers(self, tower: str | None = None) -> PyTree:
         """As `Encoder.frozen_layers`; of a LLaVA's image tower the layers that are read."""
         tower = self.check_tower(tower)
-        if not isinstance(self.module, Llava):
+        if len(self.towers) == 1:
             return self.params["layers"]
         return self.params["language_model" if tower == "text" else "vision"]["layers"]
 
@@ -134,6 +139,8 @@ class LanguageModel(Encoder):
         Raises:
           MmjaxError: a hook without parameters, or parameters without a hook.
         """
+        if self.tuning is not None:
+            return super().checked_adapters(adapters, tower)
         tower = self.check_tower(tower)
         hooks = {"text": self.module.hook, "image": getattr(self.module, "vision_hook", None)}
         if hooks["image"] is None:
@@ -206,9 +213,9 @@ class LanguageModel(Encoder):
 
 def embed(module: nn.Module, params: PyTree, ids: Int[Array, "*b"]) -> Float[Array, "*b d"]:
     """Word embeddings of ids, float [*b, d]."""
-    found = module.apply({"params": params}, ids, method="embed")
-    assert isinstance(found, jax.Array)
-    return found
+    embeddings = module.apply({"params": params}, ids, method="embed")
+    assert isinstance(embeddings, jax.Array)
+    return embeddings
 
 
 def extend(
@@ -218,11 +225,12 @@ def extend(
     embeddings: Float[Array, "b l d"],
     mask: Int[Array, "b m"],
     past: KeyValues | None = None,
-    positions: Int[Array, "b l"] | None = None,
+    positions: Int[Array, "b l ..."] | None = None,
+    padding: Padding = "any",
 ) -> tuple[Float[Array, "b l d"], KeyValues]:
     """`Llama.extend`, pure: hidden states of embeddings, and their keys and values."""
     applied = module.apply(
-        {"params": params}, embeddings, mask, past, positions, adapters, method="extend"
+        {"params": params}, embeddings, mask, past, positions, adapters, padding, method="extend"
     )
     return cast(tuple[jax.Array, KeyValues], applied)
 
@@ -231,21 +239,30 @@ def mix(
     module: nn.Module,
     params: PyTree,
     ids: Int[Array, "b l"],
-    tiles: Float[Array, "t h w 3"],
+    tiles: Float[Array, "t ..."],
     places: Int[Array, "b l"],
     adapters: PyTree = None,
 ) -> Float[Array, "b l d"]:
     """`Llava.mix`, pure: embeddings of texts with pictures in them."""
-    found = module.apply({"params": params}, ids, tiles, places, adapters, method="mix")
-    assert isinstance(found, jax.Array)
-    return found
+    embeddings = module.apply({"params": params}, ids, tiles, places, adapters, method="mix")
+    assert isinstance(embeddings, jax.Array)
+    return embeddings
+
+
+def read_tiles(
+    module: nn.Module, params: PyTree, tiles: Float[Array, "t ..."], adapters: PyTree = None
+) -> Float[Array, "t n d"]:
+    """`Llava.read_tiles`, pure; the decoder's parameters are not read."""
+    features = module.apply({"params": params}, tiles, adapters, method="read_tiles")
+    assert isinstance(features, jax.Array)
+    return features
 
 
 def logits(module: nn.Module, params: PyTree, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
     """Next-token logits of hidden states, float32 [*b, v]."""
-    found = module.apply({"params": params}, hidden, method="logits")
-    assert isinstance(found, jax.Array)
-    return found
+    token_logits = module.apply({"params": params}, hidden, method="logits")
+    assert isinstance(token_logits, jax.Array)
+    return token_logits
 
 
 def load_text(
@@ -289,7 +306,7 @@ def _template(folder: Path, own: Mapping[str, Any]) -> str | None:
             return foreign.read_bytes(file, foreign.LONGEST_TEXT).decode()
     path, template = folder / "chat_template.json", None
     if path.exists():
-        template = read_json(path).get("chat_template")
+        template = read_json_object(path).get("chat_template")
     if not template:
         path, template = folder / "tokenizer_config.json", own.get("chat_template")
     if template is None or isinstance(template, list):
@@ -320,7 +337,7 @@ def _ends(folder: Path, vocab_size: int) -> tuple[int, ...]:
 
 
 def _preprocess(tokenizer: Tokenizer, config: LlamaConfig, where: Path) -> TextPreprocess:
-    tokenizer_files.check(tokenizer, str(where), config.vocab_size)
+    tokenizer_files.check_tokenizer(tokenizer, str(where), config.vocab_size)
     sha256 = hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
     return TextPreprocess(
         tokenizer,
@@ -333,10 +350,10 @@ def _preprocess(tokenizer: Tokenizer, config: LlamaConfig, where: Path) -> TextP
 
 def _ids(where: str, ends: object, vocab_size: int) -> tuple[int, ...]:
     """One id or several, each of them a token's; older files say -1 where there is none."""
-    found = ends if isinstance(ends, list | tuple) else [] if ends is None else [ends]
-    if len(found) > _MOST_ENDS:
-        raise MmjaxError(f"{where} has {len(found)} ids; at most {_MOST_ENDS}")
-    ids = [foreign.integer(where, end, -1, vocab_size - 1) for end in found]
+    candidates = ends if isinstance(ends, list | tuple) else [] if ends is None else [ends]
+    if len(candidates) > _MOST_ENDS:
+        raise MmjaxError(f"{where} has {len(candidates)} ids; at most {_MOST_ENDS}")
+    ids = [foreign.integer(where, end, -1, vocab_size - 1) for end in candidates]
     return tuple(end for end in ids if end >= 0)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,9 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
+from mmjax.encoders.attention import PLAIN, Kernel, Mask, attend
 from mmjax.errors import MmjaxError
-from mmjax.weights.quantize import KERNEL, SCALE
+from mmjax.weights.quantize import KERNEL, PARTS, ROW_SCALE, SCALE, STEP, dequantized
 
 Dtype = Any
 PyTree = Any
@@ -21,7 +22,10 @@ PyTree = Any
 # Every transformer has the places "attention_input" and "feed_forward_input" (what a branch reads:
 # in and out are the same, and the kernel is None; what the branch is added to stays as it is),
 # "query", "key", "value", "out", and its own feed-forward maps: "intermediate" and "output" (BERT),
-# "fc1" and "fc2" (CLIP, ViT, DINOv2), "gate", "up" and "down" (LLaMA).
+# "fc1" and "fc2" (CLIP, ViT, DINOv2), "gate", "up" and "down" (LLaMA). Beside them there are
+# "layer_input" (the stream itself, for branches and for what they are added to) and
+# "attention_output" and "feed_forward_output" (what a branch adds; x is what it has read); there
+# the kernel is None too.
 # The kernel is float32, whatever the model keeps; making it so costs a compiled program nothing
 # where the adapter does not read it.
 Hook = Callable[[PyTree, str, jax.Array, jax.Array, jax.Array | None], jax.Array]
@@ -86,8 +90,11 @@ def check_sizes(hidden_size: int, num_heads: int, hidden_act: str) -> None:
         )
 
 
+_SINGLE_ROWS = 8  # by measurement: see `Dense`
+
+
 class Dense(nn.Module):
-    """`nn.Dense` whose kernel may also be int8 (`quantize.py`)."""
+    """`nn.Dense` whose kernel may also be int8 or nf4 (`quantize.py`)."""
 
     features: int
     use_bias: bool = True
@@ -105,10 +112,17 @@ class Dense(nn.Module):
           Float [*batch, features] in `dtype`.
         """
         shape = (x.shape[-1], self.features)
-        kernel = self.param(KERNEL, nn.initializers.lecun_normal(), shape, self.param_dtype)
-        row = (1,) * (x.ndim - 1) + (-1,)
-        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
-        if self.has_variable("params", SCALE):
+        row, small = (1,) * (x.ndim - 1) + (-1,), self.has_variable("params", STEP)
+        if self.has_variable("params", ROW_SCALE):
+            y = self._by_rows(x.astype(self.dtype))
+            y = (y * self.get_variable("params", ROW_SCALE).reshape(row)).astype(self.dtype)
+        else:
+            if small:  # nf4: no array of the kernel's own shape is kept
+                kernel = self.frozen_kernel()
+            else:
+                kernel = self.param(KERNEL, nn.initializers.lecun_normal(), shape, self.param_dtype)
+            y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if not small and self.has_variable("params", SCALE):
             # A column's scale can wait until after the product, where there is less to multiply.
             y = (y * self.get_variable("params", SCALE).reshape(row)).astype(self.dtype)
         if self.use_bias:
@@ -116,17 +130,46 @@ class Dense(nn.Module):
             y = y + bias.reshape(row).astype(self.dtype)
         return y
 
+    def _by_rows(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
+        """Multiplies by an int8 kernel [out, in], not yet scaled.
+
+        One row by the kernel is a product that reads int8 where it lies. A few rows are as many
+        such products; more of them are worth a float kernel.
+        """
+        kernel = self.get_variable("params", KERNEL).astype(self.dtype).T
+        rows = x.reshape(-1, x.shape[-1])
+        if len(rows) > _SINGLE_ROWS:
+            return x @ kernel
+        products = jnp.concatenate([rows[i : i + 1] @ kernel for i in range(len(rows))])
+        return products.reshape(*x.shape[:-1], -1)
+
     def frozen_kernel(self) -> Float[Array, "i o"]:
         """The kernel that a call multiplies by, for who adapts it.
 
         Returns:
-          Float32 [in, features], int8 with its scale. In a compiled program an array that nothing
-          reads is never made.
+          Float32 [in, features], a quantised one with its scales. In a compiled program an array
+          that nothing reads is never made.
         """
-        kernel = self.get_variable("params", KERNEL).astype(jnp.float32)
-        if self.has_variable("params", SCALE):
-            kernel = kernel * self.get_variable("params", SCALE)[None]
-        return kernel
+        kept = {n: self.get_variable("params", n) for n in PARTS if self.has_variable("params", n)}
+        return dequantized(kept)
+
+
+@runtime_checkable
+class PrefixHook(Protocol):
+    """A hook with keys and values of its own, which every token of a layer may read."""
+
+    def key_values(self, adapter: PyTree) -> tuple[Float[Array, "p d"], Float[Array, "p d"]]:
+        """One layer's own keys and values, all heads side by side."""
+        ...
+
+
+@runtime_checkable
+class WeightHook(Protocol):
+    """An adapter of a tower's weights, whichever they are, and no hook of its layers."""
+
+    def tuned(self, params: PyTree, adapters: PyTree) -> PyTree:
+        """The tower's parameters as adapted; pure."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +187,28 @@ class At:
     def read(self, place: str, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         """What a branch of the layer reads in place of x, float [b, l, d]."""
         return x if self.hook is None else self.hook(self.adapter, place, x, x, None)
+
+    def add(
+        self, place: str, x: Float[Array, "b l d"], y: Float[Array, "b l d"]
+    ) -> Float[Array, "b l d"]:
+        """What a branch of the layer adds in place of y, float [b, l, d]; x is what it has read."""
+        return y if self.hook is None else self.hook(self.adapter, place, x, y, None)
+
+    def behind_prefix(
+        self, key: Float[Array, "b h l c"], value: Float[Array, "b h l c"]
+    ) -> tuple[Float[Array, "b h m c"], Float[Array, "b h m c"]]:
+        """Keys and values behind those of an adapter that has some of its own."""
+        if not isinstance(self.hook, PrefixHook):
+            return key, value
+        b, h, _, c = key.shape
+        rows = [
+            jnp.broadcast_to(
+                part.astype(key.dtype).reshape(1, len(part), h, c).swapaxes(1, 2),
+                (b, h, len(part), c),
+            )
+            for part in self.hook.key_values(self.adapter)
+        ]
+        return jnp.concatenate([rows[0], key], 2), jnp.concatenate([rows[1], value], 2)
 
     def map(self, place: str, dense: Dense, x: Float[Array, "b l i"]) -> Float[Array, "b l o"]:
         """What comes out of a dense map.
@@ -178,6 +243,7 @@ class Attention(nn.Module):
     causal: bool = False
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
+    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
@@ -204,20 +270,15 @@ class Attention(nn.Module):
                 d, use_bias=use_bias, dtype=self.dtype, param_dtype=self.param_dtype, name=name
             )
 
-        query = at.map("query", dense("query", self.use_bias), x) * head**-0.5
-        key = at.map("key", dense("key", self.use_bias), x)
-        value = at.map("value", dense("value", self.use_bias), x)
-        query, key, value = (t.reshape(b, l, self.num_heads, head) for t in (query, key, value))
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-        readable = None if mask is None else mask[:, None, None, :]
-        if self.causal:
-            before = jnp.tril(jnp.ones((1, 1, l, l), bool))
-            readable = before if readable is None else readable & before
-        if readable is not None:
-            # The least finite number, not -inf: a row with no readable key must not become NaN.
-            scores = jnp.where(readable, scores, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(b, l, d)
+        def heads(name: str) -> Float[Array, "b h l c"]:
+            y = at.map(name, dense(name, self.use_bias), x)
+            return y.reshape(b, l, self.num_heads, head).swapaxes(1, 2)
+
+        query, (key, value) = heads("query"), at.behind_prefix(heads("key"), heads("value"))
+        # An adapter's keys every token reads.
+        seen = Mask(readable=mask, causal=self.causal).behind(key.shape[2] - l)
+        mixed = attend(query, [key], [value], seen, self.attend_by)
+        mixed = mixed.swapaxes(1, 2).reshape(b, l, d)
         return at.map("out", dense("out"), mixed)
 
 
@@ -234,6 +295,7 @@ class PreNormLayer(nn.Module):
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     hook: Hook | None = None
+    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
@@ -262,18 +324,25 @@ class PreNormLayer(nn.Module):
             vector = self.param(name, nn.initializers.ones, (d,), self.param_dtype)
             return branch * vector.astype(self.dtype)[None, None]
 
+        x = at.read("layer_input", x)
         hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm1")(x)
         hidden = at.read("attention_input", hidden)
         attention = Attention(
-            self.num_heads, self.qkv_bias, self.causal, **dtypes, name="attention"
+            self.num_heads,
+            self.qkv_bias,
+            self.causal,
+            **dtypes,
+            attend_by=self.attend_by,
+            name="attention",
         )
-        x = x + scaled(attention(hidden, mask, at), "layer_scale1")
+        attended = scaled(attention(hidden, mask, at), "layer_scale1")
+        x = x + at.add("attention_output", hidden, attended)
         hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm2")(x)
         hidden = at.read("feed_forward_input", hidden)
         wide = at.map("fc1", Dense(self.intermediate_size, **dtypes, name="fc1"), hidden)
         wide = activation(self.hidden_act)(wide)
-        hidden = at.map("fc2", Dense(d, **dtypes, name="fc2"), wide)
-        x = x + scaled(hidden, "layer_scale2")
+        added = scaled(at.map("fc2", Dense(d, **dtypes, name="fc2"), wide), "layer_scale2")
+        x = x + at.add("feed_forward_output", hidden, added)
         return x, x[:, 0]
 
 

@@ -1,7 +1,8 @@
 """LLaMA 1, 2, 3 and what is built like them (Vicuna, SmolLM2): decoders with rotary positions."""
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,21 +10,26 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
-from mmjax.encoders import rope
+from mmjax.encoders import inserted, rope
+from mmjax.encoders.attention import PLAIN, Kernel, Mask, attend
 from mmjax.encoders.family import Family
 from mmjax.encoders.layers import (
     At,
     Dense,
     Dtype,
     Hook,
+    PrefixHook,
     activation,
     stack,
 )
 from mmjax.encoders.llama_config import LlamaConfig
-from mmjax.sharding import Rules
+from mmjax.encoders.norms import RMSNorm
+from mmjax.errors import MmjaxError
+from mmjax.trees import Rules
 from mmjax.weights.key_rules import COPY, TRANSPOSE, KeyRule, dense_rules
 
 PyTree = Any
+Padding = Literal["any", "right", "right, first hidden"]
 
 
 class KeyValues(NamedTuple):
@@ -33,48 +39,24 @@ class KeyValues(NamedTuple):
     values: Float[Array, "*layers b h k c"]
 
 
-class Shared(NamedTuple):
+class AttentionInputs(NamedTuple):
     """What every layer reads alike."""
 
-    mask: Bool[Array, "b l m"]
+    mask: Mask
     cos: Float[Array, "b l half"]
     sin: Float[Array, "b l half"]
 
+    def of(self, is_local: Bool[Array, ""] | None) -> "AttentionInputs":
+        """What one layer reads; None where all layers read alike."""
+        if is_local is None:
+            return self
+        return self._replace(mask=self.mask.replace(local=is_local))
 
-def self_attention(config: LlamaConfig, rows: int) -> Shared:
+
+def self_attention(config: LlamaConfig, rows: int) -> AttentionInputs:
     """What a token reads that stands alone at position 0, in each of so many rows."""
     angles = rope.angles(jnp.zeros((rows, 1), jnp.int32), config.rope.frequencies(config.head_dim))
-    return Shared(jnp.ones((rows, 1, 1), bool), *angles)
-
-
-class RMSNorm(nn.Module):
-    """Scales by the root mean square, computed in float32.
-
-    Unlike flax's it rounds to `dtype` before it multiplies by the scale, as the original does: in
-    bfloat16 a quarter of all values would else be another one than there.
-    """
-
-    epsilon: float
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
-        """Normalises the last axis.
-
-        Args:
-          x: float [b, l, d].
-
-        Returns:
-          Float [b, l, d] in `dtype`.
-
-        Source:
-          Zhang and Sennrich 2019.
-        """
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
-        x = x.astype(jnp.float32)
-        x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)
-        return x.astype(self.dtype) * scale.astype(self.dtype)[None, None]
+    return AttentionInputs(Mask(), *angles)
 
 
 class LlamaAttention(nn.Module):
@@ -83,10 +65,11 @@ class LlamaAttention(nn.Module):
     config: LlamaConfig
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
+    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l d"], shared: Shared, past: KeyValues | None, at: At
+        self, x: Float[Array, "b l d"], shared: AttentionInputs, past: KeyValues | None, at: At
     ) -> tuple[Float[Array, "b l d"], KeyValues]:
         """Attends to the past and to x itself.
 
@@ -103,36 +86,46 @@ class LlamaAttention(nn.Module):
         b, l, _ = x.shape
         h, c = config.num_kv_heads, config.head_dim
         group = config.num_heads // h
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        bias = config.attention_bias or config.qkv_bias
 
         def heads(name: str, count: int) -> Float[Array, "b h l c"]:
-            dense = Dense(count * c, config.attention_bias, self.dtype, self.param_dtype, name=name)
+            dense = Dense(count * c, bias, **dtypes, name=name)
             return at.map(name, dense, x).reshape(b, l, count, c).swapaxes(1, 2)
 
-        query = rope.rotate(heads("query", h * group), shared.cos, shared.sin) * c**-0.5
-        query = query.reshape(b, h, group, l, c)
-        new = KeyValues(rope.rotate(heads("key", h), shared.cos, shared.sin), heads("value", h))
-        # The past is read where it lies: joining it to the new keys would copy it at every token.
-        parts = [new] if past is None else [past, new]
-        scores = jnp.concatenate(
-            [
-                jnp.einsum("bhglc,bhkc->bhglk", query, p.keys, preferred_element_type=jnp.float32)
-                for p in parts
-            ],
-            axis=-1,
+        def turned(name: str, count: int) -> Float[Array, "b h l c"]:
+            vectors = heads(name, count)
+            if config.qk_norm:
+                vectors = RMSNorm(config.rms_norm_eps, **dtypes, name=f"{name}_norm")(vectors)
+            return rope.rotate(vectors, shared.cos, shared.sin)
+
+        query = turned("query", h * group)
+        new = KeyValues(turned("key", h), heads("value", h))
+        parts, mask = [new] if past is None else [past, new], shared.mask
+        if isinstance(at.hook, PrefixHook):
+            own = self.prefix(at.hook, at.adapter, b)
+            parts, mask = [own, *parts], mask.behind(own.keys.shape[2])
+        mixed = attend(
+            query, [p.keys for p in parts], [p.values for p in parts], mask, self.attend_by
         )
-        least = jnp.finfo(jnp.float32).min
-        scores = jnp.where(shared.mask[:, None, None], scores, least)
-        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-        split = jnp.split(weights, [scores.shape[-1] - l], axis=-1)[-len(parts) :]
-        # The product's own order: asking for another one turns the values around instead.
-        mixed = sum(
-            jnp.einsum("bhglk,bhkc->bhglc", w, p.values) for w, p in zip(split, parts, strict=True)
-        )
-        out = Dense(
-            config.hidden_size, config.attention_bias, self.dtype, self.param_dtype, name="out"
-        )
-        mixed = jnp.reshape(jnp.transpose(mixed, (0, 3, 1, 2, 4)), (b, l, -1))
+        out = Dense(config.hidden_size, config.attention_bias, **dtypes, name="out")
+        mixed = jnp.reshape(jnp.transpose(mixed, (0, 2, 1, 3)), (b, l, -1))
         return at.map("out", out, mixed), new
+
+    def prefix(self, hook: PrefixHook, adapter: PyTree, rows: int) -> KeyValues:
+        """An adapter's own keys and values, in front of the first token.
+
+        Its keys are not rotated, and the first word stands behind them, as in PEFT. Words count
+        from 0 here: seen from there the keys are rotated back by their number.
+        """
+        config = self.config
+        keys, values = (
+            x.astype(self.dtype).reshape(1, len(x), config.num_kv_heads, -1).swapaxes(1, 2)
+            for x in hook.key_values(adapter)
+        )
+        back = jnp.full((1, keys.shape[2]), -keys.shape[2])
+        keys = rope.rotate(keys, *rope.angles(back, config.rope.frequencies(config.head_dim)))
+        return KeyValues(*(jnp.broadcast_to(x, (rows, *x.shape[1:])) for x in (keys, values)))
 
 
 class LlamaLayer(nn.Module):
@@ -142,14 +135,16 @@ class LlamaLayer(nn.Module):
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     hook: Hook | None = None
+    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "b l d"],
-        shared: Shared,
+        shared: AttentionInputs,
         past: KeyValues | None,
         adapter: PyTree,
+        is_local: Bool[Array, ""] | None = None,
     ) -> tuple[Float[Array, "b l d"], KeyValues]:
         """Runs the layer.
 
@@ -158,6 +153,7 @@ class LlamaLayer(nn.Module):
           shared: mask and rotations.
           past: this layer's keys and values of earlier tokens, or None.
           adapter: this layer's slice of the adapter's parameters.
+          is_local: whether it reads `shared.local`; None where no layer differs.
 
         Returns:
           (float [b, l, d], keys and values of x): the pair that a scan wants.
@@ -169,16 +165,18 @@ class LlamaLayer(nn.Module):
         def dense(width: int, name: str, x: jax.Array) -> jax.Array:
             return at.map(name, Dense(width, config.mlp_bias, **dtypes, name=name), x)
 
+        x = at.read("layer_input", x)
         hidden = RMSNorm(config.rms_norm_eps, **dtypes, name="attention_norm")(x)
         hidden = at.read("attention_input", hidden)
-        attention = LlamaAttention(config, **dtypes, name="attention")
-        attended, new = attention(hidden, shared, past, at)
-        x = x + attended
+        attention = LlamaAttention(config, **dtypes, attend_by=self.attend_by, name="attention")
+        attended, new = attention(hidden, shared.of(is_local), past, at)
+        x = x + at.add("attention_output", hidden, attended)
         hidden = RMSNorm(config.rms_norm_eps, **dtypes, name="mlp_norm")(x)
         hidden = at.read("feed_forward_input", hidden)
         gate = activation(config.hidden_act)(dense(config.intermediate_size, "gate", hidden))
-        hidden = gate * dense(config.intermediate_size, "up", hidden)
-        return x + dense(config.hidden_size, "down", hidden), new
+        wide = gate * dense(config.intermediate_size, "up", hidden)
+        added = dense(config.hidden_size, "down", wide)
+        return x + at.add("feed_forward_output", hidden, added), new
 
 
 class Llama(nn.Module):
@@ -194,6 +192,7 @@ class Llama(nn.Module):
     param_dtype: Dtype = jnp.float32
     hook: Hook | None = None
     remat: bool = False  # keep layers' inputs only, and compute the rest again going backward
+    attend_by: Kernel = PLAIN
 
     def setup(self) -> None:
         """Declares the parts."""
@@ -202,8 +201,8 @@ class Llama(nn.Module):
         self.embed_tokens = nn.Embed(config.vocab_size, config.hidden_size, **dtypes)
         # Inside a scan nothing can be merged across layers anyway, so nothing need prevent it.
         layer = nn.remat(LlamaLayer, prevent_cse=False) if self.remat else LlamaLayer
-        scanned = stack(layer, config.num_layers, in_axes=(nn.broadcast, 0, 0))
-        self.layers = scanned(config, **dtypes, hook=self.hook)
+        scanned = stack(layer, config.num_layers, in_axes=(nn.broadcast, 0, 0, 0))
+        self.layers = scanned(config, **dtypes, hook=self.hook, attend_by=self.attend_by)
         self.norm = RMSNorm(config.rms_norm_eps, **dtypes)
         if not config.tied:
             self.lm_head = Dense(config.vocab_size, use_bias=False, **dtypes)
@@ -238,8 +237,9 @@ class Llama(nn.Module):
         embeddings: Float[Array, "b l d"],
         attention_mask: Int[Array, "b m"],
         past: KeyValues | None = None,
-        positions: Int[Array, "b l"] | None = None,
+        positions: Int[Array, "b l ..."] | None = None,
         adapters: PyTree = None,
+        padding: Padding = "any",
     ) -> tuple[Float[Array, "b l d"], KeyValues]:
         """Hidden states of tokens that follow a past.
 
@@ -249,8 +249,12 @@ class Llama(nn.Module):
             tokens may look. Every token sees itself, so a 0 at a real token hides it from later
             ones only.
           past: keys and values [layers, b, kv_heads, k, head_dim]; None for k = 0.
-          positions: rotary positions; None counts the ones of the mask.
+          positions: rotary positions, int [b, l], or of a Qwen-VL [b, l, 3]; None counts the ones
+            of the mask.
           adapters: parameters for `hook`; leaves [layers, ...].
+          padding: where the mask is 0: `right`, behind each row's last token and nowhere else;
+            `right, first hidden` at the very first one of every row too. A GPU's kernel needs to
+            know it, and believes it.
 
         Returns:
           (float [b, l, d] after the last norm, keys and values [layers, b, kv_heads, l, head_dim]
@@ -259,17 +263,42 @@ class Llama(nn.Module):
         Source:
           Touvron et al. 2023 (LLaMA, LLaMA 2); Grattafiori et al. 2024 (LLaMA 3).
         """
+        if isinstance(self.hook, inserted.TokenHook) and past is not None:
+            raise MmjaxError(
+                "learnt tokens stand in front of whole texts, not behind a past; take them as keys "
+                "and values, by mmjax.adapters.prefix_tuning.as_prefix"
+            )
+        embeddings, seen, adapters = inserted.insert(
+            self.hook, adapters, embeddings, attention_mask, 0
+        )
+        assert seen is not None
+        attention_mask = seen
         length = embeddings.shape[1]
         if positions is None:
             positions = jnp.maximum(jnp.cumsum(attention_mask, axis=1) - 1, 0)[:, -length:]
-        may = attention_mask.astype(bool)[:, None]
-        old, new = jnp.split(may, [attention_mask.shape[1] - length], axis=-1)
-        old = jnp.broadcast_to(old, (old.shape[0], length, old.shape[2]))
-        new = (new & jnp.tri(length, dtype=bool)[None]) | jnp.eye(length, dtype=bool)[None]
-        cos, sin = rope.angles(positions, self.config.rope.frequencies(self.config.head_dim))
-        shared = Shared(jnp.concatenate([old, new], axis=-1), cos, sin)
-        x, keys_values = self.layers(embeddings.astype(self.dtype), shared, past, adapters)
-        return self.norm(x), keys_values
+        config = self.config
+        frequencies = config.rope.frequencies(config.head_dim)
+        if positions.ndim == 2:
+            cos, sin = rope.angles(positions, frequencies)
+        else:
+            cos, sin = rope.sectioned_angles(positions, frequencies, config.rope.sections)
+        # Learnt tokens stand in front of the first one.
+        plain = not isinstance(self.hook, inserted.TokenHook)
+        mask = Mask(
+            readable=attention_mask.astype(bool),
+            causal=True,
+            own=True,
+            window=config.window if any(config.local_layers) else 0,
+            right=plain and padding != "any",
+            first_hidden=plain and padding == "right, first hidden",
+        )
+        is_local = None
+        if any(config.local_layers) and not all(config.local_layers):
+            is_local = jnp.array(config.local_layers)
+        shared = AttentionInputs(mask, cos, sin)
+        x = embeddings.astype(self.dtype)
+        x, keys_values = self.layers(x, shared, past, adapters, is_local)
+        return self.norm(inserted.remove(self.hook, x, 0)), keys_values
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """Next-token logits.
@@ -294,12 +323,20 @@ def key_table(config: LlamaConfig) -> tuple[KeyRule, ...]:
     """How Hugging Face's tensors map onto the parameters of `Llama`.
 
     Args:
-      config: says whether there is a head of its own.
+      config: says whether there is a head of its own, and norms of queries and keys.
 
     Returns:
       The rules.
     """
     head = [] if config.tied else [KeyRule(r"lm_head\.weight", "lm_head/kernel", TRANSPOSE)]
+    if config.qk_norm:
+        parts = (("q", "query"), ("k", "key"))
+        head += [
+            KeyRule(
+                _LAYER + rf"self_attn\.{a}_norm\.weight", f"layers/attention/{b}_norm/scale", COPY
+            )
+            for a, b in parts
+        ]
     return (
         KeyRule(_PREFIX + r"embed_tokens\.weight", "embed_tokens/embedding", COPY),
         KeyRule(_PREFIX + r"norm\.weight", "norm/scale", COPY),
@@ -318,16 +355,27 @@ def key_table(config: LlamaConfig) -> tuple[KeyRule, ...]:
 IGNORED = re.compile(r".*rotary_emb\.inv_freq|lm_head\.weight")
 
 
+def heads(config: LlamaConfig) -> Sequence[tuple[str, int]]:
+    """Of how many heads the axes that are split consist; one that is cut could not be rotated.
+
+    Queries are not among them: where their heads do not divide, to hold all of them on every device
+    would cost more than to send the few that are computed.
+    """
+    return ((r"layers/attention/(key|value)/(kernel|bias)", config.num_kv_heads),)
+
+
 def sharding(config: LlamaConfig) -> Rules:
     """Who holds what: heads, the feed-forward width and the vocabulary are split over `model`.
 
     Args:
-      config: says whether there is a head of its own.
+      config: says whether there is a head of its own, and biases.
 
     Returns:
       (anchored pattern, PartitionSpec) pairs.
     """
     head = () if config.tied else ((r"lm_head/kernel", P(None, "model")),)
+    if config.attention_bias or config.qkv_bias:
+        head = (*head, (r"layers/attention/(query|key|value)/bias", P(None, "model")))
     return (
         (r"embed_tokens/embedding", P("model", None)),
         (r"layers/(attention/(query|key|value)|gate|up)/kernel", P(None, None, "model")),
@@ -337,4 +385,6 @@ def sharding(config: LlamaConfig) -> Rules:
     )
 
 
-LLAMA = Family("llama", "text", LlamaConfig.from_hf, Llama, key_table, IGNORED, sharding)
+LLAMA = Family(
+    "llama", "text", LlamaConfig.from_hf, Llama, key_table, IGNORED, sharding, heads=heads
+)

@@ -29,6 +29,10 @@ class LlamaConfig:
     mlp_bias: bool = False
     tied: bool = False  # the table of words is the head too
     pad_token_id: int = 0
+    qkv_bias: bool = False  # Qwen2: biases of queries, keys and values, but not of the output
+    qk_norm: bool = False  # Qwen3: every head's queries and keys are normalised
+    window: int = 0  # how many tokens local layers look at, themselves included
+    local_layers: tuple[bool, ...] = ()  # which layers are local; () means none
 
     @property
     def max_length(self) -> int:

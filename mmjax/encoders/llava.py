@@ -12,17 +12,17 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.checks.ranges import check_id
 from mmjax.encoders import clip, llama
+from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.family import Family
 from mmjax.encoders.layers import Dense, Dtype, Hook, PyTree, activation
 from mmjax.encoders.llama import KeyValues, Llama
 from mmjax.encoders.llama_config import LlamaConfig
+from mmjax.encoders.llava_images import WORD
 from mmjax.encoders.vision import SHARDING as VISION_SHARDING
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.errors import MmjaxError
-from mmjax.sharding import Rules
-from mmjax.weights.key_rules import COPY, KeyRule, dense_rules
-
-WORD, NEWLINE = -1, 0  # what stands at a place that holds a word, and where a row of patches ends
+from mmjax.trees import Rules
+from mmjax.weights.key_rules import COPY, KeyRule, dense_rules, rules_inside
 
 # What Hugging Face leaves out of config.json is at its default.
 _TEXT_DEFAULTS: dict[str, Any] = {
@@ -93,12 +93,14 @@ class LlavaConfig:
             config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
         )
         vision = config.get("vision_config") or _VISION_DEFAULTS
-        for part, kind, known in (
+        for part, kind, supported in (
             ("text_config", text["model_type"], "llama"),
             ("vision_config", vision.get("model_type", "clip_vision_model"), "clip_vision_model"),
         ):
-            if kind != known:
-                raise MmjaxError(f"config.json: {part} of a {kind!r} is not supported; {known!r}")
+            if kind != supported:
+                raise MmjaxError(
+                    f"config.json: {part} of a {kind!r} is not supported; {supported!r}"
+                )
         tower = clip.vision_config(vision)
         layers = _feature_layers(config.get("vision_feature_layer", -2), tower.num_layers)
         strategy = config.get("vision_feature_select_strategy", "default")
@@ -147,7 +149,26 @@ def _checked(pinpoints: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, 
     return sizes
 
 
-class Llava(nn.Module):
+class ReadsPictures(nn.Module):
+    """A LLaMA beside an image tower: alone it reads texts like the `Llama` in it.
+
+    `setup` of a class below makes `language_model`.
+    """
+
+    def embed(self, input_ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
+        """Looks up word embeddings, float [b, l, d]."""
+        return self.language_model.embed(input_ids)
+
+    def extend(self, *arguments: Any, **named: Any) -> tuple[Float[Array, "b l d"], KeyValues]:
+        """As `Llama.extend`."""
+        return self.language_model.extend(*arguments, **named)
+
+    def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
+        """As `Llama.logits`."""
+        return self.language_model.logits(hidden)
+
+
+class Llava(ReadsPictures):
     """A LLaMA whose embeddings may come from pictures.
 
     Alone it reads texts like the `Llama` in it: `embed`, `extend` and `logits` are that one's.
@@ -160,19 +181,24 @@ class Llava(nn.Module):
     hook: Hook | None = None  # of the decoder, as `Llama` takes it; so is `remat`
     remat: bool = False
     vision_hook: Hook | None = None  # of the image tower
+    attend_by: Kernel = PLAIN  # in both towers
 
     def setup(self) -> None:
         """Declares the parts."""
         config, width = self.config, self.config.hidden_size
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.vision = VisionTransformer(config.vision, **dtypes, hook=self.vision_hook)
+        self.vision = VisionTransformer(
+            config.vision, **dtypes, hook=self.vision_hook, attend_by=self.attend_by
+        )
         self.linear_1 = Dense(width, config.projector_bias, **dtypes)
         self.linear_2 = Dense(width, config.projector_bias, **dtypes)
         if config.pinpoints:
             self.image_newline = self.param(
                 "image_newline", nn.initializers.normal(width**-0.5), (width,), self.param_dtype
             )
-        self.language_model = Llama(config.text, **dtypes, hook=self.hook, remat=self.remat)
+        self.language_model = Llama(
+            config.text, **dtypes, hook=self.hook, remat=self.remat, attend_by=self.attend_by
+        )
 
     def __call__(
         self,
@@ -233,18 +259,6 @@ class Llava(nn.Module):
         table = jnp.concatenate([newline, patches])
         return jnp.where(places[..., None] == WORD, words, table[jnp.maximum(places, 0)])
 
-    def embed(self, input_ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
-        """Looks up word embeddings, float [b, l, d]."""
-        return self.language_model.embed(input_ids)
-
-    def extend(self, *arguments: Any, **named: Any) -> tuple[Float[Array, "b l d"], KeyValues]:
-        """As `Llama.extend`."""
-        return self.language_model.extend(*arguments, **named)
-
-    def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
-        """As `Llama.logits`."""
-        return self.language_model.logits(hidden)
-
 
 def key_table(config: LlavaConfig) -> tuple[KeyRule, ...]:
     """How Hugging Face's tensors map onto the parameters of `Llava`.
@@ -262,8 +276,10 @@ def key_table(config: LlavaConfig) -> tuple[KeyRule, ...]:
     behind = "|".join(str(i) for i in range(config.vision.num_layers, config.vision_layers))
     read = rf"(?!.*\.layers\.(?:{behind})\.)" if behind else ""
     return (
-        *_inside(llama.key_table(config.text), rf"(?:{top}language_model\.)?", "language_model"),
-        *_inside(
+        *rules_inside(
+            llama.key_table(config.text), rf"(?:{top}language_model\.)?", "language_model"
+        ),
+        *rules_inside(
             [r for r in clip.vision_key_table(config.vision) if r.target not in _NOT_READ],
             rf"{top}vision_tower\.{read}",
             "vision",
@@ -274,10 +290,6 @@ def key_table(config: LlavaConfig) -> tuple[KeyRule, ...]:
 
 
 _NOT_READ = ("norm/scale", "norm/bias", "projection/kernel")  # of the image tower
-
-
-def _inside(rules: Sequence[KeyRule], prefix: str, part: str) -> list[KeyRule]:
-    return [KeyRule(prefix + r.pattern, f"{part}/{r.target}", r.transform) for r in rules]
 
 
 # Buffers, a tied head, and the image tower behind the last layer that is read.

@@ -4,17 +4,44 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
 from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
-from mmjax.encoders.llava import NEWLINE, WORD, LlavaConfig
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
+from mmjax.encoders.vision import VisionConfig
 from mmjax.errors import MmjaxError
 from mmjax.files import read_optional_json
+
+WORD, NEWLINE = -1, 0  # what stands at a place that holds a word, and where a row of patches ends
+
+
+@runtime_checkable
+class TiledConfig(Protocol):
+    """What of a model's config says how its pictures become tiles and tokens."""
+
+    @property
+    def vision(self) -> VisionConfig:
+        """Of the image tower."""
+        ...
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Embeddings that one tile becomes."""
+        ...
+
+    @property
+    def image_token_id(self) -> int:
+        """Stands for a picture among the words."""
+        ...
+
+    @property
+    def pinpoints(self) -> tuple[tuple[int, int], ...]:
+        """Sizes (height, width) for the tiles; empty where a picture is one tile."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +51,14 @@ class Mixed:
     Attributes:
       ids: int32 [l_i] a row, each image token repeated for all that its picture becomes.
       places: int32 [l_i] a row, as in `Llava.mix`.
-      tiles: float32 [t, side, side, 3] of all pictures.
+      tiles: float32 [t, side, side, 3] of all pictures; of a Qwen-VL as its image tower reads them.
+      positions: int32 [l_i, 3] a row, where tokens have three positions; None where they have one.
     """
 
     ids: list[np.ndarray]
     places: list[np.ndarray]
     tiles: np.ndarray
+    positions: list[np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +66,7 @@ class LlavaImages:
     """Picture constants of a LLaVA."""
 
     preprocess: ImagePreprocess
-    config: LlavaConfig
+    config: TiledConfig
     pad: bool = False  # LLaVA-1.5: make pictures square, in the mean's colour, before all else
 
     def tiles(self, image: ImageLike, index: int = 0) -> Float[np.ndarray, "t h w 3"]:
@@ -80,6 +109,20 @@ class LlavaImages:
             for x in range(0, width, side)
         ]
         return self.preprocess([picture.resize((side, side), resample), *squares], index)
+
+    def count(self, height: int, width: int) -> int:
+        """Tiles that a picture of this size, in pixels, is cut into."""
+        if not self.config.pinpoints:
+            return 1
+        rows, columns = best_size(height, width, self.config.pinpoints)
+        return 1 + rows * columns // self.preprocess.crop**2
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that no picture exceeds, but for the ends of its rows."""
+        side = self.preprocess.crop
+        tiles = 1 + max((h * w // side**2 for h, w in self.config.pinpoints), default=0)
+        return tiles * self.config.tokens_per_tile
 
     def _square(self, picture: Image.Image, where: str) -> Image.Image:
         side = max(picture.size)
@@ -133,14 +176,14 @@ class LlavaImages:
         all_ids, all_places = [], []
         for row, (prompt, pictures) in enumerate(zip(prompts, images, strict=True)):
             ids = np.array(prompt, np.int32)
-            found = np.flatnonzero(ids == token)
-            if len(found) != len(pictures):
+            image_columns = np.flatnonzero(ids == token)
+            if len(image_columns) != len(pictures):
                 raise MmjaxError(
-                    f"prompt {row} has {len(found)} image tokens (id {token}) but "
+                    f"prompt {row} has {len(image_columns)} image tokens (id {token}) but "
                     f"{len(pictures)} pictures; write one image token for each"
                 )
             parts, start = [], 0
-            for at, image in zip(found, pictures, strict=True):
+            for at, image in zip(image_columns, pictures, strict=True):
                 opened = open_image(image, index)
                 tiles.append(self.tiles(opened, index))
                 places = self.places(opened.height, opened.width)
@@ -150,7 +193,7 @@ class LlavaImages:
                 start, count, index = at + 1, count + len(tiles[-1]), index + 1
             places = np.concatenate([*parts, np.full(len(ids) - start, WORD, np.int32)])
             repeats = np.ones(len(ids), np.int64)
-            repeats[found] = [len(part) for part in parts[1::2]]
+            repeats[image_columns] = [len(part) for part in parts[1::2]]
             all_ids.append(np.repeat(ids, repeats))
             all_places.append(places.astype(np.int32))
         return Mixed(all_ids, all_places, np.concatenate(tiles))
@@ -201,7 +244,7 @@ def unpad(tokens: Int[np.ndarray, "h w"], height: int, width: int) -> Int[np.nda
     return tokens[:, cut : columns - cut]
 
 
-def load_llava_images(folder: Path, config: LlavaConfig) -> LlavaImages:
+def load_llava_images(folder: Path, config: TiledConfig) -> LlavaImages:
     """Reads the picture constants of a LLaVA's folder.
 
     Args:

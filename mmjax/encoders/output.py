@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from mmjax.encoders.pooling import Pooling
 from mmjax.errors import MmjaxError
@@ -21,6 +21,7 @@ Inputs = Mapping[str, Array]
 
 
 Batch = Mapping[str, Inputs]  # role -> inputs
+ADAPTERS = "adapters"  # in a trainable tree, and where towers find them: role -> parameters
 
 
 EmbedFn = Callable[[PyTree, PyTree, Inputs], Float[Array, "b d"]]
@@ -35,12 +36,18 @@ class Tower:
       width: size of the last axis of its features.
       encode: (params, raw inputs) -> {"features", ["mask"]}; None where only cached features come.
       logit_scale: ln(1 / temperature) of a checkpoint with two towers; None where it has one.
+      begin: (key, params) -> parameters of the adapter in it; None where it has none.
+      adapted: (params, raw inputs, parameters of the adapter) -> as `encode`.
+      layers: keys that its adapter needs while training; 0 where it drops nothing.
     """
 
     role: str
     width: int
     encode: Callable[[PyTree, Inputs], Inputs] | None = None
     logit_scale: float | None = None
+    begin: Callable[[Key[Array, ""], PyTree], PyTree] | None = None
+    adapted: Callable[[PyTree, Inputs, PyTree], Inputs] | None = None
+    layers: int = 0
 
     def __call__(self, frozen: PyTree, inputs: Inputs) -> Inputs:
         """Returns {"features": [b d]} or {"features": [b l d], "mask": [b l]}."""
@@ -50,7 +57,12 @@ class Tower:
             raise ValueError(
                 f"the {self.role} tower has no encoder and got inputs {sorted(inputs)}"
             )
-        return self.encode(frozen[self.role], {k: v for k, v in inputs.items() if k != "row"})
+        raw = {k: v for k, v in inputs.items() if k != "row"}
+        own = frozen.get(ADAPTERS, {}).get(self.role)
+        if own is None:
+            return self.encode(frozen[self.role], raw)
+        assert self.adapted is not None
+        return self.adapted(frozen[self.role], raw, own)
 
 
 DEEP = 5  # layers before the last whose class tokens "cls_mean_deep" adds
@@ -121,11 +133,12 @@ def apply(
         arrays["adapters"] = adapters
     applied = module.apply({"params": params}, **arrays, mutable="intermediates")
     tokens, inner = cast(tuple[jax.Array, Mapping[str, Any]], applied)
-    mask = arrays.get("attention_mask")
+    # What parts of the module sow is in dicts.
+    intermediates = inner.get("intermediates", {}).items()
+    sown = {name: value[0] for name, value in intermediates if isinstance(value, tuple)}
+    mask = arrays.get("attention_mask", sown.get("mask"))
     if mask is None:
         mask = jnp.ones(tokens.shape[:2], jnp.int32)
-    found = inner.get("intermediates", {}).items()  # what parts of the module sow is in dicts
-    sown = {name: value[0] for name, value in found if isinstance(value, tuple)}
     pooled = sown.get("pooled", tokens[:, 0]) if pooling is None else pooling(tokens, mask)
     layers = sown.get("class_tokens"), sown.get("hidden_states")
     return EncoderOutput(tokens, mask, pooled.astype(jnp.float32), *layers)

@@ -4,19 +4,23 @@ What the originals do, `Image.convert("RGB")`, is done here, with two exceptions
 upright, as its camera noted. And 16-bit grey, which Pillow cuts at 255, is scaled.
 """
 
+import contextlib
 import io
 import math
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from mmjax.checks.foreign import shown_path
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, first_line
+
+T = TypeVar("T")
 
 # A path, encoded bytes (PNG, JPEG, ...), an open picture, or uint8 [h, w, 3 | 4] or [h, w].
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
@@ -44,6 +48,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 def open_image(image: ImageLike, index: int = 0) -> Image.Image:
@@ -66,11 +71,10 @@ def open_image(image: ImageLike, index: int = 0) -> Image.Image:
     Raises:
       MmjaxError: names the picture that cannot be read, has no pixels, or has too many.
     """
-    where = f"picture {index}"
-    try:
+    where = _where(image, index)
+    with _reading(where):
         if isinstance(image, str | os.PathLike):
-            where = f"picture {index} ({shown_path(image)})"
-            return _read_path(Path(image), where)
+            return _read_path(Path(image), where, _read)
         if isinstance(image, bytes):
             if not image:
                 raise MmjaxError(f"{where} is empty: 0 bytes")
@@ -79,6 +83,39 @@ def open_image(image: ImageLike, index: int = 0) -> Image.Image:
             return _to_rgb(image, where)
         if isinstance(image, np.ndarray):
             return _to_rgb(_of_array(image, where), where)
+    raise MmjaxError(
+        f"{where} is a {type(image).__name__}; expected a path, encoded bytes, a PIL image "
+        "or a uint8 array"
+    )
+
+
+def size_of(image: ImageLike, index: int = 0) -> tuple[int, int]:
+    """(height, width) of what `open_image` gives; encoded pixels are not decoded for it.
+
+    Raises:
+      MmjaxError: names the picture that cannot be read.
+    """
+    where = _where(image, index)
+    if isinstance(image, bytes) and image:
+        with _reading(where):
+            return _measure(io.BytesIO(image), where)
+    if not isinstance(image, str | os.PathLike):
+        opened = open_image(image, index)
+        return opened.height, opened.width
+    with _reading(where):
+        return _read_path(Path(image), where, _measure)
+
+
+def _where(image: object, index: int) -> str:
+    path = f" ({shown_path(image)})" if isinstance(image, str | os.PathLike) else ""
+    return f"picture {index}{path}"
+
+
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Says what Pillow says of a picture, and which one it is."""
+    try:
+        yield
     except MmjaxError:
         raise
     except UnidentifiedImageError as error:
@@ -89,12 +126,8 @@ def open_image(image: ImageLike, index: int = 0) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MmjaxError(f"{where} has too many pixels; make it smaller") from error
     except Exception as error:  # a damaged file leads to errors of every kind in Pillow
-        said = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-        raise MmjaxError(f"{where} cannot be read: {said.splitlines()[0][:200]}") from error
-    raise MmjaxError(
-        f"{where} is a {type(image).__name__}; expected a path, encoded bytes, a PIL image "
-        "or a uint8 array"
-    )
+        message = getattr(error, "strerror", None) or first_line(error)
+        raise MmjaxError(f"{where} cannot be read: {message}") from error
 
 
 def check_room(width: int, height: int, where: str, becomes: str) -> None:
@@ -116,18 +149,25 @@ def check_room(width: int, height: int, where: str, becomes: str) -> None:
         )
 
 
-def _read_path(path: Path, where: str) -> Image.Image:
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):  # a pipe would wait for ever, a device has no end
+def _read_path(path: Path, where: str, read: Callable[[io.BufferedReader, str], T]) -> T:
+    file_stat = os.stat(path)
+    if not stat.S_ISREG(file_stat.st_mode):  # a pipe would wait for ever, a device has no end
         raise MmjaxError(f"{where} is no file but a {'folder' if path.is_dir() else 'device'}")
-    if found.st_size > LARGEST_FILE:
+    if file_stat.st_size > LARGEST_FILE:
         raise MmjaxError(
-            f"{where} has {found.st_size} bytes; a picture's file may have {LARGEST_FILE}"
+            f"{where} has {file_stat.st_size} bytes; a picture's file may have {LARGEST_FILE}"
         )
-    if not found.st_size:
+    if not file_stat.st_size:
         raise MmjaxError(f"{where} is empty: 0 bytes")
     with path.open("rb") as file:
-        return _read(file, where)
+        return read(file, where)
+
+
+def _measure(file: io.BytesIO | io.BufferedReader, where: str) -> tuple[int, int]:
+    with Image.open(file, formats=FORMATS) as opened:
+        _make_fit(opened, file, where)
+        turned = _orientation(opened) in _ON_ITS_SIDE
+        return (opened.width, opened.height) if turned else (opened.height, opened.width)
 
 
 def _read(file: io.BytesIO | io.BufferedReader, where: str) -> Image.Image:

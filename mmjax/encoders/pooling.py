@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.checks import foreign, ranges
 from mmjax.errors import MmjaxError
-from mmjax.files import read_json
+from mmjax.files import read_json_object
 
 PoolingName = Literal["mean", "cls", "max"]
 
@@ -51,7 +51,7 @@ class Pooling:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense:
+class PoolingDense:
     """A dense layer of sentence-transformers on the pooled vector."""
 
     folder: Path  # holds its weights
@@ -83,7 +83,7 @@ def load_pooling(folder: Path, name: str | None = None) -> Pooling:
     return pooling
 
 
-def load_dense(folder: Path) -> Dense | None:
+def load_dense(folder: Path) -> PoolingDense | None:
     """Reads the dense layer of a sentence-transformers folder, where it has one.
 
     Args:
@@ -96,32 +96,32 @@ def load_dense(folder: Path) -> Dense | None:
       MmjaxError: an activation that is not supported.
     """
     path = folder / "modules.json"
-    found = [place for kind, place in _modules(path) if kind == "Dense"] if path.is_file() else []
-    if not found:
+    folders = [place for kind, place in _modules(path) if kind == "Dense"] if path.is_file() else []
+    if not folders:
         return None
-    config = read_json(found[0] / "config.json")
-    ranges.check(config, str(found[0] / "config.json"), _DENSE)
+    config = read_json_object(folders[0] / "config.json")
+    ranges.check_ranges(config, str(folders[0] / "config.json"), _DENSE)
     if "out_features" not in config:
-        raise MmjaxError(f"{found[0] / 'config.json'} lacks 'out_features'")
+        raise MmjaxError(f"{folders[0] / 'config.json'} lacks 'out_features'")
     act = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1].lower()
     if act not in ("tanh", "identity"):
-        raise MmjaxError(f"{found[0] / 'config.json'}: activation {act!r}; use Tanh or Identity")
+        raise MmjaxError(f"{folders[0] / 'config.json'}: activation {act!r}; use Tanh or Identity")
     bias = bool(config.get("bias", True))
-    return Dense(found[0], config["out_features"], bias, act)  # pyright: ignore[reportArgumentType]
+    return PoolingDense(folders[0], config["out_features"], bias, act)  # pyright: ignore[reportArgumentType]
 
 
 def _modules(path: Path) -> list[tuple[str, Path]]:
     """(kind, folder) of each module."""
-    modules = foreign.read_json(path)
+    modules = foreign.read_bounded_json(path)
     try:
         ranges.several(ranges.keyed(_MODULE), most=20)(str(path), modules)
-        found = [(m["type"].rsplit(".", 1)[-1], m.get("path", "")) for m in modules]
+        pairs = [(m["type"].rsplit(".", 1)[-1], m.get("path", "")) for m in modules]
     except (KeyError, MmjaxError) as error:
         raise MmjaxError(f"{path} is not a list of modules ({error})") from error
-    for _, place in found:
+    for _, place in pairs:
         if place not in ("", ".") and Path(place).name != place:
             raise MmjaxError(f"{path} leads out of its folder: {place}")
-    return [(kind, path.parent / place) for kind, place in found]
+    return [(kind, path.parent / place) for kind, place in pairs]
 
 
 _MODULE = {"type": ranges.text(), "path": ranges.text()}
@@ -153,9 +153,9 @@ def _read_modules(path: Path) -> Pooling:
 
 
 def _pooling_name(path: Path) -> PoolingName:
-    config = read_json(path)
+    config = read_json_object(path)
     modes = [key for key in config if key.startswith("pooling_mode_")]
-    ranges.check(config, str(path), dict.fromkeys([*modes, "include_prompt"], ranges.flag))
+    ranges.check_ranges(config, str(path), dict.fromkeys([*modes, "include_prompt"], ranges.flag))
     if not config.get("include_prompt", True):
         raise MmjaxError(f"{path}: include_prompt is false, which is not supported")
     if isinstance(config.get("pooling_mode"), str):

@@ -1,6 +1,6 @@
 """Texts whose token vectors are given instead of looked up: prompts that are learnt in the tower.
 
-BERTs (with a head or without) and CLIP's text tower alike.
+BERTs (with a head or without), CLIP's and SigLIP's text towers alike.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def word_table(params: PyTree) -> Float[Array, "v d"]:
       MmjaxError: the tower is of another kind.
     """
     for name in ("word_embeddings", "token_embeddings"):
-        found = params.get("bert", params).get(name)
-        if found is not None:
-            return found["embedding"]
+        table = params.get("bert", params).get(name)
+        if table is not None:
+            return table["embedding"]
     raise MmjaxError(
         f"prompts cannot be put into this text encoder (it holds {sorted(params)}); "
         "expected a BERT or CLIP's text tower"
@@ -63,17 +63,48 @@ def embed_from_embeddings(
     Returns:
       f32 embeddings as the encoder pools.
     """
+    return read_embeddings(encoder, params, input_embeddings, input_ids, attention_mask, adapters)[
+        0
+    ]
+
+
+def read_embeddings(
+    encoder: Encoder,
+    params: PyTree,
+    input_embeddings: Float[Array, "b l d"],
+    input_ids: Int[Array, "b l"],
+    attention_mask: Int[Array, "b l"],
+    adapters: PyTree = None,
+    output: str = "pooled",
+) -> tuple[Float[Array, "b *rest"], Int[Array, "b l"]]:
+    """The same with any of the encoder's outputs.
+
+    Args:
+      encoder: see `embed_from_embeddings`, as the four that follow.
+      params: the same.
+      input_embeddings: the same.
+      input_ids: the same.
+      attention_mask: the same.
+      adapters: the same.
+      output: `pooled`, `tokens` or `tokens_deep`.
+
+    Returns:
+      (f32 what the encoder says, its mask of tokens).
+    """
     inputs = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "input_embeddings": input_embeddings,
     }
-    return encoder.apply(params, inputs, adapters).pooled
+    encoded = encoder.apply(params, inputs, adapters)
+    return encoded.select(output).astype(jnp.float32), encoded.mask
 
 
 @dataclass(frozen=True)
 class PromptLayout:
     """Where every prompt's parts stand: frame | General | Domain | Instance | ending | frame.
+
+    Words that the encoder puts before every text, as E5 does "query: ", belong to the frame.
 
     Attributes:
       ids: of each token; any word's id where a learnt vector stands.
@@ -112,6 +143,9 @@ def lay_out(
       MmjaxError: a name without a token, or a prompt longer than the encoder reads.
     """
     before, after = frame_of(encoder)
+    name = encoder.preprocess.default_prompt
+    put_first = encoder.preprocess.prompts[name].strip() if name else ""
+    before = before + (words_of(encoder, [put_first])[0] if put_first else [])
     words = words_of(encoder, names)
     last = [(i, -1) for i in words_of(encoder, [ending])[0]] if ending else []
     most = encoder.preprocess.max_length
@@ -145,6 +179,8 @@ def frame_of(encoder: Encoder) -> tuple[list[int], list[int]]:
       MmjaxError: texts are not framed, so that prompts have no end to be read at.
     """
     (empty,) = encoder.preprocess.tokenize([""], prompt="").ids
+    if encoder.family == "siglip":  # reads texts at their last place, whatever stands there
+        return [], empty
     if len(empty) < 2:
         raise MmjaxError(
             f"text encoder {encoder.name!r} frames an empty text as {empty}; prompts need a token "

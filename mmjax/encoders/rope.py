@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ class RopeConfig:
     low_freq_factor: float = 1.0  # llama3 only, as the two below
     high_freq_factor: float = 4.0
     original_max_positions: int = 8192
+    # Qwen-VL: how many pairs of channels turn with a token's time, its row and its column.
+    sections: tuple[int, ...] = ()
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "RopeConfig":
@@ -51,6 +53,7 @@ class RopeConfig:
         rope |= config.get("rope_scaling") or {}
         rope |= config.get("rope_parameters") or {}
         kind = rope.get("rope_type", rope.get("type", "default"))
+        kind = "default" if kind == "mrope" else kind  # whose sections its family reads
         if kind not in SCALINGS:
             raise MmjaxError(
                 f"config.json: rope scaling {kind!r} is not supported; default, linear or llama3"
@@ -110,6 +113,29 @@ def angles(
 ) -> tuple[Float[Array, "b l half"], Float[Array, "b l half"]]:
     """Cosines and sines of every position's rotations, float32 [b, l, head_dim / 2] each."""
     turned = positions[..., None].astype(jnp.float32) * frequencies[None, None]
+    return jnp.cos(turned), jnp.sin(turned)
+
+
+def sectioned_angles(
+    positions: Int[Array, "b l 3"],
+    frequencies: Float[np.ndarray, "half"],
+    sections: Sequence[int],
+) -> tuple[Float[Array, "b l half"], Float[Array, "b l half"]]:
+    """The same where each section of frequencies has a position of its own.
+
+    Args:
+      positions: int [b, l, 3]: time, row, column.
+      frequencies: float32 [head_dim / 2].
+      sections: how many of them turn with each.
+
+    Returns:
+      (cosines, sines), float32 [b, l, head_dim / 2].
+
+    Source:
+      Wang et al. 2024 (Qwen2-VL, section 2.1: M-RoPE).
+    """
+    owner = np.repeat(np.arange(len(sections)), sections)
+    turned = positions[..., owner].astype(jnp.float32) * frequencies[None, None]
     return jnp.cos(turned), jnp.sin(turned)
 
 

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from mmjax.errors import MmjaxError, shown
+from mmjax.errors import MmjaxError, first_line, shown
 
 
-def resolve(source: str | os.PathLike[str]) -> Path:
+def resolve_source(source: str | os.PathLike[str]) -> Path:
     """Turns "asset:NAME", "hf:ORG/NAME[@REVISION]" or a path into what is on this machine.
 
     Args:
@@ -69,10 +69,9 @@ def _snapshot(name: str) -> Path:
         OSError,
         ValueError,
     ) as error:
-        why = str(error).strip().splitlines()
         raise MmjaxError(
             f"cannot get hf:{name} from the Hugging Face hub"
-            f"{' (MMJAX_OFFLINE=1 is set)' if offline else ''}: {why[0] if why else error!r}; "
+            f"{' (MMJAX_OFFLINE=1 is set)' if offline else ''}: {first_line(error)}; "
             "check the name and the network, or give a local folder instead"
         ) from error
     return folder

@@ -14,12 +14,9 @@ from tokenizers import Encoding, Tokenizer
 
 from mmjax.checks import foreign, ranges
 from mmjax.encoders import tokenizer_files
+from mmjax.encoders.padding import BUCKETS, bucket, pad_ids
 from mmjax.errors import MmjaxError
 from mmjax.files import read_optional_json
-
-# Lengths that batches are padded to. Fine where short texts live, so that little work is wasted;
-# each length that occurs costs one compilation.
-BUCKETS = (4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,35 +143,9 @@ class TextPreprocess:
         if not name:
             return ""
         if name not in self.prompts:
-            known = ", ".join(map(repr, self.prompts)) or "none"
-            raise MmjaxError(f"unknown prompt {name!r}; this encoder's prompts: {known}")
+            names = ", ".join(map(repr, self.prompts)) or "none"
+            raise MmjaxError(f"unknown prompt {name!r}; this encoder's prompts: {names}")
         return self.prompts[name]
-
-
-def bucket(length: int, lengths: Sequence[int] = BUCKETS) -> int:
-    """The least of `lengths` that is not below `length`, or `length` itself."""
-    return min((size for size in lengths if size >= length), default=max(length, 1))
-
-
-def pad_ids(
-    ids: Sequence[Sequence[int]], length: int, pad_token_id: int
-) -> tuple[Int[np.ndarray, "n l"], Int[np.ndarray, "n l"]]:
-    """Pads on the right.
-
-    Args:
-      ids: n lists of token ids, none longer than `length`.
-      length: l.
-      pad_token_id: what fills the rest.
-
-    Returns:
-      (input_ids, attention_mask): both int32 [n, l].
-    """
-    input_ids = np.full((len(ids), length), pad_token_id, np.int32)
-    mask = np.zeros((len(ids), length), np.int32)
-    for row, tokens in enumerate(ids):
-        input_ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-    return input_ids, mask
 
 
 def _texts(where: str, value: object) -> None:
@@ -215,7 +186,7 @@ def load_text_preprocess(
     Raises:
       MmjaxError: no tokenizer, a damaged one, or one with more tokens than the model.
     """
-    tokenizer, sha256 = tokenizer_files.load(folder, vocab_size)
+    tokenizer, sha256 = tokenizer_files.load_tokenizer(folder, vocab_size)
     foreign.integer(f"{folder}: pad_token_id", pad_token_id, 0, vocab_size - 1)
     sentence = read_optional_json(folder / "sentence_bert_config.json")
     prompts = read_optional_json(folder / "config_sentence_transformers.json")
@@ -225,7 +196,7 @@ def load_text_preprocess(
         (prompts, "config_sentence_transformers.json", _PROMPTS),
         (own, "tokenizer_config.json", _OWN),
     ):
-        ranges.check(content, str(folder / name), table)
+        ranges.check_ranges(content, str(folder / name), table)
     own = own.get("model_max_length")
     limits = [position_limit, sentence.get("max_seq_length") or own or position_limit]
     named = prompts.get("prompts") or {}

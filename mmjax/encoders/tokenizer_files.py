@@ -27,7 +27,7 @@ _PROBE = "Two café tables, 12 élèves; 苹果 और 😀\n\tx_1 = f('a')"
 _INNER = ("normalizers", "pretokenizers", "decoders", "processors")
 
 
-def load(folder: Path, vocab_size: int) -> tuple[Tokenizer, str]:
+def load_tokenizer(folder: Path, vocab_size: int) -> tuple[Tokenizer, str]:
     """Reads the tokenizer of a folder.
 
     Args:
@@ -55,11 +55,11 @@ def load(folder: Path, vocab_size: int) -> tuple[Tokenizer, str]:
         # Some files have padding to a fixed 128 switched on, which costs ten times the work.
         tokenizer.no_padding()
         tokenizer.no_truncation()
-    check(tokenizer, str(folder), vocab_size)
+    check_tokenizer(tokenizer, str(folder), vocab_size)
     return tokenizer, hashlib.sha256(data).hexdigest()
 
 
-def check(tokenizer: Tokenizer, where: str, vocab_size: int) -> None:
+def check_tokenizer(tokenizer: Tokenizer, where: str, vocab_size: int) -> None:
     """Holds a tokenizer's tokens against the model's, and tries it.
 
     Args:
@@ -72,9 +72,9 @@ def check(tokenizer: Tokenizer, where: str, vocab_size: int) -> None:
         fails.
     """
     with foreign.reading(where, "a tokenizer", MmjaxError):
-        found = tokenizer.get_vocab(with_added_tokens=True)
-    if len(found) > vocab_size or max(found.values(), default=0) >= vocab_size:
-        count = max(len(found), max(found.values(), default=0) + 1)
+        vocab = tokenizer.get_vocab(with_added_tokens=True)
+    if len(vocab) > vocab_size or max(vocab.values(), default=0) >= vocab_size:
+        count = max(len(vocab), max(vocab.values(), default=0) + 1)
         raise MmjaxError(
             f"{where}: the tokenizer has {count} tokens but the model only {vocab_size}; they do "
             "not belong together"
@@ -82,7 +82,7 @@ def check(tokenizer: Tokenizer, where: str, vocab_size: int) -> None:
     words = tokenizer.get_vocab_size(with_added_tokens=False)
     if words < 2:
         raise MmjaxError(f"{where}: the tokenizer has a vocabulary of {words} tokens")
-    longest = max(found, key=len, default="")
+    longest = max(vocab, key=len, default="")
     if len(longest) > vocabulary.LONGEST:
         raise MmjaxError(
             f"{where}: the tokenizer has a token of {len(longest)} letters; at most "
@@ -138,10 +138,10 @@ def _check_ids(
     for token in content.get("added_tokens") or ():
         where = f"{path}: the id of the added token {shown(token['content'])}"
         foreign.integer(where, token["id"], 0, vocab_size - 1)
-        found = tokenizer.token_to_id(token["content"])
-        if found != token["id"]:
+        token_id = tokenizer.token_to_id(token["content"])
+        if token_id != token["id"]:
             raise MmjaxError(
-                f"{where} is {token['id']}, but its place in the vocabulary is {found}; number "
+                f"{where} is {token['id']}, but its place in the vocabulary is {token_id}; number "
                 "added tokens from the vocabulary's end on"
             )
 

@@ -12,6 +12,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from mmjax.checks.foreign import integer
+from mmjax.encoders import inserted
+from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.layers import (
     PRE_NORM_RULES,
     Dense,
@@ -48,6 +50,8 @@ class VisionConfig:
     layer_scale: bool = False  # DINOv2
     pre_norm: bool = False  # CLIP: a norm of the embeddings, and the last norm on the class token
     projection_dim: int | None = None  # CLIP: width of the joint space
+    registers: int = 0  # DINOv2: tokens behind the class token that are thrown away in the end
+    antialias: bool = False  # whether smaller tables of positions are averaged, not picked
     feature_layers: tuple[int, ...] = ()  # LLaVA: give the tokens after these layers, side by side
 
     @property
@@ -130,6 +134,30 @@ class _WholeLayer(PreNormLayer):
         return x, x
 
 
+def check_pixels(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Refuses pixels of another shape than an encoder was loaded for.
+
+    Args:
+      found: their shape, without the batch.
+      expected: of what the encoder reads.
+
+    Raises:
+      MmjaxError: names both.
+    """
+    if found != expected:
+        raise MmjaxError(
+            f"pixel_values have shape {found}, but this encoder was loaded for {expected}; "
+            "pass image_size= to load_encoder"
+        )
+
+
+def cut_patches(pixel_values: Float[Array, "b h w c"], side: int) -> Float[Array, "b n k"]:
+    """Squares of pixels, row by row: float [b, h / side * w / side, side * side * c]."""
+    b, h, w, c = pixel_values.shape
+    patches = pixel_values.reshape(b, h // side, side, w // side, side, c)
+    return patches.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, side * side * c)
+
+
 class VisionTransformer(nn.Module):
     """Pictures to tokens: the class token first, then the patches row by row."""
 
@@ -137,6 +165,7 @@ class VisionTransformer(nn.Module):
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
     hook: Hook | None = None
+    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
@@ -159,12 +188,7 @@ class VisionTransformer(nn.Module):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         b, h, w, c = pixel_values.shape
         d, p = config.hidden_size, config.patch_size
-        expected = (config.image_size, config.image_size, config.num_channels)
-        if (h, w, c) != expected:
-            raise MmjaxError(
-                f"pixel_values have shape {(h, w, c)}, but this encoder was loaded for {expected}; "
-                "pass image_size= to load_encoder"
-            )
+        check_pixels((h, w, c), (config.image_size, config.image_size, config.num_channels))
         kernel = self.param(
             "patch_kernel", nn.initializers.lecun_normal(), (p, p, c, d), self.param_dtype
         )
@@ -177,14 +201,19 @@ class VisionTransformer(nn.Module):
         )
         # A convolution whose stride is its size is one matrix product over cut-out patches, which
         # is several times quicker on CPU.
-        patches = pixel_values.reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
-        patches = patches.reshape(b, -1, p * p * c).astype(self.dtype)
+        patches = cut_patches(pixel_values, p).astype(self.dtype)
         x = patches @ kernel.reshape(p * p * c, d).astype(self.dtype)
         if config.patch_bias:
             bias = self.param("patch_bias", nn.initializers.zeros, (d,), self.param_dtype)
             x = x + bias.astype(self.dtype)[None, None]
         first = jnp.broadcast_to(cls_token.astype(self.dtype)[None, None], (b, 1, d))
         x = jnp.concatenate([first, x], axis=1) + positions.astype(self.dtype)[None]
+
+        if config.registers:
+            own = (config.registers, d)
+            more = self.param("register_tokens", nn.initializers.zeros, own, self.param_dtype)
+            more = jnp.broadcast_to(more.astype(self.dtype)[None], (b, *own))
+            x = jnp.concatenate([x[:, :1], more, x[:, 1:]], axis=1)
 
         def norm(name: str) -> nn.LayerNorm:
             return LayerNorm(config.layer_norm_eps, **dtypes, name=name)
@@ -202,11 +231,17 @@ class VisionTransformer(nn.Module):
             config.layer_scale,
             **dtypes,
             hook=self.hook,
+            attend_by=self.attend_by,
             name="layers",
         )
+        x, _, adapters = inserted.insert(self.hook, adapters, x, None, 1)
         x, class_tokens = layers(x, None, adapters)
+        x = inserted.remove(self.hook, x, 1)
+        if config.registers:
+            x = jnp.concatenate([x[:, :1], x[:, 1 + config.registers :]], axis=1)
         if several:
-            return jnp.concatenate([class_tokens[i - 1] for i in config.feature_layers], axis=-1)
+            read = [class_tokens[i - 1] for i in config.feature_layers]
+            return inserted.remove(self.hook, jnp.concatenate(read, axis=-1), 1)
         if config.feature_layers:  # num_layers is its number
             return x
         self.sow("intermediates", "class_tokens", class_tokens)
@@ -264,12 +299,27 @@ def _cubic_weights(size_in: int, size_out: int) -> Float[np.ndarray, "o i"]:
     return weights
 
 
-def resize_positions(positions: Float[np.ndarray, "m d"], grid: int) -> Float[np.ndarray, "n d"]:
+def _averaging_weights(size_in: int, size_out: int) -> Float[np.ndarray, "o i"]:
+    """The same with antialiasing, which torch does as Pillow: a = -0.5, widened when shrinking."""
+    a, scale = -0.5, size_in / size_out
+    wide = max(scale, 1.0)
+    centre = (np.arange(size_out) + 0.5) * scale
+    x = np.abs((np.arange(size_in)[None] + 0.5 - centre[:, None]) / wide)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def resize_positions(
+    positions: Float[np.ndarray, "m d"], grid: int, antialias: bool = False
+) -> Float[np.ndarray, "n d"]:
     """Interpolates a table of positions to another grid of patches.
 
     Args:
       positions: float [1 + g * g, d]: the class token's, then the grid's rows.
       grid: patches a side that are wanted.
+      antialias: whether the table is averaged where it shrinks.
 
     Returns:
       Float32 [1 + grid * grid, d]; the table itself where the grid is the same.
@@ -281,7 +331,7 @@ def resize_positions(positions: Float[np.ndarray, "m d"], grid: int) -> Float[np
     trained = round((positions.shape[0] - 1) ** 0.5)
     if trained == grid:
         return positions.astype(np.float32)
-    weights = _cubic_weights(trained, grid)
+    weights = (_averaging_weights if antialias else _cubic_weights)(trained, grid)
     table = positions[1:].astype(np.float64).reshape(trained, trained, -1)
     resized = np.einsum("ai,bj,ijd->abd", weights, weights, table, optimize=True)
     resized = resized.reshape(grid * grid, -1)
@@ -305,6 +355,6 @@ def position_transform(config: VisionConfig, leading: Shape = ()) -> Transform:
         return (*leading, 1 + trained * trained, target[-1])
 
     def resize(x: np.ndarray) -> np.ndarray:
-        return resize_positions(x.reshape(x.shape[-2:]), grid)
+        return resize_positions(x.reshape(x.shape[-2:]), grid, config.antialias)
 
     return Transform(source_shape, resize)

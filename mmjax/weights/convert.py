@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from mmjax import sharding as shardings_lib
 from mmjax import trees
@@ -71,8 +71,8 @@ class Checkpoint:
         self.source = source
         self._file_of: dict[str, tuple[WeightsFile, str]] = {}
         for prefix, place in {"": source, **(extra or {})}.items():
-            known = opened if place == source else None
-            files = [_open(path) for path in _weight_files(place)] if known is None else [known]
+            weights = opened if place == source else None
+            files = [_open(path) for path in _weight_files(place)] if weights is None else [weights]
             for file in files:
                 for key in file.keys():  # noqa: SIM118  (a file is not a mapping)
                     if len(key) > foreign.LONGEST_NAME:
@@ -129,7 +129,7 @@ def _weight_files(source: Path) -> list[Path]:
 def _shards(index: Path) -> list[Path]:
     folder, (suffix, _, _) = index.parent, index.suffixes[-3:]
     with foreign.reading(index, "an index of files of weights"):
-        content = foreign.read_json(index)
+        content = foreign.read_bounded_json(index)
         weight_map = content.get("weight_map") if isinstance(content, dict) else None
         if not isinstance(weight_map, dict) or not weight_map:
             raise WeightsError(f"{index} is not an index of files of weights: it maps no tensor")
@@ -164,7 +164,8 @@ def _plan(
         for match, rule in matches:  # several where a tensor is a fused one
             groups = match.groupdict()
             layer = groups.pop("layer", None)
-            piece = _Piece(key, None if layer is None else int(layer), rule.transform)
+            index = None if layer is None else int(layer) - rule.first
+            piece = _Piece(key, index, rule.transform)
             pieces.setdefault(rule.target.format(**groups), []).append(piece)
         if not matches and not ignored.fullmatch(key):
             unexpected.append(key)
@@ -175,32 +176,32 @@ def _problems(
     checkpoint: Checkpoint, pieces: Mapping[str, list[_Piece]], targets: Mapping[str, Shape]
 ) -> list[str]:
     """Everything that stops the pieces from filling the targets exactly once."""
-    found = []
+    problems = []
     for path, shape in targets.items():
         stacked = any(piece.layer is not None for piece in pieces.get(path, ()))
         slots: dict[int | None, str] = {}
         for piece in pieces.get(path, ()):
             if piece.layer is not None and piece.layer >= shape[0]:
-                found.append(f"unexpected {piece.key}: the config has {shape[0]} layers")
+                problems.append(f"unexpected {piece.key}: the config has {shape[0]} layers")
                 continue
             if piece.layer in slots:
-                found.append(f"twice: {slots[piece.layer]} and {piece.key} both feed {path}")
+                problems.append(f"twice: {slots[piece.layer]} and {piece.key} both feed {path}")
             slots[piece.layer] = piece.key
             dtype, actual = checkpoint.header(piece.key)
             expected = piece.transform.source_shape(shape[1:] if stacked else shape)
             if actual != expected:
-                found.append(f"misshapen {piece.key}: {list(actual)}, expected {list(expected)}")
+                problems.append(f"misshapen {piece.key}: {list(actual)}, expected {list(expected)}")
             if dtype not in _DTYPES:
-                found.append(f"{piece.key} has dtype {dtype}; only {', '.join(sorted(_DTYPES))}")
-        wanted = range(shape[0]) if stacked else [None]
-        lacking = [slot for slot in wanted if slot not in slots]
+                problems.append(f"{piece.key} has dtype {dtype}; only {', '.join(sorted(_DTYPES))}")
+        all_slots = range(shape[0]) if stacked else [None]
+        lacking = [slot for slot in all_slots if slot not in slots]
         if lacking:
             more = ", ..." if len(lacking) > _MOST_LAYERS_TOLD else ""
             some = f"[{', '.join(map(str, lacking[:_MOST_LAYERS_TOLD]))}{more}]"
             where = "" if lacking == [None] else f" for layers {some}"
-            found.append(f"missing: nothing feeds {path}{where}")
-    found += [f"unexpected {p.key}" for path in set(pieces) - set(targets) for p in pieces[path]]
-    return found
+            problems.append(f"missing: nothing feeds {path}{where}")
+    problems += [f"unexpected {p.key}" for path in set(pieces) - set(targets) for p in pieces[path]]
+    return problems
 
 
 def load_params(
@@ -226,7 +227,7 @@ def load_params(
       dtype: float dtype of the parameters.
       mesh: None puts them on the default device.
       sharding_rules: (pattern, PartitionSpec) pairs over parameter paths; None replicates.
-      quantize: "int8" keeps the kernels of dense layers as `quantize.py` says; None none.
+      quantize: "int8" or "nf4" keeps the kernels of dense layers as `quantize.py` says.
 
     Returns:
       (params, fingerprint): the tree, and sha256 over the checkpoint's tensors in the parameters'
@@ -237,6 +238,7 @@ def load_params(
     """
     if mesh is None and sharding_rules is not None:
         raise MmjaxError("load_encoder got sharding rules but no mesh; pass mesh= too")
+    kind = quantize_lib.kind_for(quantize, mesh)
     placements: Mapping[str, NamedSharding | None] = {
         p: None for p, _ in trees.named_leaves(target)
     }
@@ -258,34 +260,41 @@ def load_params(
     digests: dict[str, str] = {}
     leaves: dict[str, jax.Array] = {}
     for path, shape in targets.items():
-        small = bool(quantize) and quantize_lib.is_kernel(path)
+        small = kind is not None and quantize_lib.is_kernel(path)
         stacked = pieces[path][0].layer is not None
-        leaf = Leaf(shape, np.int8 if small else dtype, placements[path], stacked)
-        scale = None
-        if small:
-            placement = scale_placement(placements[path], len(shape))
-            scale = Leaf((*shape[:-2], shape[-1]), np.float32, placement, stacked)
-        _fill(leaf, scale, checkpoint, path, pieces[path], digests)
-        leaves[path] = leaf.finish()
-        if scale is not None:
-            beside = path.removesuffix(quantize_lib.KERNEL) + quantize_lib.SCALE
-            leaves[beside] = scale.finish()
-    if quantize:
-        target = quantize_lib.abstract(target)
+        parts = quantize_lib.parts(kind, shape) if small and kind else None
+        if parts is None:
+            filled = {"": Leaf(shape, dtype, placements[path], stacked)}
+        else:
+            filled = {
+                name: Leaf(
+                    part.shape,
+                    part.dtype,
+                    quantize_lib.placement(name, part, placements[path], len(shape), kind or ""),
+                    stacked,
+                )
+                for name, part in parts.items()
+            }
+        _fill(filled, kind, checkpoint, path, pieces[path], digests)
+        for name, leaf in filled.items():
+            before = path.removesuffix(quantize_lib.KERNEL) if name else path
+            leaves[before + name] = leaf.finish()
+    if kind:
+        target = quantize_lib.abstract(target, kind)
     params = jax.tree_util.tree_map_with_path(lambda p, _: leaves[trees.path_of(p)], target)
     return params, _combine(digests)
 
 
 def _told(problems: Sequence[str]) -> str:
     """As many of the problems as one message holds: a whole model may be of another kind."""
-    told, room = [], _LONGEST_TOLD
+    texts, room = [], _LONGEST_TOLD
     for problem in problems:
-        told.append(problem if len(problem) <= 120 else f"{problem[:120]}...")
-        room -= len(told[-1])
+        texts.append(problem if len(problem) <= 120 else f"{problem[:120]}...")
+        room -= len(texts[-1])
         if room < 0:
             break
-    more = len(problems) - len(told)
-    return "; ".join([*told, *([f"and {more} more"] if more else [])])
+    more = len(problems) - len(texts)
+    return "; ".join([*texts, *([f"and {more} more"] if more else [])])
 
 
 def read_scalar(checkpoint: Checkpoint, name: str) -> float | None:
@@ -299,38 +308,24 @@ def read_scalar(checkpoint: Checkpoint, name: str) -> float | None:
 
 
 def _fill(
-    leaf: Leaf,
-    scale: Leaf | None,
+    filled: Mapping[str, Leaf],
+    quantize: str | None,
     checkpoint: Checkpoint,
     path: str,
     pieces: Sequence[_Piece],
     digests: dict[str, str],
 ) -> None:
-    """Reads, hashes, transforms and, where there is a scale, quantises one parameter in place."""
+    """Reads, hashes, transforms and, where it has several parts, quantises one parameter."""
     for piece in pieces:
         tensor = checkpoint.read(piece.key)
         digests[path if piece.layer is None else f"{path}[{piece.layer}]"] = _digest(tensor)
         value = piece.transform.apply(tensor)
-        if scale is not None:
-            value, scales = quantize_lib.quantize(value)
-            scale.put(piece.layer, scales)
-        leaf.put(piece.layer, value)
-
-
-def scale_placement(placement: NamedSharding | None, ndim: int) -> NamedSharding | None:
-    """Where the scale of an int8 kernel lies.
-
-    Args:
-      placement: the kernel's; None is the default device.
-      ndim: of the kernel.
-
-    Returns:
-      The same without the last axis but one.
-    """
-    if placement is None:
-        return None
-    axes = (*placement.spec, *(None,) * (ndim - len(placement.spec)))
-    return NamedSharding(placement.mesh, PartitionSpec(*axes[:-2], axes[-1]))
+        values = {"": value}
+        if "" not in filled:
+            assert quantize is not None
+            values = quantize_lib.quantized(quantize, value)
+        for name, leaf in filled.items():
+            leaf.put(piece.layer, values[name])
 
 
 def _digest(tensor: np.ndarray) -> str:

@@ -31,7 +31,7 @@ _ALIGNMENT = 32  # bytes, where the file says nothing
 
 
 @dataclass(frozen=True)
-class Weights:
+class GgufWeights:
     """Where a tensor lies, and in which type.
 
     Attributes:
@@ -60,7 +60,7 @@ class GgufFile:
 
     path: Path
     metadata: dict[str, Any]
-    tensors: dict[str, Weights]
+    tensors: dict[str, GgufWeights]
     data: np.ndarray = field(repr=False)
 
     @property
@@ -107,7 +107,7 @@ class GgufFile:
         return foreign_arrays.finite(f"{self.path}: {name}", array.reshape(tensor.shape))
 
 
-def read(path: Path) -> GgufFile:
+def read_gguf(path: Path) -> GgufFile:
     """Opens a GGUF file and reads its metadata; weights are mapped, not loaded.
 
     Args:
@@ -179,8 +179,8 @@ class _Header:
         return int.from_bytes(self.take(nbytes).tobytes(), "little")
 
     def text(self) -> str:
-        found = self.take(self.number(8)).tobytes()
-        return foreign.text(f"{self.path}: a text", found.decode())
+        content = self.take(self.number(8)).tobytes()
+        return foreign.text(f"{self.path}: a text", content.decode())
 
     def value(self, kind: int) -> Any:
         if kind in _SCALARS:
@@ -211,11 +211,11 @@ class _Header:
 
     def placed(
         self, entries: list[tuple[str, tuple[int, ...], int, int]], start: int
-    ) -> dict[str, Weights]:
+    ) -> dict[str, GgufWeights]:
         """Where the tensors lie: inside the file, each by itself."""
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType  # slow to import, seldom needed
 
-        tensors: dict[str, Weights] = {}
+        tensors: dict[str, GgufWeights] = {}
         for name, shape, number, offset in entries:
             kind = GGMLQuantizationType(number)
             block, block_bytes = GGML_QUANT_SIZES[kind]
@@ -228,7 +228,7 @@ class _Header:
                     f"{self.path} is truncated or damaged: {shown(name)} of {list(shape)} weights "
                     f"in {kind.name} does not fit into {len(self.data)} bytes"
                 )
-            tensors[name] = Weights(kind, shape[::-1], at, nbytes)
+            tensors[name] = GgufWeights(kind, shape[::-1], at, nbytes)
         ordered = sorted(tensors.items(), key=lambda item: item[1].start)
         for (before, first), (after, second) in itertools.pairwise(ordered):
             if first.start + first.nbytes > second.start:

@@ -1,11 +1,20 @@
-"""A LLaMA in a GGUF file, under Hugging Face's names: tensors, config, tokenizer, template."""
+"""A LLaMA or Qwen in a GGUF file, under Hugging Face's names: tensors, config, tokenizer."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
 from mmjax.checks import foreign
 from mmjax.errors import MmjaxError, WeightsError, shown
@@ -22,6 +31,8 @@ _LAYER_NAMES = {
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
@@ -29,10 +40,17 @@ _LAYER_NAMES = {
 }
 _ROPE_FACTORS = "rope_freqs.weight"  # Llama 3.1: what its scaling divides each frequency by
 _CONTROL = 3  # a token's type
+# Architecture -> (transformers' class, whether rotary rows lie in interleaved pairs).
+_ARCHITECTURES = {
+    "llama": ("LlamaForCausalLM", True),
+    "qwen2": ("Qwen2ForCausalLM", False),
+    "qwen3": ("Qwen3ForCausalLM", False),
+}
 _LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_QWEN2_SPLIT = _LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")  # digits one by one
 
 
 class GgufLlama:
@@ -47,10 +65,11 @@ class GgufLlama:
         Raises:
           WeightsError: a damaged file, another architecture, or a tensor that no LLaMA has.
         """
-        self.file = gguf.read(path)
+        self.file = gguf.read_gguf(path)
         kind = self.file.metadata.get("general.architecture")
-        if kind != "llama":
-            raise WeightsError(f"{path} holds a {shown(kind)}, not a llama")
+        if not isinstance(kind, str) or kind not in _ARCHITECTURES:
+            raise WeightsError(f"{path} holds a {shown(kind)}, not a llama, qwen2 or qwen3")
+        self.kind = kind
         self._sources = {self._name(name): name for name in self.file.tensors}
         self._sources.pop("", None)
 
@@ -69,30 +88,30 @@ class GgufLlama:
         return sorted(self._sources)
 
     def header(self, key: str) -> tuple[str, tuple[int, ...]]:
-        """(dtype as `read` gives it, shape [out, in]) of a tensor."""
+        """(dtype as `read_gguf` gives it, shape [out, in]) of a tensor."""
         return "F32", self.file.shapes[self._sources[key]]
 
     def read(self, key: str) -> np.ndarray:
         """The tensor in float32, with rotary rows in the half-split layout."""
         array = self.file.weight(self._sources[key])
         for part, count in (("q_proj", "head_count"), ("k_proj", "head_count_kv")):
-            if part in key:
+            if part in key and _ARCHITECTURES[self.kind][1]:
                 heads = self._size(f"attention.{count}", self._size("attention.head_count"))
-                return halves(array, heads)
+                return rotary_halves(array, heads)
         return array
 
     def _meta(self, key: str, default: Any = None) -> Any:
-        value = self.file.metadata.get(f"llama.{key}", default)
+        value = self.file.metadata.get(f"{self.kind}.{key}", default)
         if value is None:
-            raise WeightsError(f"{self.file.path} lacks the key llama.{key}")
+            raise WeightsError(f"{self.file.path} lacks the key {self.kind}.{key}")
         return value
 
     def _size(self, key: str, default: int | None = None) -> int:
-        where = f"{self.file.path}: llama.{key}"
+        where = f"{self.file.path}: {self.kind}.{key}"
         return foreign.integer(where, self._meta(key, default), 1, foreign.MOST_TOKENS)
 
     def _real(self, key: str, default: float | None = None) -> float:
-        return foreign.real(f"{self.file.path}: llama.{key}", self._meta(key, default))
+        return foreign.real(f"{self.file.path}: {self.kind}.{key}", self._meta(key, default))
 
     def config(self) -> dict[str, Any]:
         """The content of config.json that the metadata amounts to."""
@@ -103,14 +122,14 @@ class GgufLlama:
         tokens = self.file.metadata.get("tokenizer.ggml.tokens")
         words = table[0] if tokens is None else len(self._tokens())
         config = {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+            "architectures": [_ARCHITECTURES[self.kind][0]],
+            "model_type": self.kind,
             "hidden_size": width,
             "intermediate_size": self._size("feed_forward_length"),
             "num_hidden_layers": self._meta("block_count"),
             "num_attention_heads": heads,
             "num_key_value_heads": self._size("attention.head_count_kv", heads),
-            "head_dim": self._size("rope.dimension_count", max(width // heads, 1)),
+            "head_dim": self._size(self._head_key(), max(width // heads, 1)),
             "hidden_act": "silu",
             "max_position_embeddings": self._size("context_length"),
             # The shortest decimal that is this float32: 1e-05, not 9.99999974e-06.
@@ -125,13 +144,17 @@ class GgufLlama:
         if _ROPE_FACTORS in self.file.tensors:
             factors = self.file.weight(_ROPE_FACTORS).reshape(-1).tolist()
             config["rope_scaling"] = {"rope_type": "factors", "factors": factors}
-        elif self.file.metadata.get("llama.rope.scaling.type", "none") != "none":
+        elif self.file.metadata.get(f"{self.kind}.rope.scaling.type", "none") != "none":
             kind = self._meta("rope.scaling.type")
             config["rope_scaling"] = {
                 "rope_type": kind,
                 "factor": self._real("rope.scaling.factor"),
             }
         return config
+
+    def _head_key(self) -> str:
+        """Where the channels of a head are said: Qwens have no rope.dimension_count."""
+        return "rope.dimension_count" if self.kind == "llama" else "attention.key_length"
 
     def special_ids(self) -> dict[str, int]:
         """{"bos_token_id": ..., "eos_token_id": ..., "pad_token_id": ...}, as far as known."""
@@ -149,7 +172,7 @@ class GgufLlama:
 
     def _tokens(self) -> list[str]:
         where = f"{self.file.path}: tokenizer.ggml.tokens"
-        return vocabulary.check(where, self.file.metadata.get("tokenizer.ggml.tokens"))
+        return vocabulary.check_tokens(where, self.file.metadata.get("tokenizer.ggml.tokens"))
 
     def special_tokens(self) -> dict[str, str]:
         """{"bos_token": text, ...} of `special_ids`."""
@@ -176,7 +199,7 @@ class GgufLlama:
         return tokenizer_of(self.file.metadata, str(self.file.path))
 
 
-def halves(weight: np.ndarray, heads: int) -> np.ndarray:
+def rotary_halves(weight: np.ndarray, heads: int) -> np.ndarray:
     """Reorders rotary rows from interleaved pairs, as Meta and GGUF have them, to two halves.
 
     Args:
@@ -216,7 +239,7 @@ def tokenizer_of(meta: Mapping[str, Any], where: str = "a GGUF file") -> Tokeniz
 
 def _made(meta: Mapping[str, Any]) -> Tokenizer:
     kind, split = meta["tokenizer.ggml.model"], meta.get("tokenizer.ggml.pre", "default")
-    tokens = vocabulary.check("tokenizer.ggml.tokens", meta["tokenizer.ggml.tokens"])
+    tokens = vocabulary.check_tokens("tokenizer.ggml.tokens", meta["tokenizer.ggml.tokens"])
     types = meta["tokenizer.ggml.token_type"]
     if not isinstance(types, list) or len(types) != len(tokens):
         raise ValueError(f"tokenizer.ggml.token_type is no list of {len(tokens)}")
@@ -238,20 +261,25 @@ def _made(meta: Mapping[str, Any]) -> Tokenizer:
 
 
 def _byte_level(tokens: list[str], merges: list[str], split: str) -> Tokenizer:
-    vocabulary.check("tokenizer.ggml.merges", merges)
+    vocabulary.check_tokens("tokenizer.ggml.merges", merges)
     pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
     model = models.BPE({token: i for i, token in enumerate(tokens)}, pairs)
     if split == "llama-bpe":
         model.ignore_merges = True
         first, use_regex = pre_tokenizers.Split(Regex(_LLAMA3_SPLIT), "isolated"), False
+    elif split == "qwen2":
+        first, use_regex = pre_tokenizers.Split(Regex(_QWEN2_SPLIT), "isolated"), False
     elif split == "smollm":
         first, use_regex = pre_tokenizers.Digits(individual_digits=True), True
     elif split in ("default", "gpt-2"):
         first, use_regex = None, True
     else:
-        raise ValueError(f"splitting {shown(split)} is not supported; smollm, llama-bpe or gpt-2")
+        supported = "smollm, llama-bpe, qwen2 or gpt-2"
+        raise ValueError(f"splitting {shown(split)} is not supported; {supported}")
     bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
     tokenizer = Tokenizer(model)
+    if split == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([first, bytes_] if first else [bytes_])
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

@@ -1,7 +1,7 @@
 """Which tensor of a checkpoint becomes which parameter: what families' key tables are made of."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import numpy as np
@@ -25,19 +25,38 @@ CONV = Transform(lambda s: (s[3], s[2], s[0], s[1]), lambda x: x.transpose(2, 3,
 
 # Class tokens come with axes for the batch and the sequence.
 VECTOR = Transform(lambda s: (1, 1, *s), lambda x: x[0, 0])
+ROWS = Transform(lambda s: (1, *s), lambda x: x[0])  # several, with an axis for the batch
 
 
 @dataclasses.dataclass(frozen=True)
 class KeyRule:
     """Maps the tensors whose whole name matches `pattern` to a parameter.
 
-    A group `layer` is the index on the parameter's leading (scanned) axis; other named groups fill
-    the target's {placeholders}.
+    A group `layer` less `first` is the index on the parameter's leading (scanned) axis; other named
+    groups fill the target's {placeholders}.
     """
 
     pattern: str
     target: str
     transform: Transform
+    first: int = 0  # the number of the first layer that is scanned
+
+
+def rules_inside(rules: Iterable[KeyRule], prefix: str, part: str) -> list[KeyRule]:
+    """Rules of a model that is a part of another.
+
+    Args:
+      rules: of the model alone.
+      prefix: what stands in front of its tensors' names, a pattern.
+      part: the same of its parameters' paths.
+
+    Returns:
+      As many rules.
+    """
+    return [
+        dataclasses.replace(r, pattern=prefix + r.pattern, target=f"{part}/{r.target}")
+        for r in rules
+    ]
 
 
 def dense_rules(source: str, target: str) -> list[KeyRule]:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmjax.checks import ranges
 from mmjax.errors import MmjaxError
-from mmjax.files import read_json, read_optional_json
+from mmjax.files import read_json_object, read_optional_json
 from mmjax.weights.convert import Checkpoint, read_scalar
 from mmjax.weights.gguf_llama import GgufLlama
 from mmjax.weights.meta_llama import PARAMS, MetaLlama
@@ -36,7 +36,7 @@ class Description:
     opened: GgufLlama | MetaLlama | None = None  # weights that describe themselves
 
 
-def describe(source: Path) -> Description:
+def describe_model(source: Path) -> Description:
     """Reads what describes a model.
 
     Args:
@@ -58,14 +58,14 @@ def describe(source: Path) -> Description:
         with_sizes = Checkpoint(source)
         if set(_OPENAI_MARKS) <= set(with_sizes.keys()):
             return _openai(with_sizes, str(source))
-    path, other = folder / "config.json", folder / "open_clip_config.json"
-    if other.is_file() and not path.is_file():
-        return _open_clip(read_json(other), str(other))
+    path, open_clip = folder / "config.json", folder / "open_clip_config.json"
+    if open_clip.is_file() and not path.is_file():
+        return _open_clip(read_json_object(open_clip), str(open_clip))
     if (folder / PARAMS).is_file() and not path.is_file():
         opened = MetaLlama(folder)
         return Description(opened.config(), {}, str(folder / PARAMS), opened)
     preprocessor = read_optional_json(folder / "preprocessor_config.json")
-    return Description(read_json(path), preprocessor, str(path))
+    return Description(read_json_object(path), preprocessor, str(path))
 
 
 def _clip(
@@ -76,32 +76,40 @@ def _clip(
     text = {**text, **act, "eos_token_id": 2, "pad_token_id": 0}
     vision = {**vision, **act}
     return {
-        "model_type": "clip",
+        "model_type": "clip_resnet" if "layers" in vision else "clip",
         "text_config": text,
         "vision_config": vision,
         "projection_dim": width,
     }
 
 
+def _resnet(width: int, layers: Sequence[int], side: int, head: int = 64) -> dict[str, Any]:
+    """The image tower of a CLIP whose `layers` are the blocks of a ResNet's stages."""
+    sizes: dict[str, Any] = {"width": width, "layers": list(layers), "image_size": side}
+    return sizes | {"num_attention_heads": max(width * 32 // head, 1)}
+
+
 def _open_clip(content: Mapping[str, Any], where: str) -> Description:
-    ranges.check(content, where, ranges.OPEN_CLIP)
+    ranges.check_ranges(content, where, ranges.OPEN_CLIP)
     try:
         model = content["model_cfg"]
         vision, text = model["vision_cfg"], model["text_cfg"]
-        for part, known in ((model, _MODEL_KEYS), (vision, _VISION_KEYS), (text, _TEXT_KEYS)):
-            unknown = [key for key in part if key not in known and part[key] not in (None, False)]
+        for part, keys in ((model, _MODEL_KEYS), (vision, _VISION_KEYS), (text, _TEXT_KEYS)):
+            unknown = [key for key in part if key not in keys and part[key] not in (None, False)]
             if unknown:
                 raise MmjaxError(f"{where}: {', '.join(unknown)} is not supported in a CLIP")
-        if not isinstance(vision["layers"], int):
-            raise MmjaxError(f"{where}: CLIPs with a ResNet are not supported")
-        sizes = {
-            "hidden_size": vision["width"],
-            "intermediate_size": int(vision["width"] * vision.get("mlp_ratio", 4)),
-            "num_hidden_layers": vision["layers"],
-            "num_attention_heads": max(vision["width"] // vision.get("head_width", 64), 1),
-            "image_size": vision["image_size"],
-            "patch_size": vision["patch_size"],
-        }
+        head = vision.get("head_width", 64)
+        if isinstance(vision["layers"], int):
+            sizes = {
+                "hidden_size": vision["width"],
+                "intermediate_size": int(vision["width"] * vision.get("mlp_ratio", 4)),
+                "num_hidden_layers": vision["layers"],
+                "num_attention_heads": max(vision["width"] // head, 1),
+                "image_size": vision["image_size"],
+                "patch_size": vision["patch_size"],
+            }
+        else:
+            sizes = _resnet(vision["width"], vision["layers"], vision["image_size"], head)
         text_sizes = {
             "hidden_size": text["width"],
             "intermediate_size": int(text["width"] * text.get("mlp_ratio", 4)),
@@ -128,29 +136,35 @@ def _open_clip(content: Mapping[str, Any], where: str) -> Description:
 def _openai(checkpoint: Checkpoint, where: str) -> Description:
     """Sizes by the shapes, as OpenAI's own loader has them."""
     shapes = {key: checkpoint.header(key)[1] for key in checkpoint.keys()}  # noqa: SIM118
-    if "visual.proj" not in shapes:
-        raise MmjaxError(f"{where}: CLIPs with a ResNet are not supported")
+
+    def blocks(stage: int) -> int:
+        pattern = re.compile(rf"visual\.layer{stage}\.(\d+)\.conv1\.weight")
+        return sum(pattern.fullmatch(key) is not None for key in shapes)
 
     def layers(prefix: str) -> int:
         pattern = re.compile(rf"{prefix}transformer\.resblocks\.(\d+)\.ln_1\.weight")
         return sum(pattern.fullmatch(key) is not None for key in shapes)
 
+    side = int(read_scalar(checkpoint, "input_resolution") or 0)
     try:
-        width, _, _, patch = shapes["visual.conv1.weight"]
         vocabulary, text_width = shapes["token_embedding.weight"]
-        embed_dim = shapes["visual.proj"][1]
+        embed_dim = shapes["text_projection"][1]
         (context, _) = shapes["positional_embedding"]
+        if "visual.proj" in shapes:
+            width, _, _, patch = shapes["visual.conv1.weight"]
+            vision = {
+                "hidden_size": width,
+                "intermediate_size": 4 * width,
+                "num_hidden_layers": layers(r"visual\."),
+                "num_attention_heads": max(width // 64, 1),
+                "image_size": side,
+                "patch_size": patch,
+            }
+        else:
+            width = shapes["visual.layer1.0.conv1.weight"][0]
+            vision = _resnet(width, [blocks(stage) for stage in (1, 2, 3, 4)], side)
     except (KeyError, ValueError, IndexError) as error:
         raise MmjaxError(f"{where} is no CLIP of OpenAI's: {error!r}") from error
-    side = int(read_scalar(checkpoint, "input_resolution") or 0)
-    vision = {
-        "hidden_size": width,
-        "intermediate_size": 4 * width,
-        "num_hidden_layers": layers(r"visual\."),
-        "num_attention_heads": max(width // 64, 1),
-        "image_size": side,
-        "patch_size": patch,
-    }
     text = {
         "hidden_size": text_width,
         "intermediate_size": 4 * text_width,

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 
 from mmjax.checks import foreign
 from mmjax.errors import WeightsError, shown
-from mmjax.files import read_json
+from mmjax.files import read_json_object
 from mmjax.weights import sentencepiece, tiktoken
-from mmjax.weights.gguf_llama import halves, tokenizer_of
+from mmjax.weights.gguf_llama import rotary_halves, tokenizer_of
 from mmjax.weights.torch_file import TorchFile
 
 PARAMS = "params.json"
@@ -63,15 +63,15 @@ class MetaLlama:
             others, or a tensor that no LLaMA has.
         """
         self.folder = folder
-        self._params = read_json(folder / PARAMS)
-        found = {
+        self._params = read_json_object(folder / PARAMS)
+        shards = {
             int(match[1]): path
             for path in sorted(folder.iterdir())
             if (match := _SHARD.fullmatch(path.name))
         }
-        if not found:
+        if not shards:
             raise WeightsError(f"{folder} has {PARAMS} but no consolidated.00.pth")
-        opened = {number: TorchFile(path) for number, path in found.items()}
+        opened = {number: TorchFile(path) for number, path in shards.items()}
         any_shard = next(iter(opened.values()))
         if not {_FIRST, _TABLE} <= set(any_shard.keys()):
             raise WeightsError(f"{folder}: {_FIRST} or {_TABLE} lacks; the shards hold no LLaMA")
@@ -84,7 +84,7 @@ class MetaLlama:
                 f"{any_shard.header(_FIRST)[1][0]} rows of {_FIRST}"
             )
         lacking = [f"consolidated.{i:02d}.pth" for i in range(count) if i not in opened]
-        further = [found[i].name for i in sorted(found) if i >= count]
+        further = [shards[i].name for i in sorted(shards) if i >= count]
         if lacking or further:
             raise WeightsError(
                 f"{folder}: the model was split into {count} shards"
@@ -160,7 +160,7 @@ class MetaLlama:
         heads = {"q_proj": self._size("n_heads"), "k_proj": self._kv_heads}
         for part, count in heads.items():
             if part in key:
-                return halves(array, count)
+                return rotary_halves(array, count)
         return array
 
     @property
@@ -223,7 +223,11 @@ class MetaLlama:
         with path.open("rb") as file:
             listed = file.read(1) not in (b"", b"\n")  # a message begins with its field 1
         words = self.header("model.embed_tokens.weight")[1][0]
-        meta = tiktoken.read(path, words) if listed else sentencepiece.read(path)
+        meta = (
+            tiktoken.read_tiktoken(path, words)
+            if listed
+            else sentencepiece.read_sentencepiece(path)
+        )
         tokens = meta["tokenizer.ggml.tokens"]
         if len(tokens) > words:
             raise WeightsError(f"{path} has {len(tokens)} tokens but the model only {words}")

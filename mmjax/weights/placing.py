@@ -6,7 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.experimental.layout import Format, Layout
+from jax.sharding import (
+    AbstractMesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 from jaxtyping import Array, Int, Shaped
 
 # From so many bytes on, a stack of layers is never whole on the host. Below it is: that is quicker.
@@ -59,24 +66,53 @@ class Leaf:
         return _place(self._host, self._placement)
 
 
+def in_rows(placement: Sharding | None, ndim: int) -> Format | Sharding | None:
+    """Where a parameter lies, and on a TPU in which order.
+
+    Loops over layers read row-major stacks. A TPU's own order of an array is another one where that
+    needs less padding, and each program would copy such a stack whole before it begins.
+
+    Args:
+      placement: None is the default device.
+      ndim: axes of the parameter.
+
+    Returns:
+      The placement itself but for TPUs.
+    """
+    if isinstance(placement, NamedSharding) and isinstance(placement.mesh, AbstractMesh):
+        return placement
+    devices: list[Any] = jax.devices()[:1] if placement is None else list(placement.device_set)
+    if not ndim or devices[0].platform != "tpu":
+        return placement
+    rows = Layout(tuple(range(ndim)))
+    return Format(rows, SingleDeviceSharding(devices[0]) if placement is None else placement)
+
+
 def _place(value: np.ndarray, placement: NamedSharding | None) -> jax.Array:
+    where = in_rows(placement, value.ndim)
     if placement is None:
-        return jax.device_put(value)
-    return jax.make_array_from_callback(value.shape, placement, lambda index: value[index])
+        return jax.device_put(value, where)
+    made = jax.make_array_from_callback(value.shape, placement, lambda index: value[index])
+    return made if where is placement else _laid_out(where)(made)
 
 
-def _pinned(x: Array, placement: NamedSharding | None) -> Array:
-    return x if placement is None else jax.lax.with_sharding_constraint(x, placement)
+@functools.cache
+def _laid_out(where: Format) -> Any:
+    """The program that brings an array into an order."""
+    return jax.jit(lambda x: x, out_shardings=where, donate_argnums=0)
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "dtype", "placement"))
 def _zeros(
     shape: tuple[int, ...], dtype: np.dtype, placement: NamedSharding | None
 ) -> Shaped[Array, "n ..."]:
-    return _pinned(jnp.zeros(shape, dtype), placement)
+    return _zeros_at(shape, dtype, in_rows(placement, len(shape)))()
 
 
-@functools.partial(jax.jit, donate_argnames="stack", static_argnames="placement")
+@functools.cache
+def _zeros_at(shape: tuple[int, ...], dtype: np.dtype, where: Any) -> Any:
+    return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=where)
+
+
 def _insert(
     stack: Shaped[Array, "n ..."],
     layer: Shaped[Array, "..."],
@@ -84,4 +120,12 @@ def _insert(
     placement: NamedSharding | None,
 ) -> Shaped[Array, "n ..."]:
     """Writes one layer into a stack, in the stack's own memory."""
-    return _pinned(jax.lax.dynamic_update_index_in_dim(stack, layer, at, 0), placement)
+    return _insert_at(in_rows(placement, stack.ndim))(stack, layer, at)
+
+
+@functools.cache
+def _insert_at(where: Any) -> Any:
+    def insert(stack: Array, layer: Array, at: Array) -> Array:
+        return jax.lax.dynamic_update_index_in_dim(stack, layer, at, 0)
+
+    return jax.jit(insert, donate_argnums=0, out_shardings=where)

@@ -18,7 +18,7 @@ _LONGEST_PIECE = 4 * vocabulary.LONGEST + 64  # bytes of a piece's message: its 
 _IDS = (("unknown", 40, 0), ("bos", 41, 1), ("eos", 42, 2))
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_sentencepiece(path: Path) -> dict[str, Any]:
     """Reads tokenizer.model.
 
     Args:

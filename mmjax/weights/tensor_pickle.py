@@ -88,7 +88,9 @@ class _Name:
 _MARK = object()
 
 
-def load(file: BufferedIOBase, others_inert: bool = False) -> tuple[Any, dict[str, Storage]]:
+def load_tensor_pickle(
+    file: BufferedIOBase, others_inert: bool = False
+) -> tuple[Any, dict[str, Storage]]:
     """Reads one pickle.
 
     Args:
@@ -250,7 +252,7 @@ def tensors_of(root: Any) -> dict[str, Tensor]:
     """Finds the tensors of a state dict, of a training checkpoint around one, or of a module.
 
     Args:
-      root: what `load` returned.
+      root: what `load_tensor_pickle` returned.
 
     Returns:
       name -> tensor; names of nested parts are joined by dots, DDP's "module." is taken off.
@@ -262,12 +264,12 @@ def tensors_of(root: Any) -> dict[str, Tensor]:
         if isinstance(root, dict) and isinstance(root.get(wrapper), dict):
             root = root[wrapper]
             break
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     waiting, seen = [("", root, 0)], 0
     while waiting:
         name, value, depth = waiting.pop()
         if isinstance(value, Tensor):
-            found[name] = value
+            tensors[name] = value
         parts = value.attributes if isinstance(value, Module) else value
         if isinstance(parts, dict):
             # Parts may be shared or hold themselves: a small pickle can have endless paths.
@@ -278,8 +280,8 @@ def tensors_of(root: Any) -> dict[str, Tensor]:
                 raise WeightsError(f"a part of its pickle has a name of {len(name)} letters")
             prefix = f"{name}." if name else ""
             waiting += [(f"{prefix}{key}", part, depth + 1) for key, part in parts.items()]
-    if not found:
+    if not tensors:
         raise WeightsError("its pickle holds no tensor")
-    if all(name.startswith("module.") for name in found):
-        found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
-    return found
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors

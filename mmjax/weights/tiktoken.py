@@ -17,7 +17,7 @@ _SPECIAL = (
 _NORMAL, _CONTROL = 1, 3
 
 
-def read(path: Path, vocab_size: int) -> dict[str, Any]:
+def read_tiktoken(path: Path, vocab_size: int) -> dict[str, Any]:
     """Reads tokenizer.model.
 
     Args:
@@ -74,5 +74,5 @@ def read(path: Path, vocab_size: int) -> dict[str, Any]:
 def _letters() -> list[str]:
     """GPT-2's visible letter for every byte."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = (chr(256 + i) for i in range(256))
-    return [chr(byte) if byte in visible else next(others) for byte in range(256)]
+    substitutes = (chr(256 + i) for i in range(256))
+    return [chr(byte) if byte in visible else next(substitutes) for byte in range(256)]

@@ -32,7 +32,7 @@ class TorchFile:
 
         Args:
           path: the file.
-          others_inert: pass over objects that are no tensors (see `tensor_pickle.load`).
+          others_inert: pass over objects that are no tensors (see `load_tensor_pickle`).
 
         Raises:
           WeightsError: damaged, compressed, or not tensors alone.
@@ -124,7 +124,7 @@ def _read_zip(path: Path, others_inert: bool) -> tuple[_Places, dict[str, Tensor
             if order.file_size > 8 or archive.read(order) != b"little":
                 raise WeightsError("its byte order is not little-endian")
         # As a whole, since single bytes of a zip entry are slow to read.
-        root, _ = tensor_pickle.load(io.BytesIO(archive.read(roots[0])), others_inert)
+        root, _ = tensor_pickle.load_tensor_pickle(io.BytesIO(archive.read(roots[0])), others_inert)
         tensors = tensor_pickle.tensors_of(root)
         places: _Places = {}
         for key, storage in {t.storage.key: t.storage for t in tensors.values()}.items():
@@ -164,12 +164,12 @@ def _read_legacy(path: Path, others_inert: bool) -> tuple[_Places, dict[str, Ten
         whole.seek(0)
         # The pickles stand in front of all numbers.
         file = io.BytesIO(whole.read(_LARGEST_PICKLE))
-        if tensor_pickle.load(file)[0] != _MAGIC:
+        if tensor_pickle.load_tensor_pickle(file)[0] != _MAGIC:
             raise WeightsError("it is a pickle, but not one that torch wrote")
-        tensor_pickle.load(file)  # version
-        tensor_pickle.load(file)  # sizes of the writer's integers
-        root, storages = tensor_pickle.load(file, others_inert)
-        keys, _ = tensor_pickle.load(file)
+        tensor_pickle.load_tensor_pickle(file)  # version
+        tensor_pickle.load_tensor_pickle(file)  # sizes of the writer's integers
+        root, storages = tensor_pickle.load_tensor_pickle(file, others_inert)
+        keys, _ = tensor_pickle.load_tensor_pickle(file)
         if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
             raise WeightsError("its list of storages is damaged")
         places: _Places = {}

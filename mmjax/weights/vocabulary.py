@@ -12,7 +12,7 @@ MOST = 1 << 19  # tokens, or merges
 LARGEST_FILE = 1 << 24  # bytes of a tokenizer.model
 
 
-def check(where: str, tokens: object) -> list[str]:
+def check_tokens(where: str, tokens: object) -> list[str]:
     """The tokens, if they are texts and bounded.
 
     Args:

@@ -1,4 +1,4 @@
-"""The assets' real weights against committed outputs of torch (tools/make_goldens.py --real)."""
+"""The assets' real weights against what torch says of them (python -m tools.make_goldens)."""
 
 import numpy as np
 import pytest

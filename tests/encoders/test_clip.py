@@ -226,7 +226,7 @@ LARGE = {
 def test_clip_large_ahead_of_time(tower, shape, capsys):
     """Nothing large is left whole on every device, and the forward pass lowers for a TPU."""
     mesh = AbstractMesh(shape, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
-    family = catalog.find(LARGE, "config.json", tower)
+    family = catalog.find_family(LARGE, "config.json", tower)
     config = family.config(LARGE)
     module = family.module(config)
     inputs = {"pixel_values": jax.ShapeDtypeStruct((64, 224, 224, 3), jnp.float32)}

@@ -12,7 +12,7 @@ from mmjax import sharding, trees
 from mmjax.encoders import catalog
 from mmjax.encoders.llama import KeyValues
 from mmjax.generation import decode
-from mmjax.weights import convert, quantize
+from mmjax.weights import quantize
 
 LLAMA2_7B = {
     "model_type": "llama",
@@ -38,7 +38,7 @@ REPLICATED = 64 << 20
 
 def shapes_of(raw, mesh, int8=False, dtype=jnp.bfloat16):
     """(module, parameters as shapes in their shardings)."""
-    family = catalog.find(raw, "config.json")
+    family = catalog.find_family(raw, "config.json")
     config = family.config(raw)
     module = family.module(config, dtype=dtype, param_dtype=dtype)
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
@@ -50,7 +50,9 @@ def shapes_of(raw, mesh, int8=False, dtype=jnp.bfloat16):
         for path, leaf in trees.named_leaves(target):
             if path.endswith(quantize.SCALE):
                 kernel = path.removesuffix(quantize.SCALE) + quantize.KERNEL
-                leaves[path] = convert.scale_placement(leaves[kernel], leaf.ndim + 1)
+                leaves[path] = quantize.placement(
+                    quantize.SCALE, leaf, leaves[kernel], leaf.ndim + 1
+                )
         placed = jax.tree_util.tree_map_with_path(lambda p, _: leaves[trees.path_of(p)], target)
     return module, jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), target, placed
@@ -109,7 +111,7 @@ def test_every_large_tensor_is_split(name, data, model, int8):
     assert per_device(params) < trees.nbytes(params) / model * 1.01
     keys = jax.ShapeDtypeStruct((ROWS,), jax.random.key(0).dtype)
     ended = np.zeros(ROWS, bool)
-    options = decode.Options(module, mesh, NEW, (2,))
+    options = decode.DecodeOptions(module, mesh, NEW, (2,))
     arguments = (params, None, state, ended, 64, None, keys)
     lowered = decode.decode.trace(*arguments, options=options)
     text = lowered.lower(lowering_platforms=("tpu",)).as_text()
@@ -128,7 +130,7 @@ def test_a_compiled_step_copies_no_weights(int8, mesh):
     state = state_of(module.config, made, jnp.float32)
     keys = jax.ShapeDtypeStruct((ROWS,), jax.random.key(0).dtype)
     ended = np.zeros(ROWS, bool)
-    options = decode.Options(module, made, NEW, (2,))
+    options = decode.DecodeOptions(module, made, NEW, (2,))
     arguments = (params, None, state, ended, 64, None, keys)
     compiled = decode.decode.lower(*arguments, options=options).compile()
     memory = compiled.memory_analysis()

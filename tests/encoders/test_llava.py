@@ -49,7 +49,8 @@ def compiled(module, params, embeddings, mask):
 
 def run(model, prepared):
     """Logits at every place of a prepared batch."""
-    return np.asarray(compiled(model.module, model.params, *prepared))
+    embeddings, mask = prepared[:2]
+    return np.asarray(compiled(model.module, model.params, embeddings, mask))
 
 
 def prompts_of(model, arrays):
@@ -253,7 +254,7 @@ def test_pictures_that_do_not_go_with_the_prompts(prompts, images, message, make
 
 
 def test_a_model_without_eyes_says_so(folder):
-    with pytest.raises(MmjaxError, match=r"\(llama\) reads no pictures; a LLaVA does"):
+    with pytest.raises(MmjaxError, match=r"\(llama\) reads no pictures; a LLaVA or Qwen-VL does"):
         generate(llava(folder("llama_tiny")), [[5]], 2, images=[[np.zeros((4, 4, 3), np.uint8)]])
 
 

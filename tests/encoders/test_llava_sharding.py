@@ -92,7 +92,7 @@ def test_llava_7b(data, model, int8):
 
     # One layer of the image tower and the projector: depth adds nothing.
     assert lowered(mixed, params, tokens, pictures, module=module).count("dot_general") < 15
-    options = decode.Options(module, mesh, NEW, (2,))
+    options = decode.DecodeOptions(module, mesh, NEW, (2,))
     keys = jax.ShapeDtypeStruct((ROWS,), jax.random.key(0).dtype)
     prompts: Any = Prepared
     prepared = prompts(like(mesh, (ROWS, SLOTS, 4096), jnp.bfloat16), tokens)

@@ -17,7 +17,8 @@ from mmjax.encoders import Encoder, LanguageModel, load_encoder
 from mmjax.encoders.language_model import mix
 from mmjax.errors import MmjaxError
 
-INPUTS = {"attention_input", "feed_forward_input"}
+INPUTS = {"layer_input", "attention_input", "feed_forward_input"}
+OUTPUTS = {"attention_output", "feed_forward_output"}  # of branches
 ATTENTION = {"query", "key", "value", "out"}
 BERT, VIT, LLAMA = {"intermediate", "output"}, {"fc1", "fc2"}, {"gate", "up", "down"}
 IDS = np.array([[5, 40, 30, 45, 49], [7, 8, 49, 1, 1]], np.int32)  # 49: CLIP sees an end
@@ -120,7 +121,7 @@ def test_the_places_are_the_documented_ones(case):
     jax.eval_shape(case.adapted(noted), case.encoder.params, {})
     sizes = {place: shape[1:] for place, shape in widths(case.layers).items()}
     assert set(sizes) == case.row.maps
-    assert seen == {*sizes.items(), *((place, None) for place in INPUTS)}
+    assert seen == {*sizes.items(), *((place, None) for place in INPUTS | OUTPUTS)}
 
 
 def test_lora_starts_as_the_frozen_encoder_and_is_what_its_merge_says(case):
@@ -141,7 +142,7 @@ def test_lora_starts_as_the_frozen_encoder_and_is_what_its_merge_says(case):
 def test_every_place_reaches_the_output_and_learns(case):
     sizes = widths(case.layers)
     n, d, _ = sizes["query"]
-    nothing = {place: jnp.zeros((n, d)) for place in INPUTS}
+    nothing = {place: jnp.zeros((n, d)) for place in sorted(INPUTS | OUTPUTS)}
     nothing |= {place: jnp.zeros((n, out)) for place, (_, _, out) in sizes.items()}
 
     def added(adapter, place, x, y, kernel):

@@ -12,6 +12,7 @@ from mmjax.encoders.prompted import (
     embed_from_embeddings,
     frame_of,
     lay_out,
+    read_embeddings,
     vectors_of,
     word_table,
     words_of,
@@ -45,6 +46,35 @@ def test_the_towers_own_vectors_give_the_ordinary_path_bit_for_bit(name, folder)
     moved = injected(encoder.params, own.at[0, 1].add(0.1))
     assert not np.array_equal(moved[0], ordinary(encoder.params)[0])
     np.testing.assert_allclose(moved[1], ordinary(encoder.params)[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("output", ["tokens", "tokens_deep"])
+def test_a_language_adapter_reads_the_tokens_of_prompts_as_of_any_text(bert, output):
+    texts = bert.preprocess(["w9 w8", "w7"], pad_to=(6,))
+    inputs = {"input_ids": texts.input_ids, "attention_mask": texts.attention_mask}
+    ordinary = bert.apply(bert.params, inputs)
+    vectors = vectors_of(bert.params, texts.input_ids)
+    found, mask = read_embeddings(
+        bert,
+        bert.params,
+        vectors,
+        jnp.asarray(texts.input_ids),
+        jnp.asarray(texts.attention_mask),
+        output=output,
+    )
+    np.testing.assert_allclose(found, ordinary.select(output), atol=1e-6)
+    np.testing.assert_array_equal(mask, texts.attention_mask)
+
+
+def test_words_that_an_encoder_puts_before_every_text_frame_prompts_too(bert):
+    # E5 reads "query: " before a text; a prompt without it would be read as nothing it knows.
+    named = {"prompts": {"query": "w5 w6 "}, "default_prompt": "query"}
+    e5 = dataclasses.replace(bert, preprocess=dataclasses.replace(bert.preprocess, **named))
+    texts = e5.preprocess.tokenize(["w9", "w8 w7"]).ids
+    layout = lay_out(e5, ["w9", "w8 w7"], general=0, instance=0)
+    assert [list(r[: m.sum()]) for r, m in zip(layout.ids, layout.mask, strict=True)] == texts
+    learnt = lay_out(e5, ["w9"], general=1, instance=1)
+    np.testing.assert_array_equal(learnt.slots, [[-1, -1, -1, 0, -1, 1, -1]])
 
 
 def test_a_tower_without_words_is_refused():

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 from mmjax.data.library import Library
 from mmjax.encoders import LanguageModel, load_encoder
-from mmjax.encoders.text_preprocess import bucket
+from mmjax.encoders.padding import bucket
 from mmjax.errors import MmjaxError
 from mmjax.generation import score
 from mmjax.specs.spec import EncoderSpec

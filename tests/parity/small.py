@@ -87,3 +87,13 @@ def differences(
     assert np.abs(pooled).max() > 0.05
     tokens = np.abs(np.asarray(output.tokens) - hidden)[real].max()
     return float(tokens), float(np.abs(np.asarray(output.pooled) - pooled).max())
+
+
+def word_tokenizer(folder: Path, count: int) -> None:
+    """A tokenizer of the words w0, w1 and so on, one an id."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {f"w{i}": i for i in range(count)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w3"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))

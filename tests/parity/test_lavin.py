@@ -50,7 +50,7 @@ def test_a_checkpoint_that_torch_saved_while_training(tmp_path):
         },
         tmp_path / "checkpoint-19.pth",
     )
-    found = lavin.read(tmp_path / "checkpoint-19.pth")
+    found = lavin.read_lavin(tmp_path / "checkpoint-19.pth")
     assert found.keys() == all_shapes.keys()
     for name, x in found.items():
         np.testing.assert_array_equal(x, tensors[f"module.{name}"].detach().numpy())

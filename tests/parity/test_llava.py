@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,7 +16,9 @@ from mmjax.encoders.llava import LlavaConfig
 from mmjax.encoders.llava_images import best_size, load_llava_images, unpad
 from mmjax.generation import generate
 from mmjax.generation.prompts import prepare
+from mmjax.tasks.instruct.assembly import assemble_instruct
 from tests.parity import small
+from tests.tasks.instruct import llava_world
 
 pytestmark = pytest.mark.parity
 
@@ -104,7 +107,8 @@ def test_random_models(tiled, changes, tmp_path, write_tokenizer):
         hidden = theirs.model(**inputs, **pixels).last_hidden_state
         expected = hidden.numpy(), theirs.lm_head(hidden).numpy()
     prepared, _ = prepare(ours, ids, 1, pictures)
-    found = forward(ours.module, ours.params, *prepared)
+    assert prepared.positions is None
+    found = forward(ours.module, ours.params, prepared.embeddings, prepared.mask)
     for a, b in zip(found, expected, strict=True):
         for row, n in enumerate(mask.sum(1)):
             assert np.abs(np.asarray(a)[row, -n:] - b[row, :n]).max() <= 1e-5
@@ -162,3 +166,57 @@ def test_sizes_and_padding_of_many_pictures():
         tokens = np.arange(best[0] * best[1] // 14**2).reshape(best[0] // 14, -1)
         theirs = unpad_image(torch.tensor(tokens)[None], (height, width))[0].numpy()
         np.testing.assert_array_equal(unpad(tokens, height, width), theirs)
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_a_training_batch_has_torchs_loss_and_gradients(
+    tiled, tmp_path, write_folder, write_tokenizer, mesh
+):
+    import torch
+
+    world = llava_world.write_world(tmp_path / "world", write_folder)
+    theirs, _ = made(tiled, world / "model", write_tokenizer)
+    llava_world.add_image_token(world / "model" / "tokenizer.json")
+    recipe = llava_world.config(world, "model", adapter="none", train="full")
+    (run,) = llava_world.runs_of(recipe, tmp_path / "run")
+    assembly = assemble_instruct(run, llava_world.library_of(mesh(1)))
+    task, data = assembly.task, assembly.data
+    assert assembly.initial is not None
+    trainable = assembly.initial(jax.random.key(0))
+    groups = data.train.plan(4, None)[0]
+    batch = data.train.batch(groups, 4)
+    placed = jax.tree.map(jnp.asarray, batch)
+    ours, grads = jax.jit(jax.value_and_grad(functools.partial(loss_of, task)))(
+        trainable, assembly.frozen, placed
+    )
+
+    text = batch["text"]
+    labels = np.full(text["input_ids"].shape, -100)
+    for row, (columns, said, weights) in enumerate(
+        zip(text["columns"], text["labels"], text["weights"], strict=True)
+    ):
+        labels[row, columns[weights > 0] + 1] = said[weights > 0]
+    images = [llava_world.pictures_of(data.train)[group[0]] for group in groups]
+    given = {"input_ids": text["input_ids"], "attention_mask": text["attention_mask"]}
+    tensors = {name: torch.tensor(x).long() for name, x in {**given, "labels": labels}.items()}
+    said = theirs(**tensors, **torch_pixels(tiled, images))
+    assert (text["weights"].sum(), len(images)) == ((labels >= 0).sum(), 4)
+    loss = float(said.loss.detach())
+    assert abs(float(ours) - loss) <= 1e-4 * loss
+    said.loss.backward()
+    learned = grads["weights"]
+    parts = {
+        "model.multi_modal_projector.linear_1.weight": learned["image"]["linear_1"]["kernel"].T,
+        "model.language_model.embed_tokens.weight": learned["language"]["embed_tokens"][
+            "embedding"
+        ],
+        "model.language_model.norm.weight": learned["language"]["norm"]["scale"],
+    }
+    parts |= {"model.image_newline": learned["image"]["image_newline"]} if tiled else {}
+    for name, leaf in parts.items():
+        wanted = theirs.get_parameter(name).grad.numpy()
+        assert np.abs(np.asarray(leaf) - wanted).max() <= 1e-4 * np.abs(wanted).max(), name
+
+
+def loss_of(task: Any, trainable: Any, frozen: Any, batch: Any) -> jax.Array:
+    return task.loss(trainable, frozen, batch, jax.random.key(0))[0]

@@ -2,7 +2,7 @@
 
 import json
 
-import jax
+import chex
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -37,7 +37,7 @@ def test_prefixes_and_old_names_give_the_same_weights(rename, folder):
     plain = load_encoder(folder("bert_tiny"))
     other = load_encoder(folder("bert_tiny", rename=rename))
     assert plain.fingerprint == other.fingerprint
-    jax.tree.map(assert_array_equal, plain.params, other.params)
+    chex.assert_trees_all_equal(plain.params, other.params)
 
 
 def test_buffers_and_heads_are_passed_over(folder):
@@ -116,7 +116,7 @@ def test_sharded_files_load_to_the_same_encoder(folder):
     shard(path)
     sharded = load_encoder(path)
     assert whole.fingerprint == sharded.fingerprint
-    jax.tree.map(assert_array_equal, whole.params, sharded.params)
+    chex.assert_trees_all_equal(whole.params, sharded.params)
 
 
 def test_a_lacking_shard_and_an_index_that_leads_outside(folder):
@@ -175,7 +175,7 @@ def test_a_mesh_gives_the_outputs_of_one_device(shape, folder, mesh):
     assert many.fingerprint == one.fingerprint
     texts = [" ".join(f"w{4 + (i + j) % 40}" for j in range(1 + i % 9)) for i in range(21)]
     np.testing.assert_allclose(many.embed_texts(texts), one.embed_texts(texts), atol=1e-5)
-    jax.tree.map(assert_array_equal, many.params, one.params)
+    chex.assert_trees_all_equal(many.params, one.params)
 
 
 def test_pictures_on_a_mesh(folder, mesh):

@@ -22,7 +22,7 @@ WORDS = ["<unk>", "<s>", "</s>", *(f"w{i}" for i in range(3, 50))]
 
 
 def interleaved(weight, heads):
-    """llama.cpp's order of rotary rows, the inverse of `halves`."""
+    """llama.cpp's order of rotary rows, the inverse of `rotary_halves`."""
     rows, columns = weight.shape
     split = weight.reshape(heads, 2, rows // heads // 2, columns)
     return split.swapaxes(1, 2).reshape(rows, columns)
@@ -157,7 +157,7 @@ def test_k_quants_are_what_their_format_says(kind, size, halves, twin, tmp_path)
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    array = reader.read(tmp_path / "k.gguf").weight("blk.0.attn_q.weight")
+    array = reader.read_gguf(tmp_path / "k.gguf").weight("blk.0.attn_q.weight")
     assert_allclose(array, np.stack([twin(block) for block in blocks]), rtol=1e-5, atol=1e-6)
 
 
@@ -183,7 +183,7 @@ def test_what_is_no_llama_is_refused(write):
 def test_rotary_rows_are_put_back():
     weight = np.arange(60, dtype=np.float32).reshape(12, 5)
     assert not np.array_equal(interleaved(weight, 3), weight)
-    assert_array_equal(gguf_llama.halves(interleaved(weight, 3), 3), weight)
+    assert_array_equal(gguf_llama.rotary_halves(interleaved(weight, 3), 3), weight)
 
 
 LETTERS = {
@@ -227,7 +227,7 @@ def test_sentencepiece_merges_by_score_and_falls_back_to_bytes():
     ("change", "message"),
     [
         ({"tokenizer.ggml.model": "bert"}, "vocabulary 'bert'"),
-        ({"tokenizer.ggml.pre": "qwen2"}, "splitting 'qwen2'"),
+        ({"tokenizer.ggml.pre": "command-r"}, "splitting 'command-r'"),
     ],
 )
 def test_unknown_tokenizers_are_refused(change, message):
@@ -236,8 +236,8 @@ def test_unknown_tokenizers_are_refused(change, message):
 
 
 def test_a_file_is_opened_once(write, monkeypatch):
-    opened, read = [], reader.read
-    monkeypatch.setattr(reader, "read", lambda path: opened.append(path) or read(path))
+    opened, read = [], reader.read_gguf
+    monkeypatch.setattr(reader, "read_gguf", lambda path: opened.append(path) or read(path))
     path = write("llama_tiny")
     load_encoder(path)
     assert opened == [path]
@@ -251,8 +251,8 @@ def test_an_asset_keeps_what_its_file_says(write, tmp_path, golden):
     write("llama_tied_tiny", Type.Q4_1).rename(raw / "model.gguf")
     with pytest.MonkeyPatch.context() as patched:
         unknown = {"tokenizer.ggml.unknown_token_id": 0}
-        read = reader.read
-        patched.setattr(reader, "read", lambda path: _with(read(path), unknown))
+        read = reader.read_gguf
+        patched.setattr(reader, "read_gguf", lambda path: _with(read(path), unknown))
         convert.smollm2(raw, out)
     direct = load_encoder(raw / "model.gguf")
     assert_array_equal(logits(load_encoder(out), arrays), logits(direct, arrays))

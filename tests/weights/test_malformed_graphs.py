@@ -120,20 +120,20 @@ def warm(tmp_path_factory) -> None:
     """Imports what a first use would, and shows that the files are good before they are changed."""
     place = tmp_path_factory.mktemp("good")
     (place / "a.gguf").write_bytes(GGUF)
-    assert set(dict(gguf_reader.read(place / "a.gguf").weights())) == {"w"}
+    assert set(dict(gguf_reader.read_gguf(place / "a.gguf").weights())) == {"w"}
     (place / "a.onnx").write_bytes(onnx_bytes())
-    assert set(onnx_reader.read(place / "a.onnx").weights) == {"w"}
+    assert set(onnx_reader.read_onnx(place / "a.onnx").weights) == {"w"}
 
 
 @pytest.mark.parametrize("case", FILES_GGUF)
 def test_gguf(case, warm, tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(FILES_GGUF[case])
-    refused(lambda: dict(gguf_reader.read(path).weights()), tmp_path)
+    refused(lambda: dict(gguf_reader.read_gguf(path).weights()), tmp_path)
 
 
 @pytest.mark.parametrize("case", FILES_ONNX)
 def test_onnx(case, warm, tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(FILES_ONNX[case])
-    refused(lambda: onnx_reader.read(path), tmp_path)
+    refused(lambda: onnx_reader.read_onnx(path), tmp_path)

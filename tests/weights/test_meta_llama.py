@@ -5,10 +5,11 @@ import itertools
 import json
 import struct
 
+import chex
 import jax
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from safetensors.numpy import save_file
 
 from mmjax.encoders import LanguageModel, load_encoder
@@ -120,7 +121,7 @@ def test_shards_are_the_model_in_hugging_faces_layout(count, rows, tmp_path, wri
     theirs = language_model(write_hf(tmp_path / "hf", write_tokenizer))
     assert ours.config == theirs.config
     assert ours.fingerprint == theirs.fingerprint
-    jax.tree.map(assert_array_equal, ours.params, theirs.params)
+    chex.assert_trees_all_equal(ours.params, theirs.params)
 
 
 def meta_forward(ids):

