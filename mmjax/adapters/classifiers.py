@@ -115,6 +115,28 @@ class TaskResidual:
 
 
 @dataclass(frozen=True)
+class LinearProbePlus:
+    """LP++'s classifier: a learnt vector a class beside its name's, blended by a share a class.
+
+    It starts as the zero-shot classifier and takes the recipe's optimizer; the paper's own steps,
+    and its initial values from the shots, are not used.
+
+    Source: LP++ (arXiv 2404.02285), equation 2.
+    """
+
+    def init(self, key: Key[Array, ""], known: Known, inputs: Inputs) -> PyTree:
+        """Vectors of zero, and every name at its full share."""
+        text = known["text"]
+        return {"vectors": jnp.zeros_like(text), "shares": jnp.ones((len(text), 1), text.dtype)}
+
+    def score(self, trainable: PyTree, frozen: PyTree, inputs: Inputs) -> Scored:
+        """exp(s) v (w_c + alpha_c t_c)."""
+        known = frozen["known"]
+        text = trainable["vectors"] + trainable["shares"] * known["text"]
+        return zero_shot({**known, "text": text}, inputs["features"]), jnp.zeros(())
+
+
+@dataclass(frozen=True)
 class Clap:
     """A linear probe that starts at the class names and is held there, class by class.
 

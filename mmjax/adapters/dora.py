@@ -33,7 +33,7 @@ class DoRA(Lora):
         self, adapter: PyTree, place: str, x: Array, y: Array, kernel: Array | None
     ) -> Array:
         """As `Lora.__call__`; kernel is float32 [in, out]."""
-        if place not in self.targets:
+        if place not in adapter:
             return y
         assert kernel is not None
         own, x = adapter[place], self.dropped(adapter, place, x)
@@ -44,7 +44,7 @@ class DoRA(Lora):
 
     def stretch(self, own: PyTree, kernel: Float[Array, "*n i o"]) -> Float[Array, "*n o"]:
         """How much longer every column gets, m / |W + s B A| - 1: float32 [*n, out]."""
-        down = self.alpha / self.rank * own["down"]["kernel"]
+        down = self.scale * own["down"]["kernel"]
         frozen, down, up = map(jax.lax.stop_gradient, (kernel, down, own["up"]["kernel"]))
         squares = jnp.square(frozen).sum(-2)
         across, around = down.mT @ frozen, down.mT @ down @ up  # [*n, r, out], both

@@ -1,19 +1,26 @@
 """Where adapters sit inside a frozen layer, and what all of them share."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from mmjax.encoders.layers import PyTree
+from mmjax.encoders.base import Encoder
+from mmjax.encoders.layers import PyTree, WeightHook
+from mmjax.errors import MmjaxError
 from mmjax.rng import DropoutKey
+from mmjax.weights.quantize import kernel_shape
 
 ATTENTION_INPUT, FEED_FORWARD_INPUT = "attention_input", "feed_forward_input"
 ATTENTION = ("query", "key", "value", "out")
 # Maps that read the feed-forward part's input: LLaMA's, ViT's and CLIP's, BERT's.
 FEED_FORWARD = ("gate", "up", "fc1", "intermediate")
+LAYER_INPUT = "layer_input"
+ATTENTION_OUTPUT, FEED_FORWARD_OUTPUT = "attention_output", "feed_forward_output"
+FIXED = "fixed"  # among an adapter's parameters, those that are not trained
 DROPOUT = "dropout_key"  # a layer's key while training; without it nothing is dropped
 
 
@@ -36,6 +43,37 @@ class LayerAdapter(Protocol):
         ...
 
 
+@runtime_checkable
+class WeightAdapter(WeightHook, Protocol):
+    """A kind of adapter of a tower's weights; it makes its own parameters."""
+
+    def init(self, key: Key[Array, ""], params: PyTree) -> PyTree:
+        """Parameters with which the tower is unchanged."""
+        ...
+
+
+def start(
+    adapter: LayerAdapter | WeightAdapter,
+    key: Key[Array, ""],
+    encoder: Encoder,
+    tower: str | None = None,
+) -> PyTree:
+    """An adapter's parameters for an encoder, before training.
+
+    Args:
+      adapter: any kind.
+      key: draws what is random.
+      encoder: the frozen model.
+      tower: as in `Encoder.with_hook`.
+
+    Raises:
+      MmjaxError: a place, a width or a weight that the encoder does not have.
+    """
+    if isinstance(adapter, WeightAdapter):
+        return adapter.init(key, encoder.params)
+    return adapter.init(key, encoder.frozen_layers(tower))
+
+
 def maps(layers: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields (place, {"kernel", ["bias"]}) of every dense map of stacked layers."""
     for name, part in {**layers, **layers["attention"]}.items():
@@ -52,7 +90,49 @@ def with_maps(layers: Mapping[str, Any], changed: Mapping[str, Any]) -> PyTree:
 
 def widths(layers: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
     """Place -> (layers, width in, width out) of every dense map."""
-    return {place: part["kernel"].shape for place, part in maps(layers)}
+    return {place: sizes(part) for place, part in maps(layers)}
+
+
+def sizes(part: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(layers, width in, width out) of a stacked dense map, whatever its kernel is kept as."""
+    n, width_in, width_out = kernel_shape(part)
+    return n, width_in, width_out
+
+
+def chosen(targets: Sequence[str], sizes: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+    """The places that targets mean, each once.
+
+    Args:
+      targets: names of places, or anchored patterns of such: `query`, `(query|value)`, `.*`.
+      sizes: what there is, by place.
+      kind: names the adapter in messages.
+
+    Raises:
+      MmjaxError: there are no targets, or one that means no place: nothing is left out silently.
+    """
+    found: dict[str, None] = {}
+    for target in targets:
+        matched = meant(target, sizes)
+        if not matched:
+            break
+        found |= dict.fromkeys(matched)
+    else:
+        if found:
+            return tuple(found)
+    raise MmjaxError(f"{kind} targets {tuple(targets)}: choose from {sorted(sizes)}")
+
+
+def meant(target: str, places: Iterable[str]) -> list[str]:
+    """The places that one target means, by name or by anchored pattern; perhaps none."""
+    try:
+        return [place for place in places if place == target or re.fullmatch(target, place)]
+    except re.error:
+        return []
+
+
+def unmerged(kind: str, reason: str) -> MmjaxError:
+    """The refusal of an adapter that no frozen weights can hold."""
+    return MmjaxError(f"{kind} cannot be merged: {reason}; keep it beside the frozen model")
 
 
 def dropout(x: Array, rate: float, key: DropoutKey) -> Array:

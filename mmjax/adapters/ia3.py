@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from mmjax.adapters.hooks import maps, widths, with_maps
+from mmjax.adapters.hooks import chosen, maps, widths, with_maps
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError
 
@@ -21,7 +21,7 @@ class IA3:
     places: no rank, no scale, no dropout.
 
     Attributes:
-      targets: maps whose output is rescaled, its bias too.
+      targets: maps whose output is rescaled, its bias too; by place, or by anchored pattern.
       inputs: maps whose input is; of those named here the ones that the layers have.
 
     Source: Liu et al. 2022 (arXiv 2205.05638), section 3.3; PEFT's numerics.
@@ -45,13 +45,13 @@ class IA3:
         """
         sizes = widths(layers)
         inputs = [place for place in self.inputs if place in sizes]
-        unknown = [place for place in self.targets if place not in sizes]
-        if unknown or not (self.targets or inputs) or set(self.targets) & set(inputs):
+        targets = chosen(self.targets, sizes, "IA3") if self.targets or not inputs else ()
+        if set(targets) & set(inputs):
             raise MmjaxError(
                 f"IA3 targets {self.targets}, inputs {self.inputs}: choose each place once, from "
                 f"{sorted(sizes)}"
             )
-        ends = [(place, sizes[place][2]) for place in self.targets]
+        ends = [(place, sizes[place][2]) for place in targets]
         ends += [(place, sizes[place][1]) for place in inputs]
         return {place: {"scale": jnp.ones((sizes[place][0], width))} for place, width in ends}
 
@@ -73,7 +73,7 @@ class IA3:
         if place not in adapter:
             return y
         scale = adapter[place]["scale"][None, None]
-        if place in self.targets:
+        if place not in self.inputs:
             return (y * scale).astype(y.dtype)
         assert kernel is not None
         return y + ((x * (scale - 1)).astype(x.dtype) @ kernel.astype(x.dtype)).astype(y.dtype)
@@ -83,7 +83,7 @@ class IA3:
         frozen, changed = dict(maps(layers)), {}
         for place, own in adapters.items():
             scaled = {"kernel": own["scale"][:, :, None]}  # of the input
-            if place in self.targets:
+            if place not in self.inputs:
                 scaled = {"kernel": own["scale"][:, None], "bias": own["scale"]}
             changed[place] = {
                 name: (leaf * scaled[name]).astype(leaf.dtype) if name in scaled else leaf

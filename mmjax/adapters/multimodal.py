@@ -25,7 +25,8 @@ class Multimodal:
       language: in every layer of the language model; None leaves it as it is.
       vision: in every layer of the vision transformer; None leaves it as it is, and its outputs
         need be computed once only.
-      taps: class tokens that are read; each becomes one token of the text.
+      taps: class tokens that are read; each becomes one token of the text. 0 projects none:
+        pictures reach the text on a way that the model has of its own, as in a LLaVA.
       hidden: width between the two maps of the projection.
       tap_layers: the layers after which they are read: `spread` evenly up to the last, as LaVIN
         does, or the `last` ones. DINOv2's class token hardly differs between pictures before its
@@ -66,19 +67,19 @@ class Multimodal:
           vision: the vision transformer's.
 
         Returns:
-          {["language"], ["vision"], "projection": {"down", "up"}, ["modality": {"embedding"}]},
+          {["language"], ["vision"], ["projection": {"down", "up"}], ["modality": {"embedding"}]},
           float32. The projection does not start at zero: pictures are read from the first step on.
         """
         keys = jax.random.split(key, 5)
         _, width_in, _ = widths(vision["layers"])["query"]
         _, width, _ = widths(language["layers"])["query"]
-        self.tapped(len(jax.tree.leaves(vision["layers"])[0]))
-        trainable: dict[str, Any] = {
-            "projection": {
+        trainable: dict[str, Any] = {}
+        if self.taps:
+            self.tapped(len(jax.tree.leaves(vision["layers"])[0]))
+            trainable["projection"] = {
                 "down": _dense(keys[0], width_in, self.hidden),
                 "up": _dense(keys[1], self.hidden, width),
             }
-        }
         if self.language is not None:
             trainable["language"] = self.language.init(keys[2], language["layers"])
         if self.vision is not None:
@@ -134,7 +135,7 @@ def _dense(key: Key[Array, ""], width_in: int, width_out: int) -> PyTree:
     return {"kernel": kernel, "bias": jnp.zeros(width_out)}
 
 
-def assemble(
+def place_images(
     words: Float[Array, "b l d"],
     image_tokens: Float[Array, "b t d"] | None,
     image_slot: Int[Array, "b l"] | None,

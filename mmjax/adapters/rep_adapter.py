@@ -22,6 +22,7 @@ from mmjax.encoders.layers import Dtype, PyTree
 from mmjax.encoders.llama import LlamaLayer, self_attention
 from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.errors import MmjaxError
+from mmjax.specs.bounds import Few, Rate, Scale, Temperature, Width
 
 WEIGHTS = "weights"  # routing weights that are given rather than computed
 BLOCK = "feed_forward"  # in an adapter's parameters, those of its part before the feed-forward maps
@@ -57,12 +58,12 @@ class RepAdapter:
       arXiv 2302.08106).
     """
 
-    rank: int = 8
-    groups: int = 2
-    experts: int = 2
-    scale: float = 1.0
-    temperature: float = 10.0
-    dropout: float = 0.1
+    rank: Width = 8
+    groups: Few = 2
+    experts: Few = 2
+    scale: Scale = 1.0
+    temperature: Temperature = 10.0
+    dropout: Rate = 0.1
     routing: Literal["first_token", "per_image", "first_in_batch"] = "first_token"
     router_weight_dtype: Literal["float32", "float16"] = "float32"
     feed_forward: bool = False

@@ -25,7 +25,7 @@ _ATTENTION, _MLP = "adapter_attn.", "adapter_mlp."  # before attention, before t
 _EXPERTS = ("conv_B", "conv_D")  # in the router's order
 
 
-def read(path: Path | str) -> dict[str, np.ndarray]:
+def read_lavin(path: Path | str) -> dict[str, np.ndarray]:
     """The tensors of a checkpoint, without executing its pickle.
 
     Args:
@@ -126,27 +126,27 @@ def from_original(tensors: Mapping[str, np.ndarray], expected: PyTree) -> PyTree
       MmjaxError: tensors that are missing, left over, of other sizes (rank, width, layers), or no
         floating-point numbers.
     """
-    found = {re.sub(r"^module\.", "", name): np.asarray(x) for name, x in tensors.items()}
+    arrays = {re.sub(r"^module\.", "", name): np.asarray(x) for name, x in tensors.items()}
     shapes = {name: tuple(x.shape) for name, x in _shapes(expected).items()}
-    if missing := sorted(shapes.keys() - found.keys()):
+    if missing := sorted(shapes.keys() - arrays.keys()):
         raise MmjaxError(
             f"the checkpoint lacks {len(missing)} of {len(shapes)} tensors, such as {missing[0]}; "
             "was it trained on models with fewer layers?"
         )
-    if left := sorted(found.keys() - shapes.keys()):
+    if left := sorted(arrays.keys() - shapes.keys()):
         raise MmjaxError(
             f"the checkpoint has {len(left)} tensors that these models have no place for, such as "
             f"{left[0][:80]}; was it trained on models with more layers?"
         )
     for name, shape in shapes.items():
-        if found[name].shape != shape:
+        if arrays[name].shape != shape:
             raise MmjaxError(
-                f"{name} has shape {list(found[name].shape)}, these models with this rank need "
+                f"{name} has shape {list(arrays[name].shape)}, these models with this rank need "
                 f"{list(shape)}"
             )
 
     def take(name: str) -> np.ndarray:
-        return foreign_arrays.floating(name, found[name]).astype(np.float32)
+        return foreign_arrays.floating(name, arrays[name]).astype(np.float32)
 
     def adapter(prefix: str, shapes: PyTree) -> PyTree:
         n, experts, groups, inner, outer = shapes["up"]["kernel"].shape

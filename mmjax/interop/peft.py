@@ -1,18 +1,20 @@
 """LoRA adapters of language models in Hugging Face PEFT's format, both ways."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 from safetensors.numpy import save_file
 
-from mmjax.adapters.hooks import ATTENTION, widths
+from mmjax.adapters.hooks import ATTENTION, meant, widths
 from mmjax.adapters.lora import Lora
 from mmjax.checks import foreign, foreign_arrays
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError, writing
-from mmjax.files import write_atomic
+from mmjax.files import read_json_object, write_atomic
 from mmjax.weights.safetensors import SafetensorsFile
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -53,11 +55,15 @@ def export_lora(folder: Path | str, lora: Lora, adapters: PyTree, base: str) -> 
       MmjaxError: the disk is full.
     """
     folder, tensors = Path(folder), {}
-    for place in lora.targets:
-        if place not in adapters:
+    places = list[str]()
+    for target in lora.targets:  # a pattern means several
+        matches = meant(target, adapters)
+        if not matches:
             raise MmjaxError(
-                f"the adapter's parameters lack {place!r}, one of its targets {lora.targets}"
+                f"the adapter's parameters lack {target!r}, one of its targets {lora.targets}"
             )
+        places += matches
+    for place in dict.fromkeys(places):
         for part, name in (("A", "down"), ("B", "up")):
             kernel = np.asarray(adapters[place][name]["kernel"])
             for i, layer in enumerate(kernel):
@@ -69,11 +75,27 @@ def export_lora(folder: Path | str, lora: Lora, adapters: PyTree, base: str) -> 
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
-        "target_modules": sorted(_THEIRS[place] for place in lora.targets),
+        "target_modules": sorted({_THEIRS[place] for place in places}),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
+    write_folder(folder, config, tensors)
+
+
+def write_folder(
+    folder: Path, config: Mapping[str, Any], tensors: dict[str, Shaped[np.ndarray, "..."]]
+) -> None:
+    """Writes both files of an adapter.
+
+    Args:
+      folder: made if missing.
+      config: its settings.
+      tensors: by whole name.
+
+    Raises:
+      MmjaxError: the disk is full.
+    """
     with writing(f"cannot write {folder}", "free some space or choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{WEIGHTS}"
@@ -100,11 +122,9 @@ def import_lora(folder: Path | str, layers: PyTree) -> tuple[Lora, PyTree]:
     """
     folder = Path(folder)
     lora = _read_config(folder / CONFIG)
-    if not (folder / WEIGHTS).is_file():
-        raise MmjaxError(f"{folder / WEIGHTS} is missing; save the adapter as safetensors")
-    file = SafetensorsFile(folder / WEIGHTS)
+    file = open_weights(folder)
     left, sizes = set(file.keys()), widths(layers)
-    wanted = {
+    shapes = {
         (place, part, i): shape
         for place in lora.targets
         for part, shape in (
@@ -113,17 +133,17 @@ def import_lora(folder: Path | str, layers: PyTree) -> tuple[Lora, PyTree]:
         )
         for i in range(sizes[place][0])
     }
-    for (place, part, i), shape in wanted.items():  # before any memory is taken
+    for (place, part, i), shape in shapes.items():  # before any memory is taken
         key = _tensor_name(i, place, part)
         if key not in left:
             raise MmjaxError(
                 f"{folder / WEIGHTS} has no {key}; this model has {sizes[place][0]} layers, and "
                 f"the config adapts {_THEIRS[place]} in each"
             )
-        found = file.header(key)[1]
-        if found != shape:
+        actual = file.header(key)[1]
+        if actual != shape:
             raise MmjaxError(
-                f"{folder / WEIGHTS}: {key} has shape {list(found)}, this model with rank "
+                f"{folder / WEIGHTS}: {key} has shape {list(actual)}, this model with rank "
                 f"{lora.rank} needs {list(shape)}"
             )
         left.remove(key)
@@ -146,13 +166,33 @@ def import_lora(folder: Path | str, layers: PyTree) -> tuple[Lora, PyTree]:
     }
 
 
-def _read_config(path: Path) -> Lora:
+def read_settings(path: Path) -> dict[str, Any]:
+    """What adapter_config.json says, whatever that is.
+
+    Raises:
+      MmjaxError: it is missing, damaged, or no JSON object.
+    """
     if not path.is_file():
         raise MmjaxError(f"no PEFT adapter at {path.parent}: {path.name} is missing")
     with foreign.reading(path, "a PEFT config", MmjaxError):
-        config = foreign.read_json(path)
-        if not isinstance(config, dict):
-            raise MmjaxError(f"{path} holds a JSON {type(config).__name__}, expected an object")
+        return read_json_object(path)
+
+
+def open_weights(folder: Path) -> SafetensorsFile:
+    """The tensors of an adapter.
+
+    Raises:
+      MmjaxError: they are missing or damaged.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise MmjaxError(f"{path} is missing; save the adapter as safetensors")
+    return SafetensorsFile(path)
+
+
+def _read_config(path: Path) -> Lora:
+    config = read_settings(path)
+    with foreign.reading(path, "a PEFT config", MmjaxError):
         for name in ("peft_type", "target_modules", "lora_alpha", "lora_dropout", "r"):
             if name not in config:
                 raise MmjaxError(f"{path} lacks {name!r}")
@@ -163,10 +203,10 @@ def _read_config(path: Path) -> Lora:
             if config.get(name) not in plain:
                 raise MmjaxError(f"{path}: {name} {foreign.shown(config[name])} is not supported")
         targets = config["target_modules"]
-        known = (
+        supported = (
             isinstance(targets, list) and bool(targets) and all(t in list(_OURS) for t in targets)
         )
-        if not known:
+        if not supported:
             raise MmjaxError(
                 f"{path}: target_modules {foreign.shown(targets)}; supported are {sorted(_OURS)}"
             )

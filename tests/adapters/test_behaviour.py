@@ -26,6 +26,7 @@ from mmjax.errors import MmjaxError
 from mmjax.generation import generate
 from mmjax.runs import adapter_files
 from tests.adapters.numpy_mma import PLAIN_ROPE
+from tests.adapters.programs import dots
 
 ALL = ("query", "key", "value", "out", "gate", "up", "down")
 FIRST = jnp.asarray(np.random.default_rng(9).standard_normal((2, 32)), jnp.float32)
@@ -132,21 +133,6 @@ def test_only_the_adapter_changes_and_all_of_it(kind, language):
     ):
         assert (np.abs(a - b).reshape(2, -1).max(axis=1) > 0).all(), path  # in both layers
     assert trees.fingerprint(model.params) == before
-
-
-def dots(jaxpr) -> set[tuple[int, ...]]:
-    """Shapes of the results of every matrix product, inner programs included."""
-    found = set()
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            found.add(equation.outvars[0].aval.shape)
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                if hasattr(inner, "jaxpr"):
-                    found |= dots(inner.jaxpr)
-                elif hasattr(inner, "eqns"):
-                    found |= dots(inner)
-    return found
 
 
 def test_no_frozen_kernel_gets_a_gradient(kind, language):

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 from mmjax.encoders import Encoder, load_encoder
 from mmjax.encoders.vision import class_tokens
-from mmjax.weights.quantize import KERNEL, SCALE
+from mmjax.weights.quantize import KERNEL, PARTS, dequantized
 from tests.adapters.numpy_mma import PLAIN_ROPE
 
 SOURCES = {
@@ -47,14 +47,10 @@ def dora(adapter, place, x, y, kernel):
 
 def in_float(params):
     """The same parameters with every kernel as the float matrix that it stands for."""
-    found = {}
-    for name, leaf in params.items():
-        if isinstance(leaf, Mapping):
-            found[name] = in_float(leaf)
-        elif name != SCALE:
-            scale = params.get(SCALE) if name == KERNEL else None
-            found[name] = leaf if scale is None else leaf * scale[..., None, :]
-    return found
+    if KERNEL in params:
+        kept = {name: leaf for name, leaf in params.items() if name not in PARTS}
+        return kept | {KERNEL: dequantized(params)}
+    return {n: in_float(x) if isinstance(x, Mapping) else x for n, x in params.items()}
 
 
 def with_kernels(layers, adapters):
@@ -134,7 +130,10 @@ def test_every_map_comes_with_its_kernel_and_what_is_no_map_with_none(encoder):
         functools.partial(say, module_of(encoder, noted), encoder.modality), encoder.params, None
     )
     no_maps = {place for place, (told, _) in seen.items() if told is None}
-    assert no_maps == {"attention_input", "feed_forward_input"}
+    assert no_maps == {
+        *("layer_input", "attention_input", "attention_output"),
+        *("feed_forward_input", "feed_forward_output"),
+    }
     assert {"query", "key", "value", "out"} < seen.keys() - no_maps
     for place in seen.keys() - no_maps:
         told, widths = seen[place]

@@ -1,8 +1,10 @@
 """LoRA against its equation in NumPy, and against what torch PEFT says (a committed golden)."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +87,15 @@ def test_exported_again_it_is_the_same_files(theirs, model, tmp_path):
         f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")
     )
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 12.0, "LORA")
+
+
+def test_targets_by_pattern_are_the_files_of_targets_by_name(theirs, model, tmp_path):
+    lora, adapters = import_lora(theirs, model.params["layers"])
+    patterns = dataclasses.replace(lora, targets=("query|key", ".*"))
+    export_lora(tmp_path / "again", patterns, adapters, "llama_tiny")
+    again, found = import_lora(tmp_path / "again", model.params["layers"])
+    assert again == lora
+    chex.assert_trees_all_equal(found, adapters)
 
 
 def change_config(folder: Path, **changes) -> None:

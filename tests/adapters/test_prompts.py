@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.adapters.classifiers import Clap, LinearProbe, TaskResidual, TipAdapter
+from mmjax.adapters.classifiers import (
+    Clap,
+    LinearProbe,
+    LinearProbePlus,
+    TaskResidual,
+    TipAdapter,
+    zero_shot,
+)
 from mmjax.adapters.prompts import (
     FactorisedPrompts,
     InTowerPrompts,
@@ -87,6 +94,18 @@ def test_task_residual_and_linear_probe():
     trained = {"kernel": normal(6, E, C), "bias": normal(7, C)}
     expected = scale * WIDE["image"] @ np.asarray(trained["kernel"]) + np.asarray(trained["bias"])
     found = probe.score(trained, {"known": KNOWN}, INPUTS)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_lp_plus_plus_blends_learnt_vectors_with_names():
+    method, frozen = LinearProbePlus(), {"known": KNOWN}
+    start = method.init(KEY, KNOWN, INPUTS)
+    named = zero_shot(KNOWN, INPUTS["features"])
+    np.testing.assert_array_equal(method.score(start, frozen, INPUTS)[0], named)
+    trained = {"vectors": normal(9, C, E), "shares": normal(10, C, 1)}
+    vectors, shares = (np.asarray(trained[name], np.float64) for name in ("vectors", "shares"))
+    expected = np.exp(2.0) * WIDE["image"] @ (vectors + shares * WIDE["text"]).T
+    found = method.score(trained, frozen, INPUTS)[0]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mmjax import trees
-from mmjax.adapters.multimodal import Multimodal, assemble
+from mmjax.adapters.multimodal import Multimodal, place_images
 from mmjax.adapters.rep_adapter import RepAdapter, bind, routing_table
 from mmjax.encoders.clip import vision_config
 from mmjax.encoders.language_model import IMAGE, TEXT, WORD, embed, extend, logits
@@ -146,7 +146,9 @@ def ours_of(language, vision, parts, trainable, pixels):
     taps = class_tokens(module, vision.params, pixels, trainable["vision"])
     pictures = parts.image_tokens(trainable, taps[np.array(parts.tapped(2))])
     words = embed(model.module, model.params, jnp.asarray(ids))
-    x = assemble(words, pictures, jnp.asarray(slot), trainable["modality"]["embedding"][modality])
+    x = place_images(
+        words, pictures, jnp.asarray(slot), trainable["modality"]["embedding"][modality]
+    )
     hidden, _ = extend(model.module, model.params, trainable["language"], x, jnp.asarray(mask))
     columns, labels, counts = (np.zeros((2, 3), np.int32) for _ in range(3))
     for row in range(2):

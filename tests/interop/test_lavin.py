@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.encoders import load_encoder
 from mmjax.errors import MmjaxError
 from mmjax.interop import lavin
-from mmjax.tasks.instruct.lavin import load as load_lavin
+from mmjax.tasks.instruct.lavin import load_lavin as load_lavin
 from tests.adapters import numpy_mma as reference
 
 ROUTED = RepAdapter(rank=4, temperature=2.0, scale=0.7)
@@ -146,10 +147,8 @@ def test_a_checkpoint_answers_as_the_original_would(models, blocks, tmp_path):
 
 def test_a_block_goes_there_and_back(blocks, tmp_path):
     lavin.save(tmp_path / "adapter.safetensors", blocks)
-    back = lavin.from_original(lavin.read(tmp_path / "adapter.safetensors"), blocks)
-    assert jax.tree.structure(back) == jax.tree.structure(blocks)
-    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(blocks), strict=True):
-        assert_array_equal(a, b)
+    back = lavin.from_original(lavin.read_lavin(tmp_path / "adapter.safetensors"), blocks)
+    chex.assert_trees_all_equal(back, blocks)
 
 
 def test_files_there_and_back(checkpoint, trainable, tmp_path):
@@ -157,7 +156,7 @@ def test_files_there_and_back(checkpoint, trainable, tmp_path):
     lavin.save(path, trainable)
     assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, checkpoint.name]
     expected = {name: np.asarray(x) for name, x in lavin.to_original(trainable).items()}
-    for found in (lavin.read(checkpoint), lavin.read(path), load_file(path)):
+    for found in (lavin.read_lavin(checkpoint), lavin.read_lavin(path), load_file(path)):
         assert found.keys() == expected.keys()
         for name, x in expected.items():
             assert_array_equal(found[name], x)
@@ -213,12 +212,12 @@ def test_checkpoints_of_other_models(change, message, models, trainable, tmp_pat
 def test_files_and_models_that_are_none(checkpoint, models, tmp_path):
     language, _ = models
     with pytest.raises(MmjaxError, match="no LaVIN checkpoint at"):
-        lavin.read(tmp_path / "lacks.pth")
+        lavin.read_lavin(tmp_path / "lacks.pth")
     with pytest.raises(MmjaxError, match="joins a LLaMA and a vision transformer"):
         load_lavin(checkpoint, language, language, **OPTIONS)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-30])
     with pytest.raises(MmjaxError, match=r"damaged|neither a zip"):
-        lavin.read(checkpoint)
+        lavin.read_lavin(checkpoint)
     checkpoint.write_bytes(pth({}, text("no tensor")))
     with pytest.raises(MmjaxError, match="holds no tensor"):
-        lavin.read(checkpoint)
+        lavin.read_lavin(checkpoint)
