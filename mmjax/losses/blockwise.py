@@ -182,7 +182,7 @@ def _dot(a: Float[Array, "n k"], b: Float[Array, "k m"]) -> Float[Array, "n m"]:
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
-class Tower(NamedTuple):
+class MarkedVectors(NamedTuple):
     """Vectors of the rows or of the columns, and their marks."""
 
     vectors: Float[Array, "b d"]
@@ -198,13 +198,15 @@ def _finish(walk: Walk, states: tuple[State, ...]) -> Totals:
     return tuple(s.finish(state) for s, state in zip(walk.statistics, states, strict=True))
 
 
-def _forward(walk: Walk, scalars: Scalars, towers: tuple[Tower, Tower]) -> tuple[Totals, Totals]:
+def _forward(
+    walk: Walk, scalars: Scalars, towers: tuple[MarkedVectors, MarkedVectors]
+) -> tuple[Totals, Totals]:
     """Statistics of this device's rows and columns."""
     scale, bias = scalars
     rows, columns = towers
     blocks = walk.split(rows)
 
-    def tile(columns: Tower, column_states: Any, block: Any) -> tuple[Any, Any]:
+    def tile(columns: MarkedVectors, column_states: Any, block: Any) -> tuple[Any, Any]:
         rows, row_states = block
         logits = scale * _dot(rows.vectors, columns.vectors.T) + bias
         new_rows, new_columns = [], []
@@ -231,7 +233,7 @@ def _forward(walk: Walk, scalars: Scalars, towers: tuple[Tower, Tower]) -> tuple
 def _backward(
     walk: Walk,
     scalars: Scalars,
-    towers: tuple[Tower, Tower],
+    towers: tuple[MarkedVectors, MarkedVectors],
     totals: tuple[Totals, Totals],
     cotangents: tuple[Totals, Totals],
 ) -> tuple[Scalars, Float[Array, "n d"], Float[Array, "m d"]]:
@@ -274,7 +276,9 @@ def _backward(
     return by_scalars, scale * by_rows, scale * by_columns
 
 
-def _both(walk: Walk, scalars: Scalars, rows: Tower, columns: Tower) -> tuple[Totals, Totals]:
+def _both(
+    walk: Walk, scalars: Scalars, rows: MarkedVectors, columns: MarkedVectors
+) -> tuple[Totals, Totals]:
     forward = walk.shard(functools.partial(_forward, walk), PartitionSpec(AXIS))
     return forward(scalars, (rows, columns))
 
@@ -282,7 +286,9 @@ def _both(walk: Walk, scalars: Scalars, rows: Tower, columns: Tower) -> tuple[To
 _statistics = jax.custom_vjp(_both, nondiff_argnums=(0,))
 
 
-def statistics(walk: Walk, scalars: Scalars, rows: Tower, columns: Tower) -> tuple[Totals, Totals]:
+def statistics(
+    walk: Walk, scalars: Scalars, rows: MarkedVectors, columns: MarkedVectors
+) -> tuple[Totals, Totals]:
     """Statistics of the rows and of the columns of `scale * rows @ columns.T + bias`.
 
     Args:
@@ -302,7 +308,7 @@ def statistics(walk: Walk, scalars: Scalars, rows: Tower, columns: Tower) -> tup
 
 
 def _statistics_fwd(
-    walk: Walk, scalars: Scalars, rows: Tower, columns: Tower
+    walk: Walk, scalars: Scalars, rows: MarkedVectors, columns: MarkedVectors
 ) -> tuple[tuple[Totals, Totals], Any]:
     totals = _both(walk, scalars, rows, columns)
     return totals, (scalars, rows, columns, totals)
@@ -315,8 +321,8 @@ def _statistics_bwd(walk: Walk, kept: Any, cotangents: tuple[Totals, Totals]) ->
     by_scalars, by_rows, by_columns = backward(scalars, (rows, columns), totals, cotangents)
     return (
         by_scalars,
-        Tower(by_rows.astype(rows.vectors.dtype), _no_gradient(rows.marks)),
-        Tower(by_columns.astype(columns.vectors.dtype), _no_gradient(columns.marks)),
+        MarkedVectors(by_rows.astype(rows.vectors.dtype), _no_gradient(rows.marks)),
+        MarkedVectors(by_columns.astype(columns.vectors.dtype), _no_gradient(columns.marks)),
     )
 
 

@@ -15,10 +15,10 @@ from mmjax.errors import MmjaxError
 from mmjax.losses.blockwise import (
     LOWEST,
     LogSumExp,
+    MarkedVectors,
     Marks,
     Statistic,
     Sum,
-    Tower,
     Walk,
     statistics,
 )
@@ -76,7 +76,7 @@ def info_nce(
     own = pairs.scale * jnp.sum(pairs.image * pairs.text, axis=1, dtype=jnp.float32)
     candidates = jnp.sum(pairs.valid)
     (to_text, text_doubt), (to_image, image_doubt) = (
-        softmax.cross_entropy(found, own, candidates, pairs.scale) for found in both
+        softmax.cross_entropy(sums, own, candidates, pairs.scale) for sums in both
     )
     return weigh(pairs, (to_text + to_image) / 2, (text_doubt + image_doubt) / 2, hard)
 
@@ -121,12 +121,10 @@ def supervised(
     """
     pairs, views = _set_of(image, text, logit_scale, weights, positives, mask, mesh)
     softmax = _Softmax(True, label_smoothing, negatives)
-    found = _compare_set(softmax.statistics(), pairs, views, block, mesh)
+    sums = _compare_set(softmax.statistics(), pairs, views, block, mesh)
     candidates = views * jnp.sum(pairs.valid) - 1
-    loss, doubt = softmax.cross_entropy(found, None, candidates, pairs.scale)
-    loss, doubt, partners = (
-        x.reshape(-1, views).mean(axis=1) for x in (loss, doubt, found[_COUNT])
-    )
+    loss, doubt = softmax.cross_entropy(sums, None, candidates, pairs.scale)
+    loss, doubt, partners = (x.reshape(-1, views).mean(axis=1) for x in (loss, doubt, sums[_COUNT]))
     return weigh(pairs.keep(partners > 0), loss, doubt, hard)
 
 
@@ -213,9 +211,9 @@ def pairwise_bce(
     """
     pairs, views = _set_of(image, text, logit_scale, weights, positives, mask, mesh)
     match, mismatch = _answers(label_smoothing)
-    found = _compare_set((match, mismatch), pairs, views, block, mesh)
+    sums = _compare_set((match, mismatch), pairs, views, block, mesh)
     partners = jnp.maximum(views * jnp.sum(pairs.valid) - 1, 1)
-    loss = ((found[match] + found[mismatch]) / partners).reshape(-1, views).mean(axis=1)
+    loss = ((sums[match] + sums[mismatch]) / partners).reshape(-1, views).mean(axis=1)
     return weigh(pairs, loss, -jnp.expm1(-loss), hard)
 
 
@@ -348,7 +346,7 @@ def _compare(
 ) -> tuple[Found, Found]:
     """Statistics of the images over texts, and of the texts over images."""
     marks = Marks(pairs.valid, pairs.ids)
-    image, text = Tower(pairs.image, marks), Tower(pairs.text, marks)
+    image, text = MarkedVectors(pairs.image, marks), MarkedVectors(pairs.text, marks)
     rows, columns = statistics(Walk(kinds, block, mesh), (pairs.scale, pairs.bias), image, text)
     return dict(zip(kinds, rows, strict=True)), dict(zip(kinds, columns, strict=True))
 
@@ -364,7 +362,7 @@ def _compare_set(
     stacked = jnp.stack([pairs.image, pairs.text][:views], axis=1)
     vectors = stacked.reshape(-1, stacked.shape[-1])
     valid, ids = (jnp.repeat(x, views) for x in (pairs.valid, pairs.ids))
-    tower = Tower(vectors, Marks(valid, ids, jnp.arange(len(vectors))))
+    tower = MarkedVectors(vectors, Marks(valid, ids, jnp.arange(len(vectors))))
     rows, _ = statistics(Walk(kinds, block, mesh), (pairs.scale, pairs.bias), tower, tower)
     return dict(zip(kinds, rows, strict=True))
 

@@ -137,8 +137,8 @@ def _views(
 def _others(match: Chosen, valid: Bool[Array, " b"], views: int) -> tuple[SetChosen, SetChosen]:
     """Matches and candidates in the set of all views, where nothing is its own partner."""
     real = jnp.tile(valid, views)
-    other = ~jnp.eye(len(real), dtype=bool)
-    return jnp.tile(match, (views, views)) & other, real[:, None] & real[None] & other
+    off_diagonal = ~jnp.eye(len(real), dtype=bool)
+    return jnp.tile(match, (views, views)) & off_diagonal, real[:, None] & real[None] & off_diagonal
 
 
 def _per_example(per_vector: Float[Array, " n"], views: int) -> Float[Array, " b"]:
@@ -166,9 +166,9 @@ def _softmax(
     matched = jnp.sum(relative, axis=1, where=match)
     rivals = jnp.sum(relative, axis=1, where=candidates & ~match)
     if negatives is not None:
-        others = candidates & ~match
-        number = others.sum(axis=1)
-        tilt = jnp.where(others, jnp.where(others, relative, 1) ** negatives.beta, 0)
+        mismatches = candidates & ~match
+        number = mismatches.sum(axis=1)
+        tilt = jnp.where(mismatches, jnp.where(mismatches, relative, 1) ** negatives.beta, 0)
         mean_tilt = tilt.sum(axis=1) / jnp.maximum(number, 1)
         reweighted = (tilt * relative).sum(axis=1) / jnp.where(number > 0, mean_tilt, 1)
         per_match = matched / jnp.maximum(match.sum(axis=1), 1)

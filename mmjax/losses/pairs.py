@@ -113,9 +113,9 @@ def prepare(
             f"{size} pairs do not divide over the {mesh.shape[AXIS]} shards of the mesh's "
             f"{AXIS!r} axis; pad them to a multiple and mask the padding"
         )
-    given = jnp.asarray(logit_scale)
-    if _visible(given) and not np.isfinite(np.asarray(given)):
-        raise MmjaxError(f"contrastive loss: logit_scale is {given}; expected a finite number")
+    log_scale = jnp.asarray(logit_scale)
+    if _visible(log_scale) and not np.isfinite(np.asarray(log_scale)):
+        raise MmjaxError(f"contrastive loss: logit_scale is {log_scale}; expected a finite number")
     valid = jnp.ones(size, bool) if mask is None else mask.astype(bool)
     if positives is None and _visible(text) and _visible(valid):
         warn_duplicates([row.tobytes() for row in np.asarray(text)[np.asarray(valid)]], "texts")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -172,7 +173,7 @@ def test_one_modality(make_pairs):
         clever, slow = getattr(contrastive, name), getattr(dense, name)
         wanted = jax.jit(lambda x, f=slow: f(x, None, COOL, positives=labels))(vectors)
         found = jax.jit(lambda x, f=clever: f(x, None, COOL, positives=labels, block=8))(vectors)
-        jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, wanted)
+        chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_zero_strength_is_exactly_plain(options, make_pairs):
         step = jax.jit(lambda x, y: value_and_gradients(contrastive.info_nce, x, y, dict(options)))
         return step(make_pairs(N), (jnp.float32(2.0),))
 
-    jax.tree.map(np.testing.assert_array_equal, run(options), run({}))
+    chex.assert_trees_all_equal(run(options), run({}))
 
 
 def test_nearly_solved_pairs_keep_their_digits(make_pairs):
