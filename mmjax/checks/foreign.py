@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmjax.errors import MmjaxError, WeightsError, shown
+from mmjax.errors import MmjaxError, WeightsError, first_line, shown
 
 # No file that mmjax reads needs a longer text in one value, deeper JSON, or a larger JSON file.
 LONGEST_TEXT = 1 << 20
@@ -73,10 +73,10 @@ def real(
     """
     good = not isinstance(value, bool) and isinstance(value, int | float)
     with contextlib.suppress(OverflowError):  # an int of a thousand digits
-        found = float(value) if good else math.nan  # pyright: ignore[reportArgumentType]
-        inside = least <= found <= most and (above is None or found > above)
-        if inside and math.isfinite(found):
-            return found
+        number = float(value) if good else math.nan  # pyright: ignore[reportArgumentType]
+        inside = least <= number <= most and (above is None or number > above)
+        if inside and math.isfinite(number):
+            return number
     bounds = [f"above {above:g}"] if above is not None else []
     bounds += [f"at least {least:g}"] if least > -math.inf else []
     bounds += [f"at most {most:g}"] if most < math.inf else []
@@ -142,12 +142,11 @@ def reading(
 
 def reason(error: BaseException) -> str:
     """What another library's exception says, short enough for a sentence."""
-    lines = str(error).strip().splitlines()
-    said = (lines[0][:160] if lines else "") or "no reason given"
-    return f"{type(error).__name__}: {said}"
+    message = first_line(error, 160) if str(error).strip() else "no reason given"
+    return f"{type(error).__name__}: {message}"
 
 
-def read_json(path: Path, most: int = LARGEST_DESCRIPTION) -> Any:
+def read_bounded_json(path: Path, most: int = LARGEST_DESCRIPTION) -> Any:
     """Reads a JSON file of bounded size.
 
     Args:
@@ -172,11 +171,11 @@ def read_bytes(path: Path, most: int) -> bytes:
       MmjaxError: it is no regular file, or has more than `most` bytes.
       OSError: it cannot be read.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):  # a device or a pipe has no end
+    file_stat = path.stat()
+    if not stat.S_ISREG(file_stat.st_mode):  # a device or a pipe has no end
         raise MmjaxError(f"{path} is no regular file")
-    if found.st_size > most:
-        raise MmjaxError(f"{path} has {found.st_size} bytes; at most {most} are read")
+    if file_stat.st_size > most:
+        raise MmjaxError(f"{path} has {file_stat.st_size} bytes; at most {most} are read")
     return path.read_bytes()
 
 

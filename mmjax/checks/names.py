@@ -5,6 +5,7 @@ export. It must stay one part of that path, on every system, and Orbax must find
 """
 
 import os
+import re
 from pathlib import Path
 
 from mmjax.errors import MmjaxError, shown
@@ -53,6 +54,24 @@ def check_different(where: str, names: list[str]) -> None:
         raise MmjaxError(f"{where} are {names}; expected names that differ from each other")
 
 
+def check_local(flag: str, path: str) -> None:
+    """Refuses a bucket, which would be taken for a local folder of that name.
+
+    Args:
+      flag: how the path was given.
+      path: any.
+
+    Raises:
+      MmjaxError: it begins as gs:// or s3:// does; `pathlib` makes gs:/ of that.
+    """
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", path)
+    if match:
+        raise MmjaxError(
+            f"{flag} is {shown(path)}, in a store that is no folder of this machine; mount the "
+            "bucket (Cloud Storage FUSE, Mountpoint for S3) and give the folder it is mounted at"
+        )
+
+
 def check_folder(flag: str, folder: Path) -> Path:
     """A folder that a user names, in which Orbax can find again what it saves.
 
@@ -66,10 +85,11 @@ def check_folder(flag: str, folder: Path) -> Path:
     Raises:
       MmjaxError: a letter in its whole path that Orbax takes for a pattern or a place elsewhere.
     """
+    check_local(flag, str(folder))
     path = str(folder.absolute())
-    found = sorted({x for x in path if x in "\\[]*?" or not x.isprintable()})
-    if found or any(part.endswith(":") for part in folder.absolute().parts):
-        letters = " ".join(repr(x) for x in found) or "':' at the end of a folder's name"
+    forbidden = sorted({x for x in path if x in "\\[]*?" or not x.isprintable()})
+    if forbidden or any(part.endswith(":") for part in folder.absolute().parts):
+        letters = " ".join(repr(x) for x in forbidden) or "':' at the end of a folder's name"
         raise MmjaxError(
             f"{flag} is {shown(path)}, with {letters} in it: checkpoints there could not be read "
             "again; choose another folder"

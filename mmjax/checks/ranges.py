@@ -11,7 +11,7 @@ from mmjax.checks import foreign
 from mmjax.errors import MmjaxError
 
 Check = Callable[[str, Any], object]  # (where, value); raises what says which value is wrong
-Table = Mapping[str, Check]
+RangeTable = Mapping[str, Check]
 
 # Pixels a side of what a picture encoder reads; published ones end at 1,024.
 LARGEST_SIDE = 2_048
@@ -40,7 +40,7 @@ def flag(where: str, value: object) -> None:
 
 
 def optional(check: Check) -> Check:
-    """What `check` allows, or null."""
+    """What `check_ranges` allows, or null."""
     return lambda where, value: None if value is None else check(where, value)
 
 
@@ -72,7 +72,7 @@ def several(each: Check, least: int = 0, most: int = 1_000) -> Check:
     return check
 
 
-def keyed(table: Table) -> Check:
+def keyed(table: RangeTable) -> Check:
     """An object whose known keys have the types and ranges of a table."""
 
     def check(where: str, value: object) -> None:
@@ -85,7 +85,7 @@ def keyed(table: Table) -> Check:
     return check
 
 
-def check(content: Mapping[str, Any], where: str, table: Table) -> None:
+def check_ranges(content: Mapping[str, Any], where: str, table: RangeTable) -> None:
     """Holds every key that the table knows against its type and range.
 
     Args:
@@ -104,8 +104,8 @@ def check(content: Mapping[str, Any], where: str, table: Table) -> None:
 def check_id(key: str, value: object, vocab_size: int) -> None:
     """Refuses a token id for which the table of words has no row."""
     if not isinstance(value, int) or not 0 <= value < vocab_size:
-        said = foreign.shown(value)
-        raise MmjaxError(f"{key} {said} is not among the {vocab_size} tokens of vocab_size")
+        quoted = foreign.shown(value)
+        raise MmjaxError(f"{key} {quoted} is not among the {vocab_size} tokens of vocab_size")
 
 
 _WIDTH, _COUNT = whole(1, foreign.WIDEST), whole(1, foreign.MOST_TOKENS)
@@ -116,7 +116,7 @@ _SCALE = real(0, 1e6, above=0)
 # Below the least, float32 adds nothing; a tenth would flatten every difference.
 _EPSILON = real(1e-20, 0.1)
 
-_ROPE: Table = {
+_ROPE: RangeTable = {
     "rope_type": text(),
     "type": text(),
     "rope_theta": real(1, 1e12),
@@ -125,9 +125,10 @@ _ROPE: Table = {
     "low_freq_factor": _SCALE,
     "high_freq_factor": _SCALE,
     "original_max_position_embeddings": _COUNT,
+    "mrope_section": several(whole(0, foreign.WIDEST), 3, 3),
     "partial_rotary_factor": optional(real(0, 1, above=0)),
 }
-_TOWER: Table = {
+_TOWER: RangeTable = {
     "model_type": text(),
     "architectures": optional(several(text())),
     "position_embedding_type": text(),
@@ -157,9 +158,26 @@ _TOWER: Table = {
     "num_channels": whole(3, 3),
     "mlp_ratio": real(0, 64, above=0),
     "qkv_bias": flag,
+    "vision_use_head": flag,
+    **dict.fromkeys(("embed_dim", "out_hidden_size", "num_heads"), _WIDTH),  # of Qwen-VL's tower
+    "depth": whole(1, foreign.MOST_LAYERS),
+    "window_size": _SIDE,
+    "fullatt_block_indexes": several(whole(0, foreign.MOST_LAYERS), 0, foreign.MOST_LAYERS),
+    **dict.fromkeys(("temporal_patch_size", "spatial_merge_size"), whole(1, 64)),
+    **dict.fromkeys(("in_channels", "in_chans"), whole(3, 3)),
+    "num_register_tokens": whole(0, 64),
+    **dict.fromkeys(("query_bias", "key_bias", "value_bias", "proj_bias", "use_gated_mlp"), flag),
+    "width": _WIDTH,  # of a CLIP's ResNet, and the blocks of its stages
+    "layers": several(whole(1, foreign.MOST_LAYERS), 4, 4),
+    "num_patches": whole(1, 10_000),
+    "projection_size": optional(_WIDTH),
     "use_swiglu_ffn": flag,
     "attention_bias": flag,
     "mlp_bias": flag,
+    "use_sliding_window": optional(flag),
+    "sliding_window": optional(_COUNT),
+    "max_window_layers": whole(0, foreign.MOST_LAYERS),
+    "layer_types": optional(several(text(), 1, foreign.MOST_LAYERS)),
     "tie_word_embeddings": flag,
     "rope_theta": _ROPE["rope_theta"],
     "rope_scaling": optional(keyed(_ROPE)),
@@ -168,7 +186,7 @@ _TOWER: Table = {
 }
 _LAYER = whole(-foreign.MOST_LAYERS, foreign.MOST_LAYERS)
 # config.json of every family.
-MODEL: Table = _TOWER | {
+MODEL: RangeTable = _TOWER | {
     **{f"{tower}_config": optional(keyed(_TOWER)) for tower in ("text", "vision")},
     **{f"{tower}_config_dict": optional(keyed(_TOWER)) for tower in ("text", "vision")},
     "vision_feature_layer": either(several(_LAYER, 1, foreign.MOST_LAYERS), _LAYER),
@@ -180,21 +198,21 @@ MODEL: Table = _TOWER | {
     "image_grid_pinpoints": optional(several(several(whole(1, 2 * LARGEST_SIDE), 2, 2))),
 }
 
-# open_clip_config.json; the layers of a ResNet are a list, which is told elsewhere.
-_OPEN_CLIP_TOWER: Table = {
+# open_clip_config.json; the layers of a ResNet are a list, and it has no patches.
+_OPEN_CLIP_TOWER: RangeTable = {
     "layers": either(several(_COUNT, 1, 10), whole(1, foreign.MOST_LAYERS)),
     "width": _WIDTH,
     "heads": _WIDTH,
     "head_width": _WIDTH,
     "mlp_ratio": _TOWER["mlp_ratio"],
     "image_size": _SIDE,
-    "patch_size": _SIDE,
+    "patch_size": optional(_SIDE),
     "context_length": _COUNT,
     "vocab_size": _COUNT,
 }
 _PIXELS = several(real(-1_000, 1_000), 3, 3)
 _SPREADS = several(real(1e-6, 1_000), 3, 3)
-OPEN_CLIP: Table = {
+OPEN_CLIP: RangeTable = {
     "model_cfg": keyed(
         {
             "embed_dim": _WIDTH,
@@ -212,7 +230,7 @@ _SIZE = either(
     optional(keyed(dict.fromkeys(("shortest_edge", "height", "width"), optional(_SIDE)))), _SIDE
 )
 # preprocessor_config.json.
-PICTURES: Table = {
+PICTURES: RangeTable = {
     **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_pad"), optional(flag)),
     "do_center_crop": flag,
     "image_processor_type": optional(text()),

@@ -29,11 +29,11 @@ def captions_of(captions: tuple[str, ...]) -> tuple[str, ...]:
     if not keywords:
         return (name,)
     rng = np.random.default_rng(zlib.crc32("|".join(captions).encode()))
-    found = []
+    texts = []
     for i in range(CAPTIONS):
         few = rng.permutation(len(keywords))[: 1 + rng.integers(min(MOST_KEYWORDS, len(keywords)))]
-        found.append(", ".join([name] * (i % 2 == 0) + [keywords[k] for k in few]))
-    return tuple(found)
+        texts.append(", ".join([name] * (i % 2 == 0) + [keywords[k] for k in few]))
+    return tuple(texts)
 
 
 def names_and_captions(item: Item, language: str) -> list[str]:
@@ -48,15 +48,17 @@ def caption_pairs(
     corpus: Corpus, items: Int[np.ndarray, " k"], source: str, target: str
 ) -> list[tuple[Sequence[str], Sequence[str]]]:
     """(sources, targets) of every item: its name in both languages, its keywords in both."""
-    found: list[tuple[Sequence[str], Sequence[str]]] = []
+    pairs: list[tuple[Sequence[str], Sequence[str]]] = []
     for i in items:
         item = corpus.items[i]
         mine, theirs = (item.captions.get(language, ()) for language in (source, target))
         if item.keywords:
-            found += [((mine[0],), (theirs[0],)), (captions_of(mine), captions_of(theirs))]
+            pairs.append(((mine[0],), (theirs[0],)))
+            if len(mine) > 1 or len(theirs) == 1:  # keywords of one language alone say more
+                pairs.append((captions_of(mine), captions_of(theirs)))
         elif mine and theirs:
-            found.append((mine, theirs))
-    return found
+            pairs.append((mine, theirs))
+    return pairs
 
 
 def all_captions(corpus: Corpus, language: str) -> list[str]:

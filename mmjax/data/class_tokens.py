@@ -34,8 +34,8 @@ class ClassTokenTable:
         return {"class_tokens": self.values[rows]}
 
 
-def load(
-    encoder: Encoder, pictures: Sequence[Path | Image.Image], layers: Sequence[int]
+def load_class_tokens(
+    encoder: Encoder, images: Sequence[Path | Image.Image], layers: Sequence[int]
 ) -> ClassTokenTable:
     """Reads class tokens from the feature cache, computing what is missing.
 
@@ -43,7 +43,7 @@ def load(
 
     Args:
       encoder: the vision transformer.
-      pictures: files or pictures; what they show names them in the cache.
+      images: files or pictures; what they show names them in the cache.
       layers: after which to read, counted from 0.
 
     Returns:
@@ -52,11 +52,11 @@ def load(
     Raises:
       MmjaxError: a picture that cannot be read, or a cache that cannot be written.
     """
-    keys = [_content(picture) for picture in pictures]
+    keys = [_content(picture) for picture in images]
     request = feature_cache.Request(
-        "class token", (encoder.outputs_fingerprint,), pictures, keys, "class_tokens"
+        "class token", (encoder.outputs_fingerprint,), images, keys, "class_tokens"
     )
-    every = feature_cache.load(assets.cache_dir() / "features", request, lambda: encoder)
+    every = feature_cache.load_features(assets.cache_dir() / "features", request, lambda: encoder)
     whole = every.values.reshape(len(every), -1, every.width)
     return ClassTokenTable(whole[:, np.asarray(layers)])
 

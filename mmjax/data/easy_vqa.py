@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax import assets
-from mmjax.data.conversations import Conversation
-from mmjax.data.files import read_json, whole_text
+from mmjax.data.files import read_data_json, whole_text
+from mmjax.data.layout import Conversation
 from mmjax.data.wording import QUESTION, Turn
 from mmjax.errors import DataError, shown
 
@@ -17,35 +17,35 @@ SOURCE = "easy_vqa"
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question, its answer, and which picture of `Questions.pictures` it is about."""
+class EasyVqaQuestion:
+    """A question, its answer, and which picture of `Questions.images` it is about."""
 
     text: str
     answer: str
-    picture: int
+    image: int
 
     @property
     def conversation(self) -> Conversation:
         """As the language model reads it."""
-        asked = Turn(QUESTION.format(question=self.text))
-        return Conversation((asked, Turn(f" {self.answer}", learn=True)), self.picture)
+        question = Turn(QUESTION.format(question=self.text))
+        return Conversation((question, Turn(f" {self.answer}", learn=True)), self.image)
 
 
 @dataclass(frozen=True)
 class Questions:
     """Questions of one side, and where the pictures are."""
 
-    questions: tuple[Question, ...]
-    pictures: tuple[Path, ...]
+    questions: tuple[EasyVqaQuestion, ...]
+    images: tuple[Path, ...]
 
-    def of_pictures(self, chosen: Int[np.ndarray, " k"]) -> "Questions":
+    def of_images(self, chosen: Int[np.ndarray, " k"]) -> "Questions":
         """The questions about some of the pictures."""
-        wanted = set(chosen.tolist())
-        kept = tuple(q for q in self.questions if q.picture in wanted)
-        return Questions(kept, self.pictures)
+        numbers = set(chosen.tolist())
+        kept = tuple(q for q in self.questions if q.image in numbers)
+        return Questions(kept, self.images)
 
 
-def load(source: str, side: str) -> Questions:
+def load_easy_vqa(source: str, side: str) -> Questions:
     """Reads one side of easy-VQA.
 
     Args:
@@ -66,11 +66,11 @@ def load(source: str, side: str) -> Questions:
         raise DataError(f"no questions are called {source!r}; {SOURCE} or {SOURCE}:FOLDER")
     root = (Path(folder) if folder else assets.path(SOURCE)) / side
     path = root / "questions.json"
-    rows = read_json(path)
+    rows = read_data_json(path)
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path} holds no list of questions")
     present = {p.name for p in (root / "images").glob("*.png")}
-    found: list[Question] = []
+    questions: list[EasyVqaQuestion] = []
     for i, row in enumerate(rows):
         if not isinstance(row, list) or [type(x) for x in row] != [str, str, int]:
             raise DataError(
@@ -83,9 +83,9 @@ def load(source: str, side: str) -> Questions:
                 f"{path}, row {i}: asks about picture {shown(row[2])}, but "
                 f"{root / 'images' / f'{row[2]}.png'} is missing"
             )
-        asked, answer = (whole_text(f"{path}, row {i}", part) for part in row[:2])
-        found.append(Question(asked, answer, row[2]))
-    numbers = sorted({q.picture for q in found})
+        question, answer = (whole_text(f"{path}, row {i}", part) for part in row[:2])
+        questions.append(EasyVqaQuestion(question, answer, row[2]))
+    numbers = sorted({q.image for q in questions})
     if len(present) != len(numbers):
         raise DataError(
             f"{root / 'images'} holds {len(present)} pictures, but {path} asks about "
@@ -93,11 +93,13 @@ def load(source: str, side: str) -> Questions:
         )
     # Counted without gaps: a number may be as large as it likes.
     place = {number: i for i, number in enumerate(numbers)}
-    found = [dataclasses.replace(q, picture=place[q.picture]) for q in found]
-    return Questions(tuple(found), tuple(root / "images" / f"{number}.png" for number in numbers))
+    questions = [dataclasses.replace(q, image=place[q.image]) for q in questions]
+    return Questions(
+        tuple(questions), tuple(root / "images" / f"{number}.png" for number in numbers)
+    )
 
 
-def split_pictures(
+def split_images(
     count: int, val: int, seed: int
 ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " m"]]:
     """Holds pictures out for validation, with all of their questions.

@@ -11,20 +11,20 @@ LENGTHS = tuple(n << i for i in range(11) for n in (16, 24))  # columns that row
 
 
 @functools.cache
-def walk(shape: tuple[int, int, bool]) -> tuple[bool, int, int]:
+def walk(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     """Sorts buckets so that neighbours are alike in columns and in answer tokens.
 
     Answers grow with one length and shrink with the next, as rows of a field are ploughed.
 
     Args:
-      shape: columns, answer tokens, and whether there is a picture.
+      shape: columns, answer tokens, and tiles of the picture, 0 where there is none.
 
     Returns:
       What to sort by.
     """
-    columns, answers, picture = shape
+    columns, answers, tiles = shape
     forth = bisect.bisect_left(LENGTHS, columns) % 2 == 0
-    return picture, columns, answers if forth else -answers
+    return tiles, columns, answers if forth else -answers
 
 
 def divide(

@@ -19,6 +19,7 @@ from mmjax.data.tables import FeatureTable, table_of
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.batching import Chosen, Items
 from mmjax.errors import MmjaxError, shown, writing
+from mmjax.processes.timings import phase
 from mmjax.progress import track
 from mmjax.sharding import in_every_process
 
@@ -57,7 +58,8 @@ class Request:
         return digest.hexdigest()[:32]
 
 
-def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> FeatureTable:
+@phase("features")
+def load_features(root: Path, request: Request, encoder: Callable[[], Encoder]) -> FeatureTable:
     """Reads features from the cache, computing what is missing.
 
     Args:
@@ -78,8 +80,8 @@ def load(root: Path, request: Request, encoder: Callable[[], Encoder]) -> Featur
         _read_shard(_shard_path(folder, i, request), len(p), request.dtype)
         for i, p in enumerate(parts)
     ]
-    found = in_every_process(np.array([shard is not None for shard in shards]))
-    missing = np.flatnonzero(~found).tolist()
+    present = in_every_process(np.array([shard is not None for shard in shards]))
+    missing = np.flatnonzero(~present).tolist()
     if missing:
         computed = track(
             _compute(encoder(), request, [parts[i] for i in missing]),

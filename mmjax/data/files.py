@@ -1,15 +1,16 @@
 """Files of data sets, read with bounds: a fault is one sentence with the file and the row."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mmjax.checks import foreign
 from mmjax.checks.foreign import is_file, shown_path
 from mmjax.errors import DataError, MmjaxError, shown
 
 LONGEST_LINE = 1 << 22  # bytes; captions and ids take a thousandth of it
+Skip: TypeAlias = Callable[[DataError], None]  # is told what is wrong with a row that is left out
 LARGEST = 1 << 28  # bytes of a JSON file that is read at once
 
 
@@ -65,13 +66,13 @@ def read_text(path: Path) -> str:
       DataError: it is missing, too large, or no UTF-8.
     """
     try:
-        found = read_bytes(path).decode("utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: it is not UTF-8 ({error})") from error
-    return found.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_data_json(path: Path) -> Any:
     """A JSON file's content.
 
     Raises:
@@ -84,34 +85,49 @@ def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-      DataError: as `read_json`, or it holds something else.
+      DataError: as `read_data_json`, or it holds something else.
     """
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(found).__name__}")
-    return found
+    content = read_data_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_jsonl(path: Path, skip: Skip | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields ("FILE, row N", object) of a JSON-lines file, rows counted from 1.
 
     Rows end at line feeds alone: other separators, such as U+2028, may stand in a JSON text.
 
+    Args:
+      path: the file.
+      skip: is given the fault of a row that is no object, which is passed over then; None raises
+        it.
+
     Raises:
       DataError: the file is missing, or a row is too long, no UTF-8 or no JSON object.
     """
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         place = f"{path}, row {number}"
         if not line.strip():
             continue
-        record = parse(place, line, "one JSON object a line")
-        if not isinstance(record, dict):
-            raise DataError(f"{place}: expected a JSON object, found {type(record).__name__}")
-        yield place, record
+        try:
+            record = parse(place, line, "one JSON object a line")
+            if not isinstance(record, dict):
+                raise DataError(f"{place}: expected a JSON object, found {type(record).__name__}")
+        except DataError as fault:
+            if skip is None:
+                raise
+            skip(fault)
+        else:
+            yield place, record
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines by number, without a byte order mark, none of them longer than memory bears."""
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields lines, each with its number from 1 and its end, without a byte order mark.
+
+    Raises:
+      DataError: the file is missing, or a line is no UTF-8 or longer than memory bears.
+    """
     number = 0
     try:
         with path.open("rb") as file:
@@ -141,7 +157,7 @@ def read_rows(path: Path) -> list[str]:
     Raises:
       DataError: a file that cannot be read, has no lines, or an empty one.
     """
-    rows = [(number, line.strip()) for number, line in _lines(path)]
+    rows = [(number, line.strip()) for number, line in read_lines(path)]
     for number, row in rows:
         if not row:
             raise DataError(f"{path}, row {number}: is empty")
@@ -186,7 +202,7 @@ def name_of(place: str, record: Mapping[str, Any], key: str, usual: str) -> str:
     return whole_text(f"{place}: {key!r}", str(value))
 
 
-def check_picture(place: str, path: Path) -> Path:
+def check_image(place: str, path: Path) -> Path:
     """A picture's path, if there is a file.
 
     Raises:
@@ -195,6 +211,12 @@ def check_picture(place: str, path: Path) -> Path:
     if not is_file(path):
         raise DataError(f"{place}: no picture at {shown_path(path)}")
     return path
+
+
+def stamp_of(path: Path, name: str = "") -> bytes:
+    """What a fingerprint takes of a file that it does not read: name, size, time of change."""
+    stat = path.stat()
+    return f"{name or path}:{stat.st_size}:{stat.st_mtime_ns};".encode()
 
 
 def check_name(place: str, name: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmjax.checks.foreign import text
+from mmjax.data.splits import development_pool
 from mmjax.errors import MmjaxError, setting, shown
 
 if TYPE_CHECKING:
@@ -36,13 +37,13 @@ class LeftOut:
 def sentences(left_out: Iterable[LeftOut]) -> list[str]:
     """What is left out, one sentence a reason, every class with its number of items."""
     by_reason: dict[str, list[LeftOut]] = {}
-    for one in left_out:
-        by_reason.setdefault(one.why, []).append(one)
+    for entry in left_out:
+        by_reason.setdefault(entry.why, []).append(entry)
     return [
         f"Left out ({why}): "
-        + ", ".join(f"{one.label or UNLABELLED} ({one.items})" for one in found)
+        + ", ".join(f"{entry.label or UNLABELLED} ({entry.items})" for entry in entries)
         + "."
-        for why, found in by_reason.items()
+        for why, entries in by_reason.items()
     ]
 
 
@@ -88,11 +89,11 @@ class Names:
             return ""
         own.setdefault(self._languages[-1], label)
         self.places.setdefault(label, place)
-        known = self.names.setdefault(label, {})
+        names = self.names.setdefault(label, {})
         for lang, name in own.items():
-            if known.setdefault(lang, name) != name:
+            if names.setdefault(lang, name) != name:
                 raise MmjaxError(
-                    f"{place}: the label {label!r} is {name!r} in {lang!r}, but {known[lang]!r} at "
+                    f"{place}: the label {label!r} is {name!r} in {lang!r}, but {names[lang]!r} at "
                     f"{self._said[label, lang]}; give a class one name in a language"
                 )
             self._said.setdefault((label, lang), place)
@@ -165,6 +166,11 @@ def select(corpus: "Corpus", spec: "PairsSpec") -> "Corpus":
     keep(
         lambda i: count[i.label] >= least, f"fewer families than config.pairs.min_families={least}"
     )
+    if spec.pool == "development":
+        of = [item.family for item in items]
+        pool = development_pool(of, spec.development, [item.side for item in items])
+        inside = {item.id for item, of_pool in zip(items, pool, strict=True) if of_pool}
+        keep(lambda i: i.id in inside, "config.pairs.pool=development")
     if spec.limit and spec.limit < len(items):
         chosen = [items[i * len(items) // spec.limit] for i in range(spec.limit)]
         left_out.extend(_lost(items, chosen, f"config.pairs.limit={spec.limit}"))

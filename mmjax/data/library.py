@@ -18,8 +18,14 @@ from mmjax.data import feature_cache, tables
 from mmjax.data.corpora.catalog import load_corpus, load_parallel
 from mmjax.data.pipeline import Choices
 from mmjax.data.records import Corpus, Pair
-from mmjax.data.splits import Split, split_by_class, split_by_family, split_folds
-from mmjax.data.tables import FeatureTable, RawTable, Table, View
+from mmjax.data.splits import (
+    Split,
+    development_pool,
+    split_by_class,
+    split_by_family,
+    split_folds,
+)
+from mmjax.data.tables import FeatureTable, InputTable, RawTable, View
 from mmjax.data.transforms import view
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.load import load_encoder
@@ -28,6 +34,7 @@ from mmjax.errors import MmjaxError, setting
 from mmjax.rng import seed_for
 from mmjax.specs.data import PairsSpec
 from mmjax.specs.spec import EncoderSpec
+from mmjax.trees import PyTree
 
 T = TypeVar("T")
 
@@ -36,7 +43,7 @@ T = TypeVar("T")
 class TextBank:
     """Texts in a table, found by what they say."""
 
-    table: Table
+    table: InputTable
     row: Mapping[str, int]
 
     def view(self, texts: Iterable[str]) -> View:
@@ -52,7 +59,7 @@ class TextBank:
 class ImageBank:
     """Pictures of items in a table: every item in every style and view."""
 
-    table: Table
+    table: InputTable
     rows: Sequence[Sequence[int]]  # of every item; the first style's views come first
     views: int
 
@@ -66,7 +73,7 @@ class ImageBank:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Pictures that are decoded and varied when their turn comes."""
 
     corpus: Corpus
@@ -157,6 +164,8 @@ class Library:
             label=spec.label,
             min_families=spec.min_families,
             keep_families=spec.keep_families or not spec.min_families,
+            development=spec.development if spec.pool == "development" else 0.0,
+            pool=spec.pool,
         )
         if key not in self._corpora:
             self._corpora[key] = load_corpus(spec, self.languages)
@@ -175,8 +184,8 @@ class Library:
           MmjaxError: `pairs.domain.labels` that the corpus does not have; an empty side.
         """
         items, labels = self.corpus(spec).items, spec.domain.labels
-        unknown = sorted(set(labels) - {item.label for item in items})
-        if unknown:
+        corpus_labels = {item.label for item in items} | set(self.corpus(spec).labels)
+        if unknown := sorted(set(labels) - corpus_labels):
             raise MmjaxError(
                 f"{setting('pairs.domain.labels')} names {unknown}; labels of "
                 f"{self.corpus(spec).name} are {sorted({item.label for item in items})}"
@@ -189,12 +198,18 @@ class Library:
         fractions = seed_for(seed, "split"), shares.test_fraction, shares.val_fraction
         sides = [items[i].side for i in chosen]
         classes = [items[i].label for i in chosen]
+        pool: Sequence[bool] = ()  # where it is all that is read, it is dealt like anything else
+        if spec.development and spec.pool == "all":
+            every = development_pool(
+                [item.family for item in items], spec.development, [item.side for item in items]
+            )
+            pool = [bool(every[i]) for i in chosen]
         if spec.folds:
-            split = split_folds(families, classes, seed, spec.folds, shares.val_fraction)
+            split = split_folds(families, classes, seed, spec.folds, shares.val_fraction, pool)
         elif spec.stratify and not any(sides):
-            split = split_by_class(families, classes, *fractions)
+            split = split_by_class(families, classes, *fractions, pool)
         else:
-            split = split_by_family(families, *fractions, sides, spec.sides)
+            split = split_by_family(families, *fractions, sides, spec.sides, pool)
         if spec.train_fraction < 1:
             order = np.random.default_rng(seed_for(seed, "fraction")).permutation(split["train"])
             split["train"] = np.sort(order[: round(len(order) * spec.train_fraction) or 1])
@@ -204,12 +219,12 @@ class Library:
             split["train"] = np.sort(order[: round(len(order) * spec.domain.fraction) or 1])
         return {side: np.asarray(chosen)[indices] for side, indices in split.items()}
 
-    def tower(self, role: str, spec: EncoderSpec, table: Table | None) -> Tower:
+    def tower(self, role: str, spec: EncoderSpec, table: InputTable | None) -> Tower:
         """The frozen encoder as a task sees it, for the table that feeds it, if any does."""
         encoder = self.encoder(spec)
         if isinstance(table, FeatureTable):
             return Tower(role, table.width, logit_scale=encoder.logit_scale)
-        encode = functools.partial(_encode, encoder, spec.output)
+        encode = functools.partial(encode_in_step, encoder, spec.output)
         return Tower(role, encoder.width(spec.output), encode, encoder.logit_scale)
 
     def images(self, spec: EncoderSpec, pairs: PairsSpec, cached: bool) -> ImageBank:
@@ -235,7 +250,7 @@ class Library:
                 for style in sorted(item.images, key=_order(styles))
                 for name in views
             ]
-            pictures = Pictures(corpus, index)
+            pictures = Images(corpus, index)
             if cached:
                 request = feature_cache.Request(
                     "image",
@@ -244,7 +259,7 @@ class Library:
                     [f"{corpus.items[i].id}/{style}/{name}" for i, style, name in index],
                     spec.output,
                 )
-                table: Table = self._cached(request, encoder)
+                table: InputTable = self._cached(request, encoder)
             else:
                 table = RawTable(pictures, lambda xs: {"pixel_values": encoder.preprocess(xs)})
             rows: list[list[int]] = [[] for _ in corpus.items]
@@ -277,7 +292,7 @@ class Library:
                     )
                     for name, texts in unique.items()
                 ]
-                table: Table = tables.concatenate([self._cached(r, encoder) for r in requests])
+                table: InputTable = tables.concatenate([self._cached(r, encoder) for r in requests])
             else:
                 tokens = encoder.preprocess.tokenize(flat)
                 length = max(len(ids) for ids in tokens.ids)
@@ -286,7 +301,9 @@ class Library:
         return self._tables[key]
 
     def _cached(self, request: feature_cache.Request, encoder: Encoder) -> FeatureTable:
-        return feature_cache.load(assets.cache_dir() / "features", request, lambda: encoder)
+        return feature_cache.load_features(
+            assets.cache_dir() / "features", request, lambda: encoder
+        )
 
 
 def _order(styles: Sequence[str]) -> Callable[[str], int]:
@@ -305,10 +322,33 @@ def _tokenize(encoder: Encoder, length: int, texts: Sequence[str]) -> dict[str, 
     return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
 
 
-def _encode(encoder: Encoder, output: str, params: Any, inputs: Inputs) -> Inputs:
-    """The encoder inside a step, for runs without a feature cache."""
-    found = encoder.apply(params, dict(inputs))
-    features = found.select(output).astype(jnp.float32)
+def encode_in_step(
+    encoder: Encoder,
+    output: str,
+    params: PyTree,
+    inputs: Inputs,
+    adapters: PyTree = None,
+    patches: bool = False,
+) -> Inputs:
+    """The encoder inside a step, for what no feature cache holds.
+
+    Args:
+      encoder: perhaps with an adapter's hook.
+      output: which of its outputs is read.
+      params: tree like the encoder's.
+      inputs: a prepared batch.
+      adapters: parameters for the hook.
+      patches: whether a picture's patches are read beside that output.
+
+    Returns:
+      {"features": f32 [b d] or [b l d], ["mask"], ["patches": f32 [b l d], "patch_mask"]}.
+    """
+    encoded = encoder.apply(params, dict(inputs), adapters)
+    features = {"features": encoded.select(output).astype(jnp.float32)}
     if output.startswith("tokens"):
-        return {"features": features, "mask": found.mask.astype(bool)}
-    return {"features": features}
+        features["mask"] = encoded.mask.astype(bool)
+    if patches:
+        features["patches"] = encoded.tokens.astype(jnp.float32)
+        # The class token is none.
+        features["patch_mask"] = encoded.mask.astype(bool).at[:, 0].set(False)
+    return features

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from mmjax.data.tables import Table
+from mmjax.data.tables import InputTable
 from mmjax.errors import MmjaxError, setting
 from mmjax.sharding import own_rows
 
@@ -27,12 +27,12 @@ class Choices:
         drawn twice as often.
     """
 
-    table: Table
+    table: InputTable
     rows: Int[np.ndarray, " total"]
     offsets: Int[np.ndarray, " n_plus_1"]
 
     @classmethod
-    def of(cls, table: Table, candidates: list[list[int]]) -> "Choices":
+    def of(cls, table: InputTable, candidates: list[list[int]]) -> "Choices":
         """Builds it from one list of rows an example."""
         lengths = [len(c) for c in candidates]
         flat = np.asarray([row for c in candidates for row in c], np.int64)
@@ -48,7 +48,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedRows:
     """Rows of which any may stand for every example: what belongs to no example of its own.
 
     Attributes:
@@ -56,7 +56,7 @@ class Shared:
       rows: candidates.
     """
 
-    table: Table
+    table: InputTable
     rows: Int[np.ndarray, " total"]
 
     def draw(self, examples: Int[np.ndarray, " b"], rng: np.random.Generator) -> np.ndarray:
@@ -73,7 +73,7 @@ class Gather(grain.transforms.RandomMap):
       own: the rows of a batch that are wanted; None is all of them.
     """
 
-    roles: Mapping[str, Choices | Shared]
+    roles: Mapping[str, Choices | SharedRows]
     own: Int[np.ndarray, " own"] | None = None
 
     # grain's own method has no annotations; its empty body reads as "returns None".
@@ -84,12 +84,12 @@ class Gather(grain.transforms.RandomMap):
 
         Every process draws for the whole batch, so that their number changes nothing.
         """
-        found = {}
+        batch = {}
         for name in sorted(self.roles):
             drawn = self.roles[name].draw(element, rng)
             rows = drawn if self.own is None else drawn[self.own]
-            found[name] = {**self.roles[name].table.gather(rows), "row": rows.astype(np.int32)}
-        return found
+            batch[name] = {**self.roles[name].table.gather(rows), "row": rows.astype(np.int32)}
+        return batch
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Phase:
     """
 
     start: int
-    roles: Mapping[str, Choices | Shared]
+    roles: Mapping[str, Choices | SharedRows]
 
     def __len__(self) -> int:
         """Number of examples."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from PIL import Image
 
 from mmjax.data.labels import LeftOut
@@ -15,7 +15,7 @@ from mmjax.errors import MmjaxError
 
 
 @runtime_checkable
-class StoredPicture(Protocol):
+class StoredImage(Protocol):
     """An encoded picture that is read when it is wanted."""
 
     def read(self) -> bytes:
@@ -35,15 +35,19 @@ class Item:
       images: style -> encoded picture, or where to read one.
       side: "train" or "test" where the source says so, else "".
       keywords: whether captions after the first are keywords, to be joined to it.
+      features: modality -> a vector that is ready, f32; one that the item lacks is not there.
     """
 
     id: str
     family: str
     label: str
     captions: Mapping[str, tuple[str, ...]]
-    images: Mapping[str, bytes | Path | StoredPicture]
+    images: Mapping[str, bytes | Path | StoredImage]
     side: str = ""
     keywords: bool = True
+    features: Mapping[str, Float[np.ndarray, " _"]] = field(
+        default_factory=dict[str, Float[np.ndarray, " _"]], compare=False
+    )
 
     def picture(self, style: str) -> Image.Image:
         """Its picture in a style, decoded.

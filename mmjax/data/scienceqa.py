@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mmjax.checks.foreign import is_file, shown_path
-from mmjax.data.conversations import Conversation
 from mmjax.data.files import check_name, read_object, whole_text
+from mmjax.data.layout import Conversation
 from mmjax.data.wording import Turn, problem
 from mmjax.errors import DataError, shown
 
@@ -34,7 +34,7 @@ class Problem:
       subject: one of `SUBJECTS`.
       grade: 1 to 12.
       caption: of the picture; empty where captions are not read.
-      picture: which picture; None for text alone.
+      image: which picture; None for text alone.
     """
 
     id: str
@@ -47,7 +47,7 @@ class Problem:
     subject: str
     grade: int
     caption: str = ""
-    picture: int | None = None
+    image: int | None = None
 
     @property
     def prompt(self) -> str:
@@ -70,7 +70,7 @@ class Problem:
     @property
     def conversation(self) -> Conversation:
         """As the language model reads and learns it."""
-        return Conversation((Turn(self.prompt), Turn(self.target, learn=True)), self.picture)
+        return Conversation((Turn(self.prompt), Turn(self.target, learn=True)), self.image)
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ class Problems:
     Attributes:
       problems: in the order of pid_splits.json.
       names: of each problem, for messages.
-      pictures: their files; `Problem.picture` counts them.
-      picture_names: whose each picture is, for messages.
+      images: their files; `Problem.image` counts them.
+      image_names: whose each picture is, for messages.
     """
 
     problems: tuple[Problem, ...]
     names: tuple[str, ...]
-    pictures: tuple[Path, ...]
-    picture_names: tuple[str, ...]
+    images: tuple[Path, ...]
+    image_names: tuple[str, ...]
 
     @functools.cached_property
     def conversations(self) -> tuple[Conversation, ...]:
@@ -95,7 +95,7 @@ class Problems:
         return tuple(problem.conversation for problem in self.problems)
 
 
-def load(source: str, side: str, captions: bool = False) -> Problems:
+def load_scienceqa(source: str, side: str, captions: bool = False) -> Problems:
     """Reads one side of ScienceQA, split as its authors did.
 
     Args:
@@ -118,8 +118,8 @@ def load(source: str, side: str, captions: bool = False) -> Problems:
     rows, splits = read_object(path), read_object(folder / "pid_splits.json")
     spoken: Mapping[str, Any] = {}
     if captions:
-        found = read_object(folder / "captions.json")
-        spoken = found["captions"] if isinstance(found.get("captions"), dict) else found
+        content = read_object(folder / "captions.json")
+        spoken = content["captions"] if isinstance(content.get("captions"), dict) else content
     listed = splits.get(side)
     if not isinstance(listed, list) or not listed:
         raise DataError(f"{folder / 'pid_splits.json'} lists no {side!r} problems")
@@ -187,6 +187,6 @@ def _problem(pid: str, row: Any, picture: int | None, caption: str, name: str) -
         subject=subject,
         grade=int(grade),
         caption=caption,
-        picture=picture,
+        image=picture,
         **texts,
     )

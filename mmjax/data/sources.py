@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mmjax import assets
-from mmjax.assets import cache_dir
-from mmjax.assets.wheels import sha256_of
+from mmjax.assets.cache import cache_dir
 from mmjax.assets.workspace import workspace
-from mmjax.errors import DataError, is_full_disk
+from mmjax.errors import AssetError, DataError, first_line, is_full_disk
+from mmjax.files import sha256_of
 from mmjax.progress import track
 
 _CARD = "source.json"
@@ -73,11 +73,11 @@ class Source:
         except Exception as error:  # whatever the damage leads to in other languages' code
             raise DataError(
                 f"records {indices[0]} to {indices[-1]} of {self.name} in {self.folder} cannot be "
-                f"read ({_reason(error)}); delete that folder, it is made again on the next run"
+                f"read ({first_line(error)}); delete that folder, it is made again on the next run"
             ) from error
 
 
-def load(name: str, **options: Any) -> Source:
+def load_source(name: str, **options: Any) -> Source:
     """Loads a data set, and makes it first where this machine has not got it.
 
     Args:
@@ -95,9 +95,9 @@ def load(name: str, **options: Any) -> Source:
     recipes: Mapping[str, Callable[..., _Recipe]] = {"emoji": _emoji, "cedict": _cedict}
     if name not in recipes:
         raise DataError(f"no data set is called {name!r}; there are: {', '.join(recipes)}")
-    known = list(inspect.signature(recipes[name]).parameters)
-    if unknown := sorted(set(options) - set(known)):
-        raise DataError(f"data set {name!r} has no option {unknown}; its options are {known}")
+    accepted = list(inspect.signature(recipes[name]).parameters)
+    if unknown := sorted(set(options) - set(accepted)):
+        raise DataError(f"data set {name!r} has no option {unknown}; its options are {accepted}")
     recipe = recipes[name](**options)
     folder = cache_dir() / "datasets" / f"{recipe.label}-{recipe.key[:12]}"
     source = _find(name, folder)
@@ -175,12 +175,26 @@ def _fonts(
         elif (path := find(style)) is not None:
             fonts[style] = path
         elif style in styles:
-            raise DataError(
-                f"this machine has no {style!r} emoji font; install it (Debian and Ubuntu: "
-                f"apt install fonts-noto-color-emoji; macOS brings 'apple'), or drop {style!r} "
-                "from the styles"
-            )
+            fonts[style] = _fetched(style)
     return fonts
+
+
+def _fetched(style: str) -> Path:
+    """The font of a style that is not among the system's: of Noto the asset.
+
+    Raises:
+      DataError: it cannot be had.
+    """
+    reason = ""
+    if style == "noto":
+        try:
+            return assets.path("noto-emoji") / "NotoColorEmoji.ttf"
+        except AssetError as error:
+            reason = f" ({error})"
+    raise DataError(
+        f"this machine has no {style!r} emoji font; install it (Debian and Ubuntu: apt install "
+        f"fonts-noto-color-emoji; macOS brings 'apple'), or drop {style!r} from the styles{reason}"
+    )
 
 
 def _cedict() -> _Recipe:
@@ -245,15 +259,9 @@ def _open(folder: Path) -> Any:
             return builder.as_data_source(_SPLIT).data_source
         except Exception as error:
             raise DataError(
-                f"the data set in {folder} cannot be opened ({_reason(error)}); delete "
+                f"the data set in {folder} cannot be opened ({first_line(error)}); delete "
                 f"{folder.parent}, it is made again on the next run"
             ) from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what another library says."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ A pipeline only ever calls `gather(rows)`; whether the rows come from the featur
 tokenised and decoded on the spot is the table's own business.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mmjax.encoders.batching import Chosen, Items
 
@@ -17,7 +17,7 @@ Rows = Int[np.ndarray, " b"]
 
 
 @runtime_checkable
-class Table(Protocol):
+class InputTable(Protocol):
     """Rows of a tower's inputs."""
 
     def __len__(self) -> int: ...
@@ -69,6 +69,48 @@ class FeatureTable:
 
 
 @dataclass(frozen=True)
+class PartialTable:
+    """A modality of which some rows are lacking.
+
+    Attributes:
+      features: one vector a row, or what an encoder reads in the step; of a row that lacks, any.
+      present: which rows are there.
+    """
+
+    features: InputTable
+    present: Bool[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def gather(self, rows: Rows) -> dict[str, np.ndarray]:
+        """The modality's own, such as "features" f32 [b d], and "present": bool [b]."""
+        return {**self.features.gather(rows), "present": self.present[rows]}
+
+
+@dataclass(frozen=True)
+class JoinedTable:
+    """Modalities of the same rows, where one of them is encoded in the step.
+
+    Attributes:
+      views: modality -> one row an item.
+    """
+
+    views: Mapping[str, "View"]
+
+    def __len__(self) -> int:
+        return min(map(len, self.views.values()))
+
+    def gather(self, rows: Rows) -> dict[str, np.ndarray]:
+        """{"MODALITY/NAME": [b ...]} of all that the modalities' tables give."""
+        return {
+            f"{modality}/{name}": values
+            for modality, view in self.views.items()
+            for name, values in view.table.gather(view.rows[rows]).items()
+        }
+
+
+@dataclass(frozen=True)
 class RawTable:
     """Items that are preprocessed on every visit: what a step without a feature cache reads.
 
@@ -86,6 +128,28 @@ class RawTable:
     def gather(self, rows: Rows) -> dict[str, np.ndarray]:
         """Preprocesses the asked rows."""
         return self.preprocess(Chosen(self.items, rows.tolist()))
+
+
+@dataclass(frozen=True)
+class ViewsTable:
+    """Pictures in several views each, which are embedded in the step.
+
+    Attributes:
+      pictures: of all views.
+      views: which rows of `pictures` show an item.
+    """
+
+    pictures: InputTable
+    views: Int[np.ndarray, "n v"]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def gather(self, rows: Rows) -> dict[str, np.ndarray]:
+        """What `pictures` gives, with an axis of views: {"pixel_values": f32 [b v h w 3]}."""
+        chosen = self.views[rows]
+        found = self.pictures.gather(chosen.reshape(-1))
+        return {name: x.reshape(*chosen.shape, *x.shape[1:]) for name, x in found.items()}
 
 
 @dataclass(frozen=True)
@@ -125,10 +189,10 @@ class PatchTable:
 
     def gather(self, rows: Rows) -> dict[str, np.ndarray]:
         """{"features": f32 [b d], "patches": f32 [b l p], "patch_mask": bool [b l]}."""
-        found = self.tokens.gather(self.picture[rows])
-        mask = found["mask"].copy()
+        tokens = self.tokens.gather(self.picture[rows])
+        mask = tokens["mask"].copy()
         mask[:, 0] = False  # the class token is no patch
-        patches = {"patches": found["features"], "patch_mask": mask}
+        patches = {"patches": tokens["features"], "patch_mask": mask}
         return {**self.embeddings.gather(rows), **patches}
 
 
@@ -162,13 +226,13 @@ class View:
       rows: one row an item, or several whose embeddings are averaged.
     """
 
-    table: Table
+    table: InputTable
     rows: Int[np.ndarray, " n"] | Int[np.ndarray, "n v"]
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def empty_view(table: Table) -> View:
+def empty_view(table: InputTable) -> View:
     """No rows of a table."""
     return View(table, np.zeros(0, np.int64))

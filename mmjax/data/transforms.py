@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 from mmjax.errors import MmjaxError, setting
 
 WHITE = (255, 255, 255)
+PLAIN = "plain"  # the view that is the picture itself
 
 
 def _placed(
@@ -33,7 +34,7 @@ def _placed(
 
 
 VIEWS: Mapping[str, Callable[[Image.Image], Image.Image]] = {
-    "plain": lambda image: image,
+    PLAIN: lambda image: image,
     "mirror": ImageOps.mirror,
     "tilt": _placed(12, 0.9),
     "mirror_tilt": lambda image: _placed(12, 0.8, (0.04, -0.04))(ImageOps.mirror(image)),

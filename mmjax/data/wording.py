@@ -22,10 +22,17 @@ _BLANKS = re.compile(r"\{(question|context|options)\}")
 
 @dataclass(frozen=True)
 class Turn:
-    """A piece of a conversation; `learn` says whether its tokens are learned, and an end token."""
+    """A piece of a conversation.
+
+    Attributes:
+      text: what is said.
+      learn: whether its tokens are learned.
+      ends: whether an end token follows where they are, which is learned too.
+    """
 
     text: str
     learn: bool = False
+    ends: bool = True
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,18 @@ class Wording:
         too.
       space: what stands before an answer: a space, or nothing.
       talks: whether conversations were learned, rather than single questions.
+      gap: white space between an answer's end and the next question.
     """
 
     question: str
     space: str = ""
     talks: bool = False
+    gap: str = "\n"
+
+    @property
+    def at(self) -> int:
+        """Letters before a picture that stands among the words; see `Conversation.at`."""
+        return self.question.index("{question}") if self.talks else 0
 
     @classmethod
     def of(cls, questions: QuestionsSpec) -> "Wording":
@@ -60,24 +74,27 @@ class Wording:
         Raises:
           MmjaxError: the card's `prompt` is none.
         """
-        told = card.get("prompt")
-        if told is None:
+        prompt = card.get("prompt")
+        if prompt is None:
             return cls.of(questions)
-        if not isinstance(told, Mapping):
-            raise MmjaxError(f"{where}: 'prompt' is {foreign.shown(told)}; expected an object")
-        question = foreign.text(f"{where}: 'prompt.question'", told.get("question"), 4096)
+        if not isinstance(prompt, Mapping):
+            raise MmjaxError(f"{where}: 'prompt' is {foreign.shown(prompt)}; expected an object")
+        question = foreign.text(f"{where}: 'prompt.question'", prompt.get("question"), 4096)
         if question.count("{question}") != 1:
             raise MmjaxError(
                 f"{where}: 'prompt.question' is {foreign.shown(question)}; expected a text with "
                 "{question} in it once"
             )
-        space, talks = told.get("space", ""), told.get("talks", False)
+        space, talks = prompt.get("space", ""), prompt.get("talks", False)
         if space not in ("", " ") or not isinstance(talks, bool):
             raise MmjaxError(
                 f"{where}: 'prompt' has space {foreign.shown(space)} and talks "
                 f"{foreign.shown(talks)}; expected '' or ' ', and true or false"
             )
-        return cls(question, space, talks)
+        gap = foreign.text(f"{where}: 'prompt.gap'", prompt.get("gap", "\n"), 16)
+        if gap.strip():
+            raise MmjaxError(f"{where}: 'prompt.gap' is {foreign.shown(gap)}; expected white space")
+        return cls(question, space, talks, gap)
 
 
 _LEARNED = {
@@ -117,8 +134,8 @@ def ask(wording: str, question: str) -> str:
             return text
     if "{options}" not in wording:
         return _fill(wording, {"question": question})
-    asked, mark, options = question.partition("(A)")
-    parts = {"question": asked.strip(), "options": f"{mark}{options}".strip() or _NOTHING}
+    stem, mark, options = question.partition("(A)")
+    parts = {"question": stem.strip(), "options": f"{mark}{options}".strip() or _NOTHING}
     return _fill(wording, parts).replace("  ", " ")
 
 
@@ -156,15 +173,15 @@ def cut(turns: Sequence[Turn], tokenizer: Tokenizer) -> list[list[int]]:
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids
 
-    found: list[list[int]] = []
-    text, known = "", None
+    tokens: list[list[int]] = []
+    text, prefix = "", None
     for turn in turns:
-        known = encode(text) if known is None else known
+        prefix = encode(text) if prefix is None else prefix
         whole = encode(text + turn.text)
-        joined = whole[: len(known)] == known
-        found.append(whole[len(known) :] if joined else encode(turn.text))
-        if joined and not turn.learn:
-            text, known = text + turn.text, whole
+        joined = whole[: len(prefix)] == prefix
+        tokens.append(whole[len(prefix) :] if joined else encode(turn.text))
+        if joined and not (turn.learn and turn.ends):
+            text, prefix = text + turn.text, whole
         else:  # a cut, or an end token follows: nothing before this turn reaches over it
-            text, known = turn.text, None
-    return found
+            text, prefix = turn.text, None
+    return tokens

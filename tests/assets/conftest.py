@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mmjax.assets.manifest import Asset, Member
+from mmjax.assets.asset import Asset, Member
 
 FILES = {
     "fake_pkg/data/a.txt": b"hello" * 1000,
@@ -25,7 +25,7 @@ FILES = {
 _CHILD = """
 import json, sys, time
 from mmjax.assets import convert, store
-from mmjax.assets.manifest import Asset, Member
+from mmjax.assets.asset import Asset, Member
 from mmjax.errors import MmjaxError
 fields, slow = json.loads(sys.argv[1]), float(sys.argv[2])
 fields["members"] = tuple(Member(**m) for m in fields["members"])

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from mmjax.assets import checked, store, wheels
+from mmjax import files as disk
+from mmjax.assets import checked, store
 from mmjax.errors import AssetError
 
 
@@ -55,8 +56,8 @@ def test_without_its_wheel_one_sentence_names_the_file_and_the_command(workshop,
 
 def test_a_file_is_hashed_once_and_not_at_every_start(asset, monkeypatch):
     hashed = []
-    real = wheels.sha256_of
-    monkeypatch.setattr(wheels, "sha256_of", lambda path: hashed.append(path.name) or real(path))
+    real = disk.sha256_of
+    monkeypatch.setattr(disk, "sha256_of", lambda path: hashed.append(path.name) or real(path))
     store.ensure(asset)
     assert hashed == []  # they were hashed when they were made
     os.utime(store.folder_of(asset) / "a.txt")
@@ -81,8 +82,8 @@ def test_a_cache_that_cannot_be_written_is_hashed_once_a_process(asset, monkeypa
     (folder.parent / ".checked").rmdir()
     (folder.parent / ".checked").write_text("")  # no folder can be made there
     hashed = []
-    real = wheels.sha256_of
-    monkeypatch.setattr(wheels, "sha256_of", lambda path: hashed.append(path) or real(path))
+    real = disk.sha256_of
+    monkeypatch.setattr(disk, "sha256_of", lambda path: hashed.append(path) or real(path))
     store.ensure(asset)
     store.ensure(asset)
     assert len(hashed) == 3

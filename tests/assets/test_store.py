@@ -7,7 +7,7 @@ import pytest
 
 from mmjax import assets
 from mmjax.assets import convert, store, wheels
-from mmjax.assets.manifest import MANIFEST, Member, find
+from mmjax.assets.manifest import MANIFEST, Member, find_asset
 from mmjax.errors import AssetError
 
 
@@ -217,7 +217,7 @@ def test_killed_in_the_middle_the_same_command_ends_well(workshop):
 
 def test_verify_names_every_damaged_file(workshop, monkeypatch):
     asset = workshop.asset(workshop.wheel())
-    monkeypatch.setattr(store, "find", lambda name: asset)
+    monkeypatch.setattr(store, "find_asset", lambda name: asset)
     with pytest.raises(AssetError, match="not ready"):
         assets.verify("fake")
     folder = store.ensure(asset)
@@ -240,7 +240,7 @@ def test_unknown_name_lists_the_names():
     with pytest.raises(
         AssetError, match="no asset is called 'clip'; there are: minilm-l6, me5-small"
     ):
-        find("clip")
+        find_asset("clip")
 
 
 def test_the_manifest_pins_every_member():
@@ -254,7 +254,7 @@ def test_the_manifest_pins_every_member():
         assert all(len(h) == 64 and set(h) <= set("0123456789abcdef") for h in hashes)
         targets = [member.target for member in asset.members]
         assert not any(".." in t or t.startswith("/") for t in targets)
-    assert find("emoji") is MANIFEST["openmoji"]
+    assert find_asset("emoji") is MANIFEST["openmoji"]
 
 
 def test_wheels_of_other_packages_are_not_taken(workshop):

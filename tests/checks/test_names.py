@@ -1,12 +1,15 @@
 """Names that become paths, at the door."""
 
+from pathlib import Path
+
 import pytest
 
 from configs import language_emoji
+from mmjax.assets.cache import cache_dir
 from mmjax.checks.names import check_different, check_folder, check_name
 from mmjax.errors import MmjaxError
 from mmjax.specs.build import as_dict
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 
 BAD = ["", ".", "..", "../../evil", "/evil", "a/b", "a\\b", "C:evil", "a\nb", "a\0b", ".hidden"]
 BAD += ["-flag", " a", "a ", "a.", "~root", "a*", "a?b", "a[1]b", "x" * 121, "字" * 41, 3, None]
@@ -27,16 +30,16 @@ def test_usual_names(name):
 def test_a_recipes_name_and_its_variants(name):
     config = as_dict(language_emoji.get_config("tiny"))
     with pytest.raises(MmjaxError, match=r"^config\.name is "):
-        resolve(config | {"name": name})
+        resolve_recipe(config | {"name": name})
     with pytest.raises(MmjaxError, match=r"name of a variant in config\.variants is "):
-        resolve(config | {"variants": {name: {}}})
+        resolve_recipe(config | {"variants": {name: {}}})
 
 
 @pytest.mark.parametrize("name", ["adapted", "floor", "Base"])
 def test_a_variant_named_as_a_system_would_take_its_place(name):
     config = as_dict(language_emoji.get_config("tiny"))
     with pytest.raises(MmjaxError, match=r"config\.variants is .* expected a name that no system"):
-        resolve(config | {"variants": {name: {}}})
+        resolve_recipe(config | {"variants": {name: {}}})
 
 
 def test_names_that_some_systems_take_for_one():
@@ -48,7 +51,7 @@ def test_names_that_some_systems_take_for_one():
 def test_a_benchmarks_name(source):
     config = as_dict(language_emoji.get_config("tiny"))
     with pytest.raises(MmjaxError, match=r"the name that config\.benchmarks takes from"):
-        resolve(config | {"benchmarks": {"retrieval": (source,)}})
+        resolve_recipe(config | {"benchmarks": {"retrieval": (source,)}})
 
 
 @pytest.mark.parametrize("name", ["a\\b", "a[1]b", "what?", "gs:"])
@@ -56,3 +59,12 @@ def test_run_folders_whose_checkpoints_could_not_be_read_again(name, tmp_path):
     with pytest.raises(MmjaxError, match=r"^--workdir is .*choose another folder"):
         check_folder("--workdir", tmp_path / name)
     assert check_folder("--workdir", tmp_path / "ä b#1") == tmp_path / "ä b#1"
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/runs/a", "s3://bucket", "gs:/bucket/a"])
+def test_a_bucket_is_no_folder_of_this_machine(path, monkeypatch):
+    with pytest.raises(MmjaxError, match=r"^--workdir is .*mount the bucket"):
+        check_folder("--workdir", Path(path))
+    monkeypatch.setenv("MMJAX_CACHE", path)
+    with pytest.raises(MmjaxError, match=r"^MMJAX_CACHE is .*mount the bucket"):
+        cache_dir()

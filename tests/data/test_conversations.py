@@ -6,16 +6,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from mmjax.data.conversations import (
-    Conversation,
-    Conversations,
-    Encoded,
-    Layout,
-    Turn,
-    collate,
-    encode,
-)
+from mmjax.data.conversations import Conversations, collate
+from mmjax.data.layout import Conversation, Encoded, Layout, encode
 from mmjax.data.tables import RawTable
+from mmjax.data.wording import Turn
 from mmjax.encoders.language_model import WORD
 from mmjax.errors import MmjaxError
 
@@ -41,7 +35,7 @@ def test_turns_picture_and_answers_stand_where_they_should(tokenizer):
     assert (layout.bos, layout.eos) == ((1,), 2)
     unknown = 3  # the toy's tokenizer knows neither "Image" nor ":"
     prefix = [0, 1, unknown, unknown]
-    row = encode(Conversation(TURNS, picture=4), tokenizer, layout)
+    row = encode(Conversation(TURNS, image=4), tokenizer, layout)
     assert row.ids.tolist() == [*prefix, 0, 0, 0, 5, 6, 7, 8, 2, 9, 10, 2]
     assert row.slots.tolist() == [*[WORD] * 4, 0, 1, 2, *[WORD] * 8]
     assert row.ids[row.answers].tolist() == [7, 8, 2, 10, 2]  # both answers, each with its end
@@ -112,16 +106,16 @@ def test_a_batch_is_of_one_length_and_one_modality(mixed):
     for chunk in mixed.plan(4, np.random.default_rng(0)):
         assert len(chunk) in (1, 2)
         for group in chunk:
-            assert len({int(mixed.pictures[i]) for i in group}) == 1
+            assert len({int(mixed.images[i]) for i in group}) == 1
         batch = mixed.batch(chunk, 4)
-        with_picture = mixed.pictures[chunk[0][0]] >= 0
+        with_picture = mixed.images[chunk[0][0]] >= 0
         assert ("image" in batch) == with_picture  # text alone pays for no picture
         assert (
             batch["text"]["modality"][batch["text"]["weights"].sum(1) > 0] == with_picture
         ).all()
         if with_picture:
             shown = batch["image"]["pixel_values"].tolist()
-            assert shown[: len(chunk)] == [mixed.pictures[group[0]] for group in chunk]
+            assert shown[: len(chunk)] == [mixed.images[group[0]] for group in chunk]
         used = batch["text"]["weights"].sum(axis=1) > 0
         assert used.sum() == sum(map(len, chunk))  # what fills a picture up counts for nothing
 
@@ -174,12 +168,12 @@ def test_every_epoch_holds_every_row_once(count, batch, per_picture):
         assert sorted(members) == list(range(count))
         size = batch // per_picture
         assert sum(len(chunk) < size for chunk in plan) <= 2  # one of each modality
-        assert all(len({int(found.pictures[i]) for i in g}) == 1 for c in plan for g in c)
+        assert all(len({int(found.images[i]) for i in g}) == 1 for c in plan for g in c)
         assert len(plan) == found.steps_per_epoch(batch)
         batches.add(tuple(members))
         for chunk in plan:
             text = found.batch(chunk, batch)["text"]
-            shown = bool(found.pictures[chunk[0][0]] >= 0)
+            shown = bool(found.images[chunk[0][0]] >= 0)
             shapes.add((text["input_ids"].shape[1], text["labels"].shape[1], shown))
             real += int(text["attention_mask"].sum())
             padded += text["attention_mask"].size

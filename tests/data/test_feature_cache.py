@@ -35,8 +35,8 @@ def never():
 
 @pytest.mark.parametrize("output", ["pooled", "tokens"])
 def test_a_hit_is_bit_equal_and_needs_no_encoder(output, encoder, tmp_path):
-    first = feature_cache.load(tmp_path, request(encoder, output), lambda: encoder)
-    again = feature_cache.load(tmp_path, request(encoder, output), never)
+    first = feature_cache.load_features(tmp_path, request(encoder, output), lambda: encoder)
+    again = feature_cache.load_features(tmp_path, request(encoder, output), never)
     assert len(first) == len(again) == 10
     assert_array_equal(first.values, again.values)
     assert_array_equal(first.offsets, again.offsets)
@@ -70,7 +70,7 @@ def shards(folder):
 
 @pytest.mark.parametrize("kind", ["missing", "torn", "empty", "short"])
 def test_only_what_is_missing_or_torn_is_computed_again(kind, encoder, tmp_path, monkeypatch):
-    whole = feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+    whole = feature_cache.load_features(tmp_path, request(encoder), lambda: encoder)
     victim = shards(tmp_path)[1]
     others = {p: p.stat().st_mtime_ns for p in shards(tmp_path) if p != victim}
     if kind == "missing":
@@ -89,7 +89,7 @@ def test_only_what_is_missing_or_torn_is_computed_again(kind, encoder, tmp_path,
         return outputs(self, items, *args)
 
     monkeypatch.setattr(type(encoder), "outputs", watch)
-    again = feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+    again = feature_cache.load_features(tmp_path, request(encoder), lambda: encoder)
     assert asked == TEXTS[4:8]
     assert_array_equal(again.values, whole.values)
     assert {p: p.stat().st_mtime_ns for p in others} == others
@@ -107,7 +107,7 @@ def test_an_interrupted_run_goes_on_after_the_last_whole_shard(encoder, tmp_path
             yield row
 
     given = []
-    whole = feature_cache.load(tmp_path / "whole", request(encoder), lambda: encoder)
+    whole = feature_cache.load_features(tmp_path / "whole", request(encoder), lambda: encoder)
 
     def watch(self, items, *args):
         asked.extend(items[i] for i in range(len(items)))
@@ -115,10 +115,10 @@ def test_an_interrupted_run_goes_on_after_the_last_whole_shard(encoder, tmp_path
 
     monkeypatch.setattr(type(encoder), "outputs", dies)
     with pytest.raises(KeyboardInterrupt):
-        feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+        feature_cache.load_features(tmp_path, request(encoder), lambda: encoder)
     assert len(list(tmp_path.glob("[!w]*/*.array_record"))) == 1
     monkeypatch.setattr(type(encoder), "outputs", watch)
-    table = feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+    table = feature_cache.load_features(tmp_path, request(encoder), lambda: encoder)
     assert asked == TEXTS[4:]
     assert_array_equal(table.values, whole.values)
 
@@ -142,7 +142,7 @@ def test_items_are_read_when_their_turn_comes(encoder, tmp_path, monkeypatch):
     read: list[int] = []
     monkeypatch.setattr(type(encoder), "outputs", outputs)
     lazy = Request("test", ("key",), Lazy(), TEXTS, "pooled")
-    feature_cache.load(tmp_path, lazy, lambda: encoder)
+    feature_cache.load_features(tmp_path, lazy, lambda: encoder)
     assert read == list(range(10))
 
 
@@ -157,7 +157,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_shards_only(encoder, tmp_p
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(MmjaxError, match=r"cannot write features .* No space left .* MMJAX_CACHE"):
-        feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+        feature_cache.load_features(tmp_path, request(encoder), lambda: encoder)
     monkeypatch.undo()
     assert len(shards(tmp_path)) == 1
     assert list(tmp_path.glob("*/*.tmp")) == []
@@ -182,10 +182,10 @@ def test_what_is_not_finite_is_named_and_never_kept(bad, encoder, saying, tmp_pa
     """Ids or positions beyond a model's tables give NaN, and no error."""
     saying([*ROWS[:5], np.array([0, bad, 0], np.float32), *ROWS[6:]])
     with pytest.raises(MmjaxError, match=r"test features are not finite in 1 of 4 rows.*5 \('w9"):
-        feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+        feature_cache.load_features(tmp_path, request(encoder), lambda: encoder)
     assert len(shards(tmp_path)) == 1  # the rows before it are
     saying(ROWS)
-    table = feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+    table = feature_cache.load_features(tmp_path, request(encoder), lambda: encoder)
     assert_array_equal(table.values, np.stack(ROWS))
 
 
@@ -193,7 +193,7 @@ def test_what_an_earlier_version_kept_is_computed_again(encoder, saying, tmp_pat
     saying([row * np.nan for row in ROWS])
     with monkeypatch.context() as patched:
         patched.setattr(feature_cache, "_check_finite", lambda *_: None)
-        feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+        feature_cache.load_features(tmp_path, request(encoder), lambda: encoder)
     saying(ROWS)
-    table = feature_cache.load(tmp_path, request(encoder), lambda: encoder)
+    table = feature_cache.load_features(tmp_path, request(encoder), lambda: encoder)
     assert_array_equal(table.values, np.stack(ROWS))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmjax.data.pipeline import Choices, Phase, Shared, train_batches
+from mmjax.data.pipeline import Choices, Phase, SharedRows, train_batches
 from mmjax.data.tables import FeatureTable, concatenate, table_of
 from mmjax.errors import MmjaxError
 
@@ -65,7 +65,7 @@ def test_a_batch_says_which_rows_were_drawn():
 
 
 def test_shared_rows_stand_beside_any_example():
-    shared = Shared(table(), np.array([2, 3, 7]))
+    shared = SharedRows(table(), np.array([2, 3, 7]))
     both = Phase(0, {**phase().roles, "general_image": shared})
     drawn = [b["general_image"]["row"].tolist() for b in train_batches([both], 20, 10, seed=0)]
     assert {row for rows in drawn for row in rows} == {2, 3, 7}

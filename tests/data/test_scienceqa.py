@@ -47,7 +47,7 @@ def folder(tmp_path) -> Path:
 
 
 def test_problems_are_asked_as_published(folder):
-    found = scienceqa.load(f"scienceqa:{folder}", "train")
+    found = scienceqa.load_scienceqa(f"scienceqa:{folder}", "train")
     assert [p.id for p in found.problems] == ["7", "3"]  # in the order of the split
     assert found.problems[1].prompt == (
         "Question: Which is bigger?\nContext: N/A\n"
@@ -57,17 +57,17 @@ def test_problems_are_asked_as_published(folder):
         r"The answer is B. BECAUSE: Size is\nhow big. Elephants are big."
     )
     assert found.problems[0].prompt.splitlines()[1] == "Context: Look at the picture."
-    assert [one.picture for one in found.conversations] == [0, None]
-    assert found.pictures == (folder / "images" / "train" / "7" / "image.png",)
+    assert [one.image for one in found.conversations] == [0, None]
+    assert found.images == (folder / "images" / "train" / "7" / "image.png",)
     asked, told = found.conversations[0].turns
     assert (asked.learn, told.learn) == (False, True)
-    (bare,) = scienceqa.load(f"scienceqa:{folder}", "val").problems
+    (bare,) = scienceqa.load_scienceqa(f"scienceqa:{folder}", "val").problems
     assert bare.target == "The answer is B. BECAUSE:"
     assert (bare.subject, bare.grade) == ("social science", 2)
 
 
 def test_captions_are_read_where_they_are_asked_for(folder):
-    one, other = scienceqa.load(f"scienceqa:{folder}", "train", captions=True).problems
+    one, other = scienceqa.load_scienceqa(f"scienceqa:{folder}", "train", captions=True).problems
     assert one.prompt.splitlines()[1] == "Context: Look at the picture. Two animals."
     assert other.prompt.splitlines()[1] == "Context: N/A"
 
@@ -98,4 +98,4 @@ def rewrite(folder: Path, **changes: object) -> None:
 def test_damage_is_named_by_problem(damage, message, folder):
     damage(folder)
     with pytest.raises(DataError, match=message):
-        scienceqa.load(f"scienceqa:{folder}", "train")
+        scienceqa.load_scienceqa(f"scienceqa:{folder}", "train")

@@ -13,7 +13,7 @@ from mmjax import assets
 from mmjax.data import sources
 from mmjax.data.builders import emoji as emoji_builder
 from mmjax.data.builders.emoji_table import read_table
-from mmjax.errors import DataError
+from mmjax.errors import AssetError, DataError
 
 DICTIONARY = [
     f"字 {chr(0x4E00 + i)}{chr(0x5200 + j)} [zi4] /word {i} {j}/" for i in range(3) for j in (1, 2)
@@ -41,7 +41,7 @@ def _files(cache):
 
 
 def test_cedict_records(cache):
-    source = sources.load("cedict")
+    source = sources.load_source("cedict")
     assert len(source) > 0
     records = [source[i] for i in range(len(source))]
     assert list(source) == records
@@ -55,7 +55,7 @@ def test_cedict_records(cache):
 
 
 def test_emoji_records(cache):
-    source = sources.load("emoji", pixels=48)
+    source = sources.load_source("emoji", pixels=48)
     assert len(source) == 4
     record = source[0]
     assert (record["id"], record["emoji"], record["style"]) == ("1F600", "😀", "openmoji")
@@ -67,24 +67,24 @@ def test_emoji_records(cache):
 
 
 def test_made_once_then_found(cache):
-    source = sources.load("cedict")
+    source = sources.load_source("cedict")
     stamp = (source.folder / "source.json").stat().st_mtime_ns
-    again = sources.load("cedict")
+    again = sources.load_source("cedict")
     assert again == source
     assert (source.folder / "source.json").stat().st_mtime_ns == stamp
     assert all(name.startswith(f"datasets/{source.folder.name}/") for name in _files(cache))
 
 
 def test_the_fingerprint_is_of_the_content(cache, monkeypatch):
-    first = sources.load("emoji", pixels=32)
+    first = sources.load_source("emoji", pixels=32)
     for path in sorted(first.folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    assert sources.load("emoji", pixels=32).fingerprint == first.fingerprint
-    assert sources.load("emoji", pixels=40).fingerprint != first.fingerprint
+    assert sources.load_source("emoji", pixels=32).fingerprint == first.fingerprint
+    assert sources.load_source("emoji", pixels=40).fingerprint != first.fingerprint
 
 
 def test_a_source_can_be_sent_to_another_process(cache):
-    source = sources.load("cedict")
+    source = sources.load_source("cedict")
     first = source[0]
     assert pickle.loads(pickle.dumps(source))[0] == first
 
@@ -118,16 +118,16 @@ def test_a_failing_build_leaves_nothing(cache, monkeypatch):
 
     monkeypatch.setattr(emoji_builder, "draw_png", broken)
     with pytest.raises(DataError, match=r"disk of .* is full"):
-        sources.load("emoji", pixels=32)
+        sources.load_source("emoji", pixels=32)
     assert _files(cache) == []
 
 
 def test_damaged_records_name_the_folder(cache):
-    source = sources.load("cedict")
+    source = sources.load_source("cedict")
     (data,) = (source.folder / "data").glob("*.array_record*")
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(DataError, match="delete"):
-        sources.load("cedict")[0]
+        sources.load_source("cedict")[0]
 
 
 @pytest.mark.parametrize(
@@ -142,11 +142,21 @@ def test_damaged_records_name_the_folder(cache):
 )
 def test_bad_requests_say_the_choices(cache, name, options, match):
     with pytest.raises(DataError, match=match):
-        sources.load(name, **options)
+        sources.load_source(name, **options)
 
 
 def test_a_missing_font_is_an_error_only_where_it_was_asked_for(cache, monkeypatch):
+    own = assets.path
+
+    def path(name):
+        if name == "noto-emoji":
+            raise AssetError("it cannot be fetched")
+        return own(name)
+
+    monkeypatch.setattr(assets, "path", path)
     monkeypatch.setattr("mmjax.data.builders.emoji_fonts.system_font", lambda style: None)
-    with pytest.raises(DataError, match="no 'noto' emoji font; install it"):
-        sources.load("emoji", styles=("openmoji", "noto"), pixels=32)
-    assert len(sources.load("emoji", styles=("auto",), pixels=32)) == 4
+    with pytest.raises(
+        DataError, match=r"no 'noto' emoji font; install it.* \(it cannot be fetched\)"
+    ):
+        sources.load_source("emoji", styles=("openmoji", "noto"), pixels=32)
+    assert len(sources.load_source("emoji", styles=("auto",), pixels=32)) == 4

@@ -3,7 +3,7 @@ import pytest
 
 from mmjax.data.library import Library
 from mmjax.data.records import Corpus, Item
-from mmjax.data.splits import split_by_class, split_by_family, split_folds
+from mmjax.data.splits import split_by_class, split_by_family, split_folds, spread
 from mmjax.errors import MmjaxError
 from mmjax.specs.data import PairsSpec
 
@@ -111,3 +111,10 @@ def test_a_family_of_two_labels_stays_on_one_side():
     assert sum(map(len, sides)) == 10
     with pytest.raises(MmjaxError, match=r"4 items of 2 labels leave nothing for \['val'"):
         split_by_class(["a", "b", "c", "d"], ["x", "x", "y", "y"], 0, 0.2, 0.1)
+
+
+def test_a_part_is_spread_over_all_and_leaves_groups_whole():
+    groups = [i // 4 for i in range(40)]
+    assert spread(groups, 8) == [0, 1, 2, 3, 20, 21, 22, 23]
+    assert spread(groups, 0) == spread(groups, 99) == list(range(40))
+    assert spread(["a", "b", "a"], 1) == [0, 2]  # the last group may go beyond it

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, pre_tokenizers
 
-from mmjax.data.conversations import Conversation, Layout, Turn, encode, encode_prompt
+from mmjax.data.layout import Conversation, Layout, encode, encode_prompt
 from mmjax.data.scienceqa import Problem
-from mmjax.data.wording import INSTRUCTION, PROBLEM, QUESTION, Wording, ask, cut
+from mmjax.data.wording import INSTRUCTION, PROBLEM, QUESTION, Turn, Wording, ask, cut
 from mmjax.errors import MmjaxError
 from mmjax.specs.instruct import QuestionsSpec
 from mmjax.weights.gguf_llama import tokenizer_of

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from mmjax.adapters.lora import Lora
 from mmjax.encoders import load_encoder
 from mmjax.interop import coop, lavin, peft
-from mmjax.tasks.instruct.lavin import load as load_lavin
+from mmjax.tasks.instruct.lavin import load_lavin as load_lavin
 from tests.weights.test_meta_llama import shard_bytes
 
 NAN, INF = float("nan"), float("inf")
@@ -92,7 +92,7 @@ def test_contexts_and_lavin_with_numbers_that_are_none(value, suffix, tmp_path, 
     else:
         save_file({"ctx": context}, path)
     refused(lambda: coop.load_context(path), path.name, "NaN")
-    refused(lambda: lavin.read(path), path.name, "NaN")
+    refused(lambda: lavin.read_lavin(path), path.name, "NaN")
 
 
 @pytest.mark.parametrize("context", [np.ones((4, 8), np.int8), np.ones(4, np.float32)], ids=str)

@@ -23,7 +23,8 @@ def told(tmp_path_factory, write_folder):
     for name, golden in (("llama", "llama_tiny"), ("bert", "bert_tiny"), ("clip", "clip_tiny")):
         write_folder(folder / name, golden)
     done = subprocess.run(
-        [sys.executable, natural_mistakes.__file__, str(folder)],
+        [sys.executable, "-m", natural_mistakes.__name__, str(folder)],
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "MMJAX_OFFLINE": "1"},
         capture_output=True,
         text=True,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmjax.assets import wheels
-from mmjax.assets.manifest import Asset, Member
+from mmjax.assets.asset import Asset, Member
 from mmjax.data import feature_cache, sources
 from mmjax.data.builders.cedict_entries import read_entries
 from mmjax.data.builders.emoji_table import read_table

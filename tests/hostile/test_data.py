@@ -265,4 +265,6 @@ def test_class_folders_that_fit_no_names(folders, tmp_path, refused):
     write(tmp_path / "label.txt", "cat\u2028kin\n")
     for name in folders:
         write(tmp_path / name / "a.png", png())
-    refused(lambda: class_folders.load(tmp_path, ("label.txt",)), "label.txt has 1 names")
+    refused(
+        lambda: class_folders.load_class_folder(tmp_path, ("label.txt",)), "label.txt has 1 names"
+    )

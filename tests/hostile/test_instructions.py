@@ -14,7 +14,7 @@ def vqa(tmp_path):
         for name in names:
             write(tmp_path / "test" / "images" / f"{name}.png", png())
         write(tmp_path / "test" / "questions.json", rows)
-        return easy_vqa.load(f"easy_vqa:{tmp_path}", "test")
+        return easy_vqa.load_easy_vqa(f"easy_vqa:{tmp_path}", "test")
 
     return read
 
@@ -41,7 +41,7 @@ def test_easy_vqa_damaged(rows, names, message, vqa, refused):
 
 def test_easy_vqa_with_a_gap_in_its_numbers(vqa):
     found = vqa([["q", "a", 0], ["q", "b", 3]], ("0", "3"))
-    assert [found.pictures[q.picture].name for q in found.questions] == ["0.png", "3.png"]
+    assert [found.images[q.image].name for q in found.questions] == ["0.png", "3.png"]
 
 
 PROBLEM = {
@@ -85,7 +85,9 @@ def test_scienceqas_problems_damaged(changes, message, tmp_path, refused):
     problem = PROBLEM | changes if isinstance(changes, dict) else changes
     write(tmp_path / "problems.json", {"7": problem})
     write(tmp_path / "pid_splits.json", {"train": ["7"]})
-    refused(lambda: scienceqa.load(f"scienceqa:{tmp_path}", "train"), "problem 7", message)
+    refused(
+        lambda: scienceqa.load_scienceqa(f"scienceqa:{tmp_path}", "train"), "problem 7", message
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_scienceqas_problems_damaged(changes, message, tmp_path, refused):
 def test_scienceqas_lists_damaged(splits, message, tmp_path, refused):
     write(tmp_path / "problems.json", {"7": PROBLEM})
     write(tmp_path / "pid_splits.json", splits)
-    refused(lambda: scienceqa.load(f"scienceqa:{tmp_path}", "train"), message)
+    refused(lambda: scienceqa.load_scienceqa(f"scienceqa:{tmp_path}", "train"), message)
 
 
 TALK = [{"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": "a cat"}]
@@ -150,4 +152,6 @@ INSTRUCTIONS = {
 def test_instructions_damaged(name, tmp_path, refused):
     kind, rows, message = INSTRUCTIONS[name]
     path = write(tmp_path / "rows.json", rows)
-    refused(lambda: dialogues.load([f"{kind}:{path}"], str(tmp_path)), "rows.json", message)
+    refused(
+        lambda: dialogues.load_dialogues([f"{kind}:{path}"], str(tmp_path)), "rows.json", message
+    )

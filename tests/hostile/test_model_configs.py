@@ -16,13 +16,16 @@ FAMILIES = {
     **{"bert_tiny": None, "xlmr_tiny": None, "llama_tiny": None, "llama_tied_tiny": None},
     **{"dinov2_tiny": None, "vit_tiny": None, "llava_tiny": None, "llava_next_tiny": None},
     **{"clip_tiny": "text", "chinese_clip_tiny": "text", "altclip_tiny": "image"},
+    **{"qwen2_tiny": None, "qwen3_tiny": None, "dinov3_tiny": None, "qwen2_5_vl_tiny": None},
+    **{"siglip_tiny": "text", "siglip2_tiny": "text", "dinov2_registers_tiny": None},
 }
 SIZES = frozenset(
     {
         *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim"),
         *("intermediate_size", "max_position_embeddings", "type_vocab_size", "image_size"),
         *("patch_size", "num_channels", "projection_dim", "project_dim", "num_key_value_heads"),
-        "original_max_position_embeddings",
+        *("original_max_position_embeddings", "depth", "num_heads", "out_hidden_size"),
+        *("num_patches", "sliding_window", "window_size"),
     }
 )
 REALS = frozenset(
@@ -31,12 +34,13 @@ REALS = frozenset(
         *("low_freq_factor", "high_freq_factor"),
     }
 )
-IDS = frozenset({"image_token_index"})
+IDS = frozenset({"image_token_index", "image_token_id"})
 TEXTS = frozenset({"model_type", "hidden_act", "projector_hidden_act", "rope_type"})
 FLAGS = frozenset(
     {
         *("qkv_bias", "attention_bias", "mlp_bias", "tie_word_embeddings", "is_decoder"),
-        *("multimodal_projector_bias", "use_swiglu_ffn"),
+        *("multimodal_projector_bias", "use_swiglu_ffn", "use_gated_mlp", "key_bias"),
+        *("use_sliding_window", "vision_use_head"),
     }
 )
 NO_NUMBER: list[Any] = [NAN, INF, -INF, "7", {}, True, 10**400]
@@ -67,7 +71,7 @@ def config_of(name: str) -> dict[str, Any]:
         return json.loads(str(arrays["config"]))
 
 
-TWINS = ("llama_tied_tiny", "llava_tiny")  # whose keys another one has too
+TWINS = ("llama_tied_tiny", "llava_tiny", "dinov2_registers_tiny")  # whose keys another one has too
 CASES = [(n, path) for n in FAMILIES if n not in TWINS for path in paths_of(config_of(n))]
 
 
@@ -139,6 +143,12 @@ def test_a_key_of_another_type_or_out_of_range(name, path, of, refused):
         ("llama_tiny", {"rope_parameters": {"rope_type": "factors", "factors": [1.0]}}),
         ("llama_tiny", {"rope_parameters": {"rope_type": "factors", "factors": [1, 1, 1, 0]}}),
         ("llama_tiny", {"partial_rotary_factor": NAN}),
+        ("qwen2_tiny", {"layer_types": ["full_attention"]}),
+        ("qwen2_tiny", {"layer_types": ["full_attention", "chunked_attention"]}),
+        ("qwen2_tiny", {"sliding_window": None}),
+        ("dinov3_tiny", {"num_attention_heads": 8}),
+        ("dinov3_tiny", {"num_register_tokens": 65}),
+        ("qwen2_5_vl_tiny", {"vision_config": {"depth": 2, "spatial_merge_size": 3}}),
         ("vit_tiny", {"image_size": [20, 24]}),
         ("vit_tiny", {"image_size": [20]}),
         ("vit_tiny", {"patch_size": 24}),

@@ -27,7 +27,7 @@ NAMES = {
 def _dialogues(place: Path, image: str) -> Any:
     talk = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "That."}]
     (place / "a.json").write_text(json.dumps([{"image": image, "conversations": talk}]))
-    return dialogues.load([f"llava:{place / 'a.json'}"], str(place))
+    return dialogues.load_dialogues([f"llava:{place / 'a.json'}"], str(place))
 
 
 def _jsonl(place: Path, image: str) -> Any:
@@ -38,14 +38,14 @@ def _jsonl(place: Path, image: str) -> Any:
 def _coop(place: Path, image: str) -> Any:
     rows = {"train": [[image, 0, "a"]], "val": [], "test": []}
     (place / "split_zhou_A.json").write_text(json.dumps(rows))
-    return coop.load(str(place), PairsSpec("coop:"), ())
+    return coop.load_coop(str(place), PairsSpec("coop:"), ())
 
 
 def _scienceqa(place: Path, image: str) -> Any:
     row = {"question": "q", "choices": ["a", "b"], "answer": 0, "image": image}
     (place / "problems.json").write_text(json.dumps({"1": row}))
     (place / "pid_splits.json").write_text(json.dumps({"train": ["1"]}))
-    return scienceqa.load(f"scienceqa:{place}", "train", False)
+    return scienceqa.load_scienceqa(f"scienceqa:{place}", "train", False)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -85,7 +85,7 @@ def _vqa(place: Path, *pictures: Any) -> str:
 def test_questions_about_no_picture_are_refused(refused, name, tmp_path):
     value, match = ROWS[name]
     source = _vqa(tmp_path, 0, value)
-    message = refused(lambda: easy_vqa.load(source, "train"))
+    message = refused(lambda: easy_vqa.load_easy_vqa(source, "train"))
     assert re.search(rf"questions\.json, {match}", message), message
 
 
@@ -95,6 +95,6 @@ def test_a_large_number_of_a_picture_costs_nothing(tmp_path):
     (folder / "images" / "1.png").rename(folder / "images" / f"{10**6}.png")
     questions = folder / "questions.json"
     questions.write_text(questions.read_text().replace('"circle", 1', f'"circle", {10**6}'))
-    found = easy_vqa.load(source, "train")
-    assert [q.picture for q in found.questions] == [1, 0]
-    assert [p.name for p in found.pictures] == ["0.png", f"{10**6}.png"]
+    found = easy_vqa.load_easy_vqa(source, "train")
+    assert [q.image for q in found.questions] == [1, 0]
+    assert [p.name for p in found.images] == ["0.png", f"{10**6}.png"]

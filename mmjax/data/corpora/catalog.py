@@ -6,8 +6,9 @@ from typing import TypeAlias
 
 from mmjax import plugins
 from mmjax.data.corpora import jsonl
-from mmjax.data.files import read_jsonl, text_of
+from mmjax.data.files import text_of
 from mmjax.data.labels import select
+from mmjax.data.own import FORMS, LISTS, is_own, own_rows
 from mmjax.data.records import Corpus, Pair
 from mmjax.errors import MmjaxError, setting
 from mmjax.specs.data import PairsSpec
@@ -15,7 +16,9 @@ from mmjax.specs.data import PairsSpec
 # (what stands behind the name's colon, spec, languages that every item must be captioned in) ->
 # all items; `load_corpus` chooses among them.
 Reader: TypeAlias = Callable[[str, PairsSpec, Sequence[str]], Corpus]
-_CN_CLIP = "mmjax.data.corpora.cn_clip:load"
+# Need no folder, and take none.
+_WHOLE = ("emoji", "digits", "openclipart", "stamps", "breast_cancer")
+_CN_CLIP = "mmjax.data.corpora.cn_clip:load_cn_clip"
 CORPORA = plugins.Catalog[Reader](
     plugins.CORPORA,
     "a function that reads a corpus",
@@ -24,12 +27,11 @@ CORPORA = plugins.Catalog[Reader](
         "cn_clip": _CN_CLIP,
         "muge": _CN_CLIP,
         **{
-            name: f"mmjax.data.corpora.{name}:load"
-            for name in ("emoji", "digits", "food101", "mmimdb", "coop")
+            name: f"mmjax.data.corpora.{name}:load_{name}"
+            for name in (*_WHOLE, "food101", "mmimdb", "coop", "embeddings")
         },
     },
 )
-_WHOLE = ("emoji", "digits")  # need no folder, and take none
 
 
 def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
@@ -45,8 +47,8 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     Raises:
       MmjaxError: an unknown source; a row without picture or caption (names file and row).
     """
-    if spec.source.endswith(".jsonl"):
-        return select(jsonl.load(spec.source, spec, languages), spec)
+    if is_own(spec.source):
+        return select(jsonl.load_jsonl(spec.source, spec, languages), spec)
     name, _, place = spec.source.partition(":")
     reference = plugins.reference_in(spec.source)
     if reference is not None and name not in CORPORA:
@@ -54,9 +56,10 @@ def load_corpus(spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     misplaced = name in CORPORA.own and bool(place) == (name in _WHOLE)
     if misplaced or name not in CORPORA:
         raise MmjaxError(
-            f"{setting('pairs.source')} is {spec.source!r}; expected 'emoji', 'digits', the path "
-            "of a .jsonl file, one of 'cn_clip', 'muge', 'food101', 'mmimdb' and 'coop' with "
-            "its folder, as in 'muge:FOLDER', or package.module:Name for a corpus of your own"
+            f"{setting('pairs.source')} is {spec.source!r}; expected 'emoji', 'digits', "
+            f"{FORMS} for your own, 'openclipart', 'stamps', 'breast_cancer', one of 'cn_clip', "
+            "'muge', 'food101', 'mmimdb' and 'coop' with its folder, as in 'muge:FOLDER', "
+            "'embeddings:FILE', or package.module:Name for a corpus of your own"
         )
     return select(CORPORA.find(name, "pairs.source")(place, spec, languages), spec)
 
@@ -65,7 +68,7 @@ def load_parallel(source: str, limit: int) -> list[Pair]:
     """Reads parallel text other than captions.
 
     Args:
-      source: `cedict`, or the path of a .jsonl file with `source` and `target`.
+      source: `cedict`, or the path of a .jsonl, .csv or .tsv file with `source` and `target`.
       limit: only the first so many pairs (0: all); of `cedict` the words that learners meet first.
 
     Returns:
@@ -77,16 +80,16 @@ def load_parallel(source: str, limit: int) -> list[Pair]:
     if source == "cedict":
         from mmjax.data.corpora import cedict
 
-        pairs = cedict.load(limit)
-    elif source.endswith(".jsonl"):
+        pairs = cedict.load_cedict(limit)
+    elif Path(source).suffix in LISTS:
         pairs = [
             Pair(text_of(place, record, "source"), (text_of(place, record, "target"),))
-            for place, record in read_jsonl(Path(source))
+            for place, record in own_rows(source)
         ]
     else:
         raise MmjaxError(
             f"{setting('parallel.sources')} names {source!r}; expected 'captions', 'cedict' or a "
-            "path of a .jsonl file"
+            "path of a .jsonl, .csv or .tsv file"
         )
     if not pairs:
         raise MmjaxError(f"parallel source {source!r} has no pairs")

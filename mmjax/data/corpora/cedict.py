@@ -6,7 +6,7 @@ from mmjax.data.records import Pair
 GLOSSES = 4  # of a word that are kept
 
 
-def load(limit: int) -> list[Pair]:
+def load_cedict(limit: int) -> list[Pair]:
     """Chinese words, each with what it means in English.
 
     Args:
@@ -15,7 +15,7 @@ def load(limit: int) -> list[Pair]:
     Returns:
       Pairs.
     """
-    records = list(sources.load("cedict"))
+    records = list(sources.load_source("cedict"))
     # HSK levels: what learners meet first is common; words that no list has (0) come last.
     records.sort(key=lambda record: record["common"] or 99)
     # Glosses of one word stand together in one text: which of them is meant, the word alone does

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmjax.checks.foreign import shown_path
-from mmjax.data.files import read_rows
+from mmjax.data.files import read_rows, stamp_of
+from mmjax.data.own import SUFFIXES
 from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,12 @@ class ClassFolder:
 
     Attributes:
       folder: where it is.
-      pictures: its items; an item's label is the number of its class.
+      images: its items; an item's label is the number of its class.
       classes: how many there are.
     """
 
     folder: Path
-    pictures: Corpus
+    images: Corpus
     classes: int
 
     def prompts(self, names: str, templates: Sequence[str]) -> list[list[str]] | None:
@@ -54,14 +53,14 @@ class ClassFolder:
         path = self.folder / names
         if not path.is_file():
             return None
-        found = read_rows(path)
-        if len(found) != self.classes:
+        class_names = read_rows(path)
+        if len(class_names) != self.classes:
             raise MmjaxError(
-                f"{path} has {len(found)} names, {self.folder} has {self.classes} classes; "
+                f"{path} has {len(class_names)} names, {self.folder} has {self.classes} classes; "
                 "expected one name a line"
             )
         forms = [form for entry in templates for form in self._templates(entry)]
-        return [[form.replace("{}", name) for form in forms] for name in found]
+        return [[form.replace("{}", name) for form in forms] for name in class_names]
 
     def _templates(self, entry: str) -> list[str]:
         if not entry.endswith(".txt"):
@@ -75,7 +74,7 @@ class ClassFolder:
         return rows
 
 
-def load(folder: Path, names: Sequence[str], limit: int = 0) -> ClassFolder:
+def load_class_folder(folder: Path, names: Sequence[str], limit: int = 0) -> ClassFolder:
     """Reads a folder in one of these layouts.
 
     Args:
@@ -92,26 +91,25 @@ def load(folder: Path, names: Sequence[str], limit: int = 0) -> ClassFolder:
     place = next((folder / s for s in ("test", "val") if (folder / s).is_dir()), folder)
     if not place.is_dir():
         raise MmjaxError(f"config.benchmarks.classification names {folder}, which is no folder")
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    if found is None:
+    names_file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if names_file is None:
         raise MmjaxError(
             f"{folder} has none of the files {sorted(set(names))}; expected the classes' names, "
             "one a line (--config.benchmarks.names)"
         )
-    count = len(read_rows(found))
+    count = len(read_rows(names_file))
     folders = sorted(path for path in place.iterdir() if path.is_dir())
-    numbers = _numbers(folders, count, found)
+    numbers = _numbers(folders, count, names_file)
     items, digest = [], hashlib.sha256()
     for path, number in zip(folders, numbers, strict=True):
         for picture in sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES):
             name = picture.relative_to(folder).as_posix()
             try:
-                stat = picture.stat()
+                digest.update(stamp_of(picture, name))
             except OSError as error:  # a link to nothing
                 raise MmjaxError(
                     f"{shown_path(picture)} cannot be read: {error.strerror}"
                 ) from error
-            digest.update(f"{name}:{stat.st_size}:{stat.st_mtime_ns};".encode())
             items.append(Item(name, name, str(number), {}, {"photo": picture}, "test"))
     if not items:
         raise MmjaxError(f"{place} has no pictures in folders of classes ({sorted(SUFFIXES)})")

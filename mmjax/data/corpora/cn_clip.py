@@ -35,7 +35,7 @@ log = logging.getLogger("mmjax")
 
 
 @dataclass(frozen=True)
-class TsvPicture:
+class TsvImage:
     """A picture in a row of a TSV file, read when it is wanted: MUGE's do not fit into memory.
 
     Attributes:
@@ -70,7 +70,7 @@ def _decode(content: bytes, place: str) -> bytes:
     return picture
 
 
-def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+def load_cn_clip(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     """Reads a folder in this layout.
 
     Args:
@@ -115,7 +115,7 @@ def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
                 f"{split}/{name}",
                 f"{split}/{main[name][0] if name in main else name}",
                 "",
-                {language: tuple(found.get(name, ())) for language, found in captions.items()},
+                {language: tuple(texts.get(name, ())) for language, texts in captions.items()},
                 {"photo": picture},
                 side,
                 keywords=False,
@@ -135,9 +135,9 @@ def _splits(folder: Path) -> dict[str, str]:
     return {"train": "train", "valid": "test"}
 
 
-def _pictures(path: Path, digest: Any) -> dict[int, TsvPicture]:
+def _pictures(path: Path, digest: Any) -> dict[int, TsvImage]:
     """Finds, and checks, every picture of a TSV file."""
-    found: dict[int, TsvPicture] = {}
+    pictures: dict[int, TsvImage] = {}
     for row, start, line in track(_lines(path), f"reading {path.name}"):
         digest.update(line)
         place = f"{path}, row {row}"
@@ -146,13 +146,13 @@ def _pictures(path: Path, digest: Any) -> dict[int, TsvPicture]:
             raise MmjaxError(
                 f"{place}: begins with {line[:20]!r}; expected ID, tab, base64, the ID a number"
             )
-        if int(name) in found:
+        if int(name) in pictures:
             raise MmjaxError(f"{place}: the picture {int(name)} stands twice")
         _decode(content, place)
-        found[int(name)] = TsvPicture(path, row, start + len(name) + 1, len(content))
-    if not found:
+        pictures[int(name)] = TsvImage(path, row, start + len(name) + 1, len(content))
+    if not pictures:
         raise MmjaxError(f"{path} has no rows; expected ID, tab, base64")
-    return found
+    return pictures
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
@@ -175,10 +175,10 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _queries(
-    path: Path, pictures: Mapping[int, TsvPicture], digest: Any
+    path: Path, pictures: Mapping[int, TsvImage], digest: Any
 ) -> list[tuple[str, list[int]]]:
     """(query, pictures that answer it), in the order of the file."""
-    found: list[tuple[str, list[int]]] = []
+    queries: list[tuple[str, list[int]]] = []
     seen: set[int] = set()
     for place, record in read_jsonl(path):
         text, number, ids = (
@@ -200,8 +200,8 @@ def _queries(
                     f"{place}: 'image_ids' names the picture {shown(name)}, which "
                     f"{next(iter(pictures.values())).path} does not have"
                 )
-        found.append((text, list(dict.fromkeys(ids))))
+        queries.append((text, list(dict.fromkeys(ids))))
         digest.update(f"{number} {text} {ids};".encode())
-    if not found:
+    if not queries:
         raise MmjaxError(f"{path} has no rows; expected one JSON object a line")
-    return found
+    return queries

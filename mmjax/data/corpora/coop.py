@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from mmjax.checks.foreign import is_file
-from mmjax.data.files import check_name, check_picture, read_json, read_rows, whole_text
+from mmjax.data.files import check_image, check_name, read_data_json, read_rows, whole_text
 from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError, shown
 from mmjax.specs.data import PairsSpec
@@ -35,7 +35,7 @@ SIDES = ("train", "test")  # CoOp draws its shots from "train" alone; "val" is l
 Row = tuple[str, str, Path, str]  # side, class name, picture, where it stands
 
 
-def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+def load_coop(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     """Reads a data set in this layout.
 
     Args:
@@ -71,7 +71,7 @@ def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
         if key in seen:
             raise MmjaxError(f"{row}: {key} stands twice, first in {seen[key]}")
         seen[key] = row
-        check_picture(row, picture)
+        check_image(row, picture)
         digest.update(f"{side}/{key}/{name}:{picture.stat().st_size};".encode())
         items.append(Item(key, key, name, {LANGUAGE: (name,)}, {"photo": picture}, side))
     if not items:
@@ -81,7 +81,7 @@ def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
 
 
 def _split_file(folder: Path, path: Path) -> Iterator[Row]:
-    content = read_json(path)
+    content = read_data_json(path)
     if not isinstance(content, Mapping) or not {"train", "test"} <= set(content):
         raise MmjaxError(f"{path} must hold an object with the lists 'train' and 'test'")
     root: Path | None = None
@@ -102,8 +102,8 @@ def _split_file(folder: Path, path: Path) -> Iterator[Row]:
             if picture.is_absolute() or ".." in picture.parts:
                 raise MmjaxError(f"{place}: {shown(row[0])} leads out of {folder}")
             if root is None:
-                found = (folder / p for p in PICTURES if is_file(folder / p / picture))
-                root = next(found, folder / PICTURES[0])
+                roots = (folder / p for p in PICTURES if is_file(folder / p / picture))
+                root = next(roots, folder / PICTURES[0])
             yield side, name, root / picture, place
 
 

@@ -20,7 +20,7 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 SIDE = 56  # pixels a side of the picture that is kept: seven of them for one of the original
 
 
-def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+def load_digits(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     """Reads the digits; every one is an item of its own, captioned with its name.
 
     Args:
@@ -41,8 +41,8 @@ def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
             "config.pairs.source 'digits' comes with scikit-learn: "
             "python -m pip install 'mmjax[sklearn]'"
         ) from error
-    found: Any = load_digits()
-    pictures, classes = np.asarray(found["images"]), np.asarray(found["target"])
+    dataset: Any = load_digits()
+    pictures, classes = np.asarray(dataset["images"]), np.asarray(dataset["target"])
     grey = np.clip(pictures * 255 / 16, 0, 255).round().astype(np.uint8)  # 0 .. 16 as it comes
     items = []
     for number, (picture, digit) in enumerate(zip(grey, classes, strict=True)):

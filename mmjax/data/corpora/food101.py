@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmjax.data.files import check_picture, read_rows
+from mmjax.data.files import check_image, read_rows
 from mmjax.data.records import Corpus, Item
 from mmjax.errors import MmjaxError, shown
 from mmjax.specs.data import PairsSpec
@@ -20,7 +20,7 @@ LANGUAGE = "en"
 CAPTION = "a photo of {}, a type of food."  # CLIP's own template for this data set
 
 
-def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+def load_food101(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     """Reads a folder in this layout.
 
     Args:
@@ -60,7 +60,7 @@ def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
             if line in seen:
                 raise MmjaxError(f"{where}: {shown(line)} stands twice, first in {seen[line]}")
             seen[line] = where
-            image = check_picture(where, folder / "images" / label / f"{name}.jpg")
+            image = check_image(where, folder / "images" / label / f"{name}.jpg")
             digest.update(f"{side}/{line}:{image.stat().st_size};".encode())
             items.append(
                 Item(line, line, label, {LANGUAGE: (captions[label],)}, {"photo": image}, side)

@@ -1,24 +1,26 @@
-"""Own pictures: a .jsonl file with a picture and its captions a line."""
+"""Own pictures: a list, table, tar or folder with a picture and its captions a row."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmjax.data.files import check_picture, name_of, read_jsonl, text_of, whole_text
+from mmjax.data.files import check_image, name_of, stamp_of, text_of, whole_text
 from mmjax.data.labels import Names
+from mmjax.data.own import FOLDER, files_of, own_rows, side_of
 from mmjax.data.records import Corpus, Item, Query
 from mmjax.errors import MmjaxError, shown
 from mmjax.specs.data import PairsSpec
 
 
-def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
-    """Rows {"image": file, LANG: text, ["keywords_LANG"], ["label"], ["id"], ["family"]}.
+def load_jsonl(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+    """Rows {"image": file, LANG: text, [keywords_LANG], [label], [id], [family], [split]}.
 
-    A list of texts under a language is several captions; each of them is a query. Labels: `Names`.
+    A list of texts under a language is several captions; each of them is a query. Where a row has
+    no text under the code of the last language, its `caption` is one. Labels: `Names`.
 
     Args:
-      place: the file.
+      place: the source; see `mmjax.data.own`.
       spec: as of every corpus; nothing of it is read here.
       languages: that every row must be captioned in.
 
@@ -28,10 +30,11 @@ def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     Raises:
       MmjaxError: names the file and the row that is not as it should be.
     """
-    path = Path(place)
     items, classes, seen, queries = [], Names(languages), set(), []
-    for row, record in read_jsonl(path):
-        image = check_picture(row, path.parent / text_of(row, record, "image"))
+    for row, record in own_rows(place):
+        image = check_image(row, Path(text_of(row, record, "image")))
+        if "caption" in record:
+            record.setdefault(languages[-1], record["caption"])
         several = any(isinstance(record.get(lang), list) for lang in languages)
         captions = {lang: _captions(row, record, lang, several) for lang in languages}
         name = name_of(row, record, "id", record["image"])
@@ -41,22 +44,30 @@ def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
             )
         seen.add(name)
         label = classes.read(row, record)
-        family = name_of(row, record, "family", name)
-        items.append(Item(name, family, label, captions, {"photo": image}, keywords=not several))
-        asked = {lang: texts if several else texts[:1] for lang, texts in captions.items()}
-        queries += [Query(lang, t, (name,)) for lang, texts in asked.items() for t in texts]
+        family, side = name_of(row, record, "family", name), side_of(row, record)
+        items.append(Item(name, family, label, captions, {"photo": image}, side, not several))
+        query_texts = {lang: texts if several else texts[:1] for lang, texts in captions.items()}
+        queries += [Query(lang, t, (name,)) for lang, texts in query_texts.items() for t in texts]
     if not items:
-        raise MmjaxError(f"{path} has no rows; expected one JSON object a line")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
+        raise MmjaxError(f"{place} has no rows; expected one picture a row")
+    digest = hashlib.sha256()
+    for path in files_of(place):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     for item in items:
         image = item.images["photo"]
         assert isinstance(image, Path)
-        digest.update(f"{image}:{image.stat().st_size}:{image.stat().st_mtime_ns};".encode())
+        digest.update(stamp_of(image))
     one_each = all(item.keywords for item in items)
-    found = () if one_each else tuple(queries)
+    own_queries = () if one_each else tuple(queries)
     return Corpus(
-        path.stem, tuple(items), classes.names, digest.hexdigest(), found, places=classes.places
+        Path(place.removeprefix(FOLDER)).stem,
+        tuple(items),
+        classes.names,
+        digest.hexdigest(),
+        own_queries,
+        places=classes.places,
     )
 
 

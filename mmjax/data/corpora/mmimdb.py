@@ -25,7 +25,7 @@ GENRES = ("Drama", "Comedy")
 SIDES = ("train", "dev", "test")
 
 
-def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
+def load_mmimdb(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
     """Reads the films that are a drama or a comedy but not both.
 
     Args:
@@ -53,8 +53,8 @@ def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
         film = folder / "dataset" / f"{name}.json"
         record = read_object(film)
         genres, plots = (_texts(record, key, film) for key in ("genres", "plot"))
-        found = [genre for genre in GENRES if genre in genres]
-        if len(found) != 1:
+        classes = [genre for genre in GENRES if genre in genres]
+        if len(classes) != 1:
             continue
         poster = film.with_suffix(".jpeg")
         if not is_file(poster):
@@ -62,8 +62,8 @@ def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
         if not plots or not plots[0].strip():
             raise MmjaxError(f"{film}: 'plot' is empty; expected at least one text")
         plot = plots[0].strip()
-        digest.update(f"{name}:{found[0]}:{plot}:{poster.stat().st_size};".encode())
-        items.append(Item(name, name, found[0], {LANGUAGE: (plot,)}, {"poster": poster}))
+        digest.update(f"{name}:{classes[0]}:{plot}:{poster.stat().st_size};".encode())
+        items.append(Item(name, name, classes[0], {LANGUAGE: (plot,)}, {"poster": poster}))
     if not items:
         raise MmjaxError(f"{path} names no film that is one of {GENRES} alone")
     labels = {genre: {LANGUAGE: genre.lower()} for genre in GENRES}
@@ -71,14 +71,14 @@ def load(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
 
 
 def _texts(record: dict[str, Any], key: str, path: Path) -> list[str]:
-    found = record.get(key)
-    if not isinstance(found, list) or not all(isinstance(x, str) for x in found):
-        raise MmjaxError(f"{path}: {key!r} is {shown(found)}; expected a list of texts")
-    return [whole_text(f"{path}: {key!r}", entry) for entry in found]
+    texts = record.get(key)
+    if not isinstance(texts, list) or not all(isinstance(x, str) for x in texts):
+        raise MmjaxError(f"{path}: {key!r} is {shown(texts)}; expected a list of texts")
+    return [whole_text(f"{path}: {key!r}", entry) for entry in texts]
 
 
 def _names(split: dict[str, Any], side: str, path: Path) -> list[str]:
-    found = split.get(side)
-    if not isinstance(found, list) or not all(isinstance(x, str) for x in found):
-        raise MmjaxError(f"{path}: {side!r} is {shown(found)}; expected a list of film ids")
-    return [check_name(f"{path}, {side!r}", name) for name in found]
+    names = split.get(side)
+    if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
+        raise MmjaxError(f"{path}: {side!r} is {shown(names)}; expected a list of film ids")
+    return [check_name(f"{path}, {side!r}", name) for name in names]

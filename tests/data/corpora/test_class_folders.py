@@ -28,8 +28,8 @@ def elevater(tmp_path):
 
 
 def test_the_folder_is_the_number_of_the_name(elevater):
-    found = class_folders.load(elevater, FILES)
-    assert [(item.label, item.id) for item in found.pictures.items] == [
+    found = class_folders.load_class_folder(elevater, FILES)
+    assert [(item.label, item.id) for item in found.images.items] == [
         ("0", "test/000/image_0003.jpg"),
         ("2", "test/002/b.PNG"),
         ("2", "test/002/image_0003.jpg"),
@@ -41,7 +41,7 @@ def test_the_folder_is_the_number_of_the_name(elevater):
     assert prompts is not None
     assert prompts[10] == ["类10", "一张类10的照片"]
     assert found.prompts("label.txt", ("{}",)) is None
-    assert len(class_folders.load(elevater, FILES, limit=2).pictures.items) == 2
+    assert len(class_folders.load_class_folder(elevater, FILES, limit=2).images.items) == 2
 
 
 def test_other_folders_belong_to_the_names_in_order(tmp_path):
@@ -49,8 +49,8 @@ def test_other_folders_belong_to_the_names_in_order(tmp_path):
         picture(tmp_path / "val" / name / "ILSVRC2012_val_00000001.JPEG")
     (tmp_path / "label.txt").write_text("tench\ngoldfish\n")
     (tmp_path / "forms.txt").write_text("a photo of a {}.\na {} in the water\n")
-    found = class_folders.load(tmp_path, FILES)
-    assert [(i.label, i.id.split("/")[1]) for i in found.pictures.items] == [
+    found = class_folders.load_class_folder(tmp_path, FILES)
+    assert [(i.label, i.id.split("/")[1]) for i in found.images.items] == [
         ("0", "n01440764"),
         ("1", "n01443537"),
     ]
@@ -62,16 +62,16 @@ def test_other_folders_belong_to_the_names_in_order(tmp_path):
 
 
 def test_the_fingerprint_follows_the_pictures(elevater):
-    before = class_folders.load(elevater, FILES).pictures.fingerprint
-    assert class_folders.load(elevater, FILES).pictures.fingerprint == before
+    before = class_folders.load_class_folder(elevater, FILES).images.fingerprint
+    assert class_folders.load_class_folder(elevater, FILES).images.fingerprint == before
     picture(elevater / "test" / "001" / "new.jpg")
-    assert class_folders.load(elevater, FILES).pictures.fingerprint != before
+    assert class_folders.load_class_folder(elevater, FILES).images.fingerprint != before
 
 
 def test_what_is_wrong_is_named(elevater, tmp_path):
     def refuse(message, files=FILES):
         with pytest.raises(MmjaxError, match=message):
-            class_folders.load(elevater, files)
+            class_folders.load_class_folder(elevater, files)
 
     refuse("has none of the files", ("names.txt",))
     picture(elevater / "test" / "012" / "x.jpg")
@@ -83,11 +83,11 @@ def test_what_is_wrong_is_named(elevater, tmp_path):
     (elevater / "label_cn.txt").write_text("")
     refuse("label_cn.txt has no rows")
     with pytest.raises(MmjaxError, match="which is no folder"):
-        class_folders.load(elevater / "nothing", FILES)
+        class_folders.load_class_folder(elevater / "nothing", FILES)
 
 
 def test_names_and_templates_must_fit(elevater):
-    found = class_folders.load(elevater, FILES)
+    found = class_folders.load_class_folder(elevater, FILES)
     (elevater / "label.txt").write_text("cat\ndog\n")
     with pytest.raises(MmjaxError, match=r"label.txt has 2 names, .* has 12 classes"):
         found.prompts("label.txt", ("{}",))
@@ -102,4 +102,4 @@ def test_a_folder_without_pictures(tmp_path):
     (tmp_path / "test" / "0").mkdir(parents=True)
     (tmp_path / "label_cn.txt").write_text("猫\n", "utf-8")
     with pytest.raises(MmjaxError, match="has no pictures in folders of classes"):
-        class_folders.load(tmp_path, FILES)
+        class_folders.load_class_folder(tmp_path, FILES)

@@ -1,0 +1,1 @@
+"""Questions about pictures that vision-language models are measured by, as published."""
