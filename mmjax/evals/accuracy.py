@@ -46,8 +46,8 @@ def choose_shots(
       MmjaxError: a class with fewer candidates than shots, or fewer than two classes.
     """
     check_classes(names)
-    found = [np.flatnonzero(labels == c) for c in range(len(names))]
-    few = {name: len(f) for name, f in zip(names, found, strict=True) if len(f) < shots}
+    by_class = [np.flatnonzero(labels == c) for c in range(len(names))]
+    few = {name: len(f) for name, f in zip(names, by_class, strict=True) if len(f) < shots}
     if few:
         worst = ", ".join(f"{name}: {count}" for name, count in sorted(few.items())[:5])
         raise MmjaxError(
@@ -56,10 +56,10 @@ def choose_shots(
             f"small classes out with --{setting('fewshot.min_families')}"
         )
     rng = np.random.default_rng(seed)
-    return np.concatenate([rng.permutation(members)[:shots] for members in found])
+    return np.concatenate([rng.permutation(members)[:shots] for members in by_class])
 
 
-def halves(names: Sequence[str]) -> tuple[list[str], list[str]]:
+def base_and_new(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Base and new classes: the first half and the second, as CoOp's successors split them.
 
     Raises:

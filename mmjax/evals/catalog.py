@@ -25,8 +25,8 @@ class Other:
 
     def run(self, functions: Functions, data: Any) -> dict[str, float]:
         """Returns {`others/NAME/metric`: value}."""
-        found = self.evaluator.run(functions, data)
-        return {f"{OTHERS}{self.name}/{metric}": float(value) for metric, value in found.items()}
+        metrics = self.evaluator.run(functions, data)
+        return {f"{OTHERS}{self.name}/{metric}": float(value) for metric, value in metrics.items()}
 
 
 def others(names: Sequence[str], known: Sequence[str]) -> list[Evaluator]:

@@ -73,9 +73,9 @@ def perplexity(
     windows = min(windows, len(ids) // length)
     starts = np.linspace(0, len(ids) - length, windows).astype(int)
     rows = [ids[start : start + length] for start in starts]
-    found: list[np.ndarray] = []
+    log_probs: list[np.ndarray] = []
     for at in range(0, len(rows), _ROWS):
         chunk = rows[at : at + _ROWS]
         scored = score(model, [r[:1] for r in chunk], [[r[1:]] for r in chunk], adapters)
-        found += [answer.token_log_probs for (answer,) in scored]
-    return float(np.exp(-np.concatenate(found).mean()))
+        log_probs += [answer.token_log_probs for (answer,) in scored]
+    return float(np.exp(-np.concatenate(log_probs).mean()))

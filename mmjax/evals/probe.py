@@ -5,6 +5,7 @@ Needs scikit-learn (extra `sklearn`), which is imported on first use.
 
 import importlib
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from mmjax.progress import track
 
 Sides = Mapping[str, Any]  # {"train", "val", "test"} -> array
 AVERAGES = ("weighted", "macro")
+POSITIVE = "positive"  # F1 of one class against all others
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,13 @@ class LabelledSet:
       views: published function -> what it reads of every item.
       labels: class of every item.
       fitted: numbers of the items that a classifier may learn from.
-      asked: numbers of the items that it is asked about.
+      queries: numbers of the items that it is asked about.
     """
 
     views: Mapping[str, View]
     labels: Int[np.ndarray, " n"]
     fitted: Int[np.ndarray, " k"]
-    asked: Int[np.ndarray, " q"]
+    queries: Int[np.ndarray, " q"]
 
     def run(self, evaluators: Sequence[Any], functions: Functions) -> dict[str, float]:
         """Measures everything."""
@@ -61,7 +63,7 @@ class NearestNeighbours:
         """Returns `knn_acc`; among classes with as many votes the one with the nearer items."""
         embedded = data.embed(functions)
         embedded = embedded / np.maximum(np.linalg.norm(embedded, axis=1, keepdims=True), 1e-12)
-        cosines = embedded[data.asked] @ embedded[data.fitted].T
+        cosines = embedded[data.queries] @ embedded[data.fitted].T
         nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : self.k]
         labels = data.labels[data.fitted][nearest]
         similarity = np.take_along_axis(cosines, nearest, axis=1)
@@ -69,7 +71,7 @@ class NearestNeighbours:
         for column in range(labels.shape[1]):
             near = 1 + 1e-3 * similarity[:, column]
             votes[np.arange(len(labels)), labels[:, column]] += near
-        right = votes.argmax(axis=1) == data.labels[data.asked]
+        right = votes.argmax(axis=1) == data.labels[data.queries]
         return {"knn_acc": float(right.mean())}
 
 
@@ -196,8 +198,8 @@ def baselines(
     for shrinkage in (0.1, 0.5):
         lda = LinearDiscriminantAnalysis("eigen", shrinkage=shrinkage, n_components=most)
         lda.fit(joined["train"], labels[train])
-        found = {side: lda.transform(x) for side, x in joined.items()}
-        yield FeatureMap("LDA", f"LDA, shrinkage {shrinkage}", found)
+        projected = {side: lda.transform(x) for side, x in joined.items()}
+        yield FeatureMap("LDA", f"LDA, shrinkage {shrinkage}", projected)
 
 
 @dataclass(frozen=True)
@@ -208,13 +210,21 @@ class Probed:
       values: for every method, and `= NAME` for every map by itself, {"CART weighted": F1, ...} on
         `test`.
       best: method -> (the classifier that is best on `val`, its answers on `test`).
+      seconds: method -> how long its classifiers took to fit, in all settings and alternatives.
     """
 
     values: dict[str, dict[str, float]]
     best: dict[str, tuple[str, Int[np.ndarray, " n"]]]
+    seconds: dict[str, float]
 
 
-def probe(maps: Sequence[FeatureMap], labels: Sides, seed: int, note: str = "") -> Probed:
+def probe(
+    maps: Sequence[FeatureMap],
+    labels: Sides,
+    seed: int,
+    note: str = "",
+    positive: int | None = None,
+) -> Probed:
     """Fits every classifier with all its settings on every map, choosing by weighted F1 on `val`.
 
     Args:
@@ -222,16 +232,17 @@ def probe(maps: Sequence[FeatureMap], labels: Sides, seed: int, note: str = "") 
       labels: {"train", "val", "test"} -> class of every item.
       seed: of the classifiers.
       note: for the progress bar.
+      positive: a class whose own F1 is measured beside the averages.
 
     Returns:
       What came out.
     """
     from sklearn.exceptions import ConvergenceWarning
 
-    cells = [(found, name) for name in classifiers(seed) for found in maps]
+    cells = [(features, name) for name in classifiers(seed) for features in maps]
 
     def one(cell: tuple[FeatureMap, str]) -> _Chosen:
-        return _best(cell[0].sides, labels, classifiers(seed)[cell[1]])
+        return _best(cell[0].sides, labels, classifiers(seed)[cell[1]], positive)
 
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         # The settings are a budget: some do not converge in it, and validation tells how good they
@@ -239,18 +250,20 @@ def probe(maps: Sequence[FeatureMap], labels: Sides, seed: int, note: str = "") 
         warnings.simplefilter("ignore", ConvergenceWarning)
         done = list(track(pool.map(one, cells), f"probes{note}", total=len(cells)))
     values: dict[str, dict[str, float]] = {}
+    seconds: dict[str, float] = {}
     best: dict[tuple[str, str], _Chosen] = {}
-    for (found, name), chosen in zip(cells, done, strict=True):
+    for (features, name), chosen in zip(cells, done, strict=True):
+        seconds[features.method] = seconds.get(features.method, 0.0) + chosen.seconds
         scores = {f"{name} {average}": score for average, score in chosen.scores.items()}
-        values.setdefault(f"= {found.name}", {}).update(scores)
-        if (found.method, name) not in best or chosen.by > best[found.method, name].by:
-            best[found.method, name] = chosen
-            values.setdefault(found.method, {}).update(scores)
+        values.setdefault(f"= {features.name}", {}).update(scores)
+        if (features.method, name) not in best or chosen.by > best[features.method, name].by:
+            best[features.method, name] = chosen
+            values.setdefault(features.method, {}).update(scores)
     answers = {}
     for method in dict.fromkeys(method for method, _ in best):
         _, name = max((key for key in best if key[0] == method), key=lambda key: best[key].by)
-        answers[method] = name, best[method, name].said
-    return Probed(values, answers)
+        answers[method] = name, best[method, name].predicted
+    return Probed(values, answers, seconds)
 
 
 def _untyped(module: str) -> Any:
@@ -263,26 +276,32 @@ class _Chosen(NamedTuple):
 
     by: float
     scores: dict[str, float]
-    said: Int[np.ndarray, " n"]
+    predicted: Int[np.ndarray, " n"]
+    seconds: float  # that all settings took to fit
 
 
-def _best(sides: Sides, labels: Sides, settings: Sequence[Any]) -> _Chosen:
+def _best(
+    sides: Sides, labels: Sides, settings: Sequence[Any], positive: int | None = None
+) -> _Chosen:
     """Of the setting that is best on `val`."""
     f1_score = _untyped("metrics").f1_score
 
+    began = time.perf_counter()
     fitted = [setting.fit(sides["train"], labels["train"]) for setting in settings]
+    seconds = time.perf_counter() - began
 
     def score(model: Any, side: str, average: str) -> float:
-        known = np.unique(labels[side])
+        classes = np.unique(labels[side])
         predicted = model.predict(sides[side])
         return float(
-            f1_score(labels[side], predicted, labels=known, average=average, zero_division=0)
+            f1_score(labels[side], predicted, labels=classes, average=average, zero_division=0)
         )
 
     by_val = [score(model, "val", "weighted") for model in fitted]
     chosen = int(np.argmax(by_val))
-    return _Chosen(
-        by_val[chosen],
-        {a: score(fitted[chosen], "test", a) for a in AVERAGES},
-        fitted[chosen].predict(sides["test"]),
-    )
+    scores = {a: score(fitted[chosen], "test", a) for a in AVERAGES}
+    predicted = fitted[chosen].predict(sides["test"])
+    if positive is not None:
+        own = labels["test"] == positive, predicted == positive
+        scores[POSITIVE] = float(f1_score(*own, zero_division=0))
+    return _Chosen(by_val[chosen], scores, predicted, seconds)

@@ -60,16 +60,16 @@ def rank_answers(
     Source: Chinese-CLIP, cn_clip/eval/evaluation.py and evaluation_tr.py.
     """
     order = np.argsort(answers[:, 0], kind="stable")
-    asked, found = answers[order, 0], answers[order, 1]
+    query_rows, gallery_rows = answers[order, 0], answers[order, 1]
 
     def mask(part: slice) -> np.ndarray:
-        begin, end = np.searchsorted(asked, (part.start, part.stop))
+        begin, end = np.searchsorted(query_rows, (part.start, part.stop))
         right = np.zeros((part.stop - part.start, len(gallery)), bool)
-        right[asked[begin:end] - part.start, found[begin:end]] = True
+        right[query_rows[begin:end] - part.start, gallery_rows[begin:end]] = True
         return right
 
     rank = _ranks(queries, gallery, chunk, mask)
-    rank[np.setdiff1d(np.arange(len(queries)), asked)] = 0
+    rank[np.setdiff1d(np.arange(len(queries)), query_rows)] = 0
     return rank
 
 
@@ -80,14 +80,14 @@ def _ranks(
     mask: Callable[[slice], Bool[np.ndarray, "q n"]],
 ) -> Int[np.ndarray, " m"]:
     """Ranks, chunk by chunk; `mask` says of a chunk's queries which rows answer them."""
-    result = np.empty(len(queries), np.int64)
+    rank = np.empty(len(queries), np.int64)
     for start in range(0, len(queries), chunk):
         part = slice(start, min(start + chunk, len(queries)))
         scores, answers = queries[part] @ gallery.T, mask(part)
         right = np.where(answers, scores, -np.inf).max(axis=1, keepdims=True)
         # NaN compares false and would rank first: count what is not strictly below.
-        result[part] = 1 + (~(scores < right) & ~answers).sum(axis=1)
-    return result
+        rank[part] = 1 + (~(scores < right) & ~answers).sum(axis=1)
+    return rank
 
 
 def both_ranks(
@@ -97,8 +97,8 @@ def both_ranks(
     if data.answers is None:
         rows = data.texts.rows
         return ranks(texts, images, rows), ranks(images, texts, rows)
-    found = rank_answers(texts, images, data.answers)
-    return found, rank_answers(images, texts, data.answers[:, ::-1])
+    t2i = rank_answers(texts, images, data.answers)
+    return t2i, rank_answers(images, texts, data.answers[:, ::-1])
 
 
 def recall_metrics(rank: Int[np.ndarray, " n"], prefix: str) -> dict[str, float]:

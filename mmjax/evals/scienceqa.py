@@ -16,7 +16,7 @@ NONE = -1  # no option was named
 _ANSWER = re.compile(r"The answer is ([A-Z]).")  # the original's: any character may follow
 
 
-def read_answer(said: str, options: int) -> int:
+def read_answer(text: str, options: int) -> int:
     """The option that a text names: the first "The answer is X" that goes on in its line.
 
     It is read as the original evaluation does, for which any character may follow the letter: a
@@ -24,14 +24,14 @@ def read_answer(said: str, options: int) -> int:
     the letter names none.
 
     Args:
-      said: what the model wrote.
+      text: what the model wrote.
       options: how many the problem has.
 
     Returns:
       Its index, or `NONE` where no letter is named, or one that is no option.
     """
-    found = _ANSWER.search(said)
-    index = LETTERS.find(found[1]) if found else NONE
+    match = _ANSWER.search(text)
+    index = LETTERS.find(match[1]) if match else NONE
     return index if index < options else NONE
 
 
@@ -46,7 +46,7 @@ def guess(
 
 def slices(problem: Problem) -> tuple[str, ...]:
     """The published slices that a problem belongs to."""
-    has_text, has_image = bool(problem.hint), problem.picture is not None
+    has_text, has_image = bool(problem.hint), problem.image is not None
     return (
         SUBJECTS[problem.subject],
         *(["TXT"] if has_text else []),
@@ -69,11 +69,11 @@ def sliced(values: Sequence[float], problems: Sequence[Problem]) -> dict[str, fl
 
     Source: Lu et al. 2022 (ScienceQA), table 4: subjects, contexts (text, image, none), grades.
     """
-    found: dict[str, list[float]] = {}
+    by_slice: dict[str, list[float]] = {}
     for value, problem in zip(values, problems, strict=True):
         for name in slices(problem):
-            found.setdefault(name, []).append(float(value))
-    return {name: float(np.mean(found[name])) for name in SLICES if name in found}
+            by_slice.setdefault(name, []).append(float(value))
+    return {name: float(np.mean(by_slice[name])) for name in SLICES if name in by_slice}
 
 
 def accuracies(chosen: Int[np.ndarray, " n"], problems: Sequence[Problem]) -> dict[str, float]:
@@ -91,13 +91,13 @@ def accuracies(chosen: Int[np.ndarray, " n"], problems: Sequence[Problem]) -> di
 
 
 def without_reading(
-    train: Sequence[Problem], asked: Sequence[Problem]
+    train: Sequence[Problem], problems: Sequence[Problem]
 ) -> dict[str, dict[str, float]]:
     """What answers give that were chosen without reading the problem.
 
     Args:
       train: problems with their answers.
-      asked: what is to be answered.
+      problems: what is to be answered.
 
     Returns:
       `chance`: expected accuracy of drawing an option; `majority`: always the commonest letter of
@@ -105,6 +105,6 @@ def without_reading(
     """
     commonest = Counter(p.answer for p in train).most_common(1)[0][0]
     return {
-        "chance": sliced([1 / len(p.choices) for p in asked], asked),
-        "majority": sliced([p.answer == commonest for p in asked], asked),
+        "chance": sliced([1 / len(p.choices) for p in problems], problems),
+        "majority": sliced([p.answer == commonest for p in problems], problems),
     }

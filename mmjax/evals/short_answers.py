@@ -11,19 +11,19 @@ _PUNCTUATION = re.compile(r"[;/\[\]\"{}()=+\\_\-><@`?!,]|\.(?!\d)")
 _DROPPED = re.compile(r"'|(?<=\d),(?=\d)")
 
 
-def read_yes_no(said: str) -> Literal["yes", "no", "other"]:
+def read_yes_no(answer: str) -> Literal["yes", "no", "other"]:
     """MME's reading of an answer: `yes` or `no` among its first four characters."""
-    start = said.strip().lower()[:4]
+    start = answer.strip().lower()[:4]
     return "yes" if "yes" in start else "no" if "no" in start else "other"
 
 
-def mme(said: Sequence[str], wanted: Sequence[str], pictures: Sequence[str]) -> dict[str, float]:
+def mme(answers: Sequence[str], wanted: Sequence[str], images: Sequence[str]) -> dict[str, float]:
     """MME's accuracies of one subtask.
 
     Args:
-      said: n answers.
+      answers: n.
       wanted: "yes" or "no" for each.
-      pictures: which picture each is about; MME asks two questions about every one.
+      images: which image each is about; MME asks two questions about every one.
 
     Returns:
       `mme_acc`: share of right answers, anything but yes or no being wrong; `mme_acc_plus`: share
@@ -31,10 +31,10 @@ def mme(said: Sequence[str], wanted: Sequence[str], pictures: Sequence[str]) -> 
 
     Source: Fu et al. 2023 (MME, arXiv 2306.13394), section 2.2.
     """
-    asked = list(zip(said, wanted, strict=True))
-    right = [read_yes_no(found) == truth.strip().lower() for found, truth in asked]
+    pairs = list(zip(answers, wanted, strict=True))
+    right = [read_yes_no(answer) == truth.strip().lower() for answer, truth in pairs]
     whole: dict[str, bool] = {}
-    for picture, good in zip(pictures, right, strict=True):
+    for picture, good in zip(images, right, strict=True):
         whole[picture] = whole.get(picture, True) and good
     accuracy, plus = sum(right) / len(right), sum(whole.values()) / len(whole)
     return {"mme_acc": accuracy, "mme_acc_plus": plus, "mme_score": 100 * (accuracy + plus)}
@@ -51,17 +51,17 @@ def normalised(answer: str) -> str:
     return " ".join(_NUMBERS.get(w, w) for w in words if w not in _ARTICLES)
 
 
-def exact_match(said: Sequence[str], wanted: Sequence[str]) -> float:
+def exact_match(answers: Sequence[str], wanted: Sequence[str]) -> float:
     """Share of answers that are, normalised, the wanted ones."""
-    pairs = list(zip(said, wanted, strict=True))
+    pairs = list(zip(answers, wanted, strict=True))
     return sum(normalised(a) == normalised(b) for a, b in pairs) / len(pairs)
 
 
-def consensus(said: str, humans: Sequence[str]) -> float:
+def consensus(answer: str, humans: Sequence[str]) -> float:
     """VQA's accuracy of one answer.
 
     Args:
-      said: the answer.
+      answer: the answer.
       humans: what people answered, ten in VQA.
 
     Returns:
@@ -69,5 +69,5 @@ def consensus(said: str, humans: Sequence[str]) -> float:
 
     Source: Antol et al. 2015 (VQA), section 3.
     """
-    agree = [normalised(human) == normalised(said) for human in humans]
-    return sum(min((sum(agree) - one) / 3, 1.0) for one in agree) / len(agree)
+    agree = [normalised(human) == normalised(answer) for human in humans]
+    return sum(min((sum(agree) - left_out) / 3, 1.0) for left_out in agree) / len(agree)

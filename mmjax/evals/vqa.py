@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mmjax.data.easy_vqa import Question
+from mmjax.data.easy_vqa import EasyVqaQuestion
 
 YES_NO = ("yes", "no")
 LEAST_HELD_OUT = 1000  # questions of which the network may hold a tenth out, to know when to stop
 
 
-def accuracies(right: Bool[np.ndarray, " n"], questions: Sequence[Question]) -> dict[str, float]:
+def accuracies(
+    right: Bool[np.ndarray, " n"], questions: Sequence[EasyVqaQuestion]
+) -> dict[str, float]:
     """Shares of right answers.
 
     Args:
@@ -29,14 +31,14 @@ def accuracies(right: Bool[np.ndarray, " n"], questions: Sequence[Question]) -> 
     return {name: float(right[kind].mean()) for name, kind in kinds.items() if kind.any()}
 
 
-def without_pictures(
-    train: Sequence[Question], asked: Sequence[Question]
+def without_images(
+    train: Sequence[EasyVqaQuestion], test: Sequence[EasyVqaQuestion]
 ) -> dict[str, dict[str, float]]:
     """What the training questions alone give.
 
     Args:
       train: questions with their answers.
-      asked: what is to be answered.
+      test: what is to be answered.
 
     Returns:
       `majority`: always the commonest answer; `question`: the commonest answer to the same words
@@ -47,18 +49,18 @@ def without_pictures(
     by_text: dict[str, Counter[str]] = {}
     for q in train:
         by_text.setdefault(q.text, Counter())[q.answer] += 1
-    known = {text: counts.most_common(1)[0][0] for text, counts in by_text.items()}
+    answers = {text: counts.most_common(1)[0][0] for text, counts in by_text.items()}
     return {
-        "majority": accuracies(np.array([q.answer == commonest for q in asked]), asked),
+        "majority": accuracies(np.array([q.answer == commonest for q in test]), test),
         "question": accuracies(
-            np.array([q.answer == known.get(q.text, commonest) for q in asked]), asked
+            np.array([q.answer == answers.get(q.text, commonest) for q in test]), test
         ),
     }
 
 
 def probes(
-    train: Sequence[Question],
-    asked: Sequence[Question],
+    train: Sequence[EasyVqaQuestion],
+    test: Sequence[EasyVqaQuestion],
     features: Float[np.ndarray, "n c"],
     seed: int,
     components: int = 64,
@@ -69,7 +71,7 @@ def probes(
 
     Args:
       train: questions with their answers.
-      asked: what is to be answered.
+      test: what is to be answered.
       features: of all pictures that the questions are about, by number.
       seed: of the network's first weights.
       components: principal components of the features that are kept.
@@ -85,21 +87,25 @@ def probes(
     from sklearn.neural_network import MLPClassifier
     from sklearn.preprocessing import StandardScaler
 
-    known = features[sorted({q.picture for q in train})]
-    reduced = PCA(min(components, *known.shape), random_state=seed).fit(known).transform(features)
+    train_features = features[sorted({q.image for q in train})]
+    reduced = (
+        PCA(min(components, *train_features.shape), random_state=seed)
+        .fit(train_features)
+        .transform(features)
+    )
     words = CountVectorizer(binary=True).fit([q.text for q in train])
 
-    def joined(questions: Sequence[Question]) -> Float[np.ndarray, "q d"]:
+    def joined(questions: Sequence[EasyVqaQuestion]) -> Float[np.ndarray, "q d"]:
         bags = words.transform([q.text for q in questions]).toarray()
-        return np.concatenate([reduced[[q.picture for q in questions]], bags], axis=1)
+        return np.concatenate([reduced[[q.image for q in questions]], bags], axis=1)
 
     scaler = StandardScaler().fit(joined(train))
     x, y = scaler.transform(joined(train)), [q.answer for q in train]
-    wanted = np.array([q.answer for q in asked])
+    truths = np.array([q.answer for q in test])
     network = MLPClassifier(
         (128,), max_iter=200, random_state=seed, early_stopping=len(y) >= LEAST_HELD_OUT
     )
-    found: dict[str, dict[str, float]] = {}
+    by_probe: dict[str, dict[str, float]] = {}
     for name, model in (
         ("probe_linear", LogisticRegression(max_iter=1000)),
         ("probe_mlp", network),
@@ -107,5 +113,5 @@ def probes(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a few questions are learned whole
             model.fit(x, y)
-        found[name] = accuracies(model.predict(scaler.transform(joined(asked))) == wanted, asked)
-    return found
+        by_probe[name] = accuracies(model.predict(scaler.transform(joined(test))) == truths, test)
+    return by_probe

@@ -36,9 +36,9 @@ class ZeroShot:
           MmjaxError: there are fewer than two classes.
         """
         self.check(len(data.label_texts))
-        asked = data.labels >= 0  # the others have no class
-        right = self.predict(functions, data)[asked] == data.labels[asked]
-        labels = data.labels[asked]
+        labelled = data.labels >= 0  # the others have no class
+        right = self.predict(functions, data)[labelled] == data.labels[labelled]
+        labels = data.labels[labelled]
         present = np.unique(labels)
         return {
             "zeroshot_acc": float(right.mean()),

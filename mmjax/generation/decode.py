@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.sharding import AbstractMesh, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmjax.checks.arguments import several, texts, token_ids, whole
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.llama import KeyValues
-from mmjax.encoders.text_preprocess import bucket
+from mmjax.encoders.padding import bucket
 from mmjax.errors import MmjaxError, shown
+from mmjax.generation.prefix import Prefix, check_prefix, seen
 from mmjax.generation.prompts import (
     BUCKETS,
     Prepared,
@@ -25,10 +25,12 @@ from mmjax.generation.prompts import (
     check_model,
     prepare,
     replicate,
+    split_cache,
     vocab_size,
 )
 from mmjax.generation.reader import Generation, Reader
 from mmjax.generation.sampling import Sampling, choose
+from mmjax.generation.turned import for_decoding
 
 PyTree = Any
 
@@ -45,6 +47,7 @@ class State(NamedTuple):
     log_probs: Float[Array, "b n"]
     done: Bool[Array, "b"]
     step: Int[Array, ""]  # tokens chosen so far
+    offset: Int[Array, "b"] | None = None  # of positions beside the tokens in front
 
 
 def generate(
@@ -60,6 +63,7 @@ def generate(
     images: Sequence[Sequence[ImageLike]] | None = None,
     decode_positions: Literal["correct", "legacy"] = "correct",
     look_every: int = 8,
+    prefix: Prefix | None = None,
 ) -> list[Generation]:
     """Continues prompts of any lengths together.
 
@@ -86,13 +90,15 @@ def generate(
         outputs are not those that the model was trained to give.
       look_every: tokens between two looks at stop strings, or two calls of `on_text`; 1 passes on
         every token at once, and waits for the device after each.
+      prefix: what stands in front of every prompt, from `cache_prefix`, which says how texts are
+        cut into tokens behind it. Every row of the cache gets a copy.
 
     Returns:
       One `Generation` a prompt, in order.
 
     Raises:
       MmjaxError: an empty prompt, one that leaves no room for the new tokens, sampling without a
-        key, or pictures that do not go with the prompts.
+        key, pictures that do not go with the prompts, or a prefix of another model.
     """
     check_model(model, adapters, "generate")
     if not len(several(prompts, "prompts")):
@@ -116,19 +122,22 @@ def generate(
     ends = model.chat.eos_token_ids
     if stop_token_ids is not None:
         ends = tuple(token_ids(stop_token_ids, vocab_size(model), "stop_token_ids"))
-    prepared, rows = prepare(model, prompts, max_new_tokens, images, adapters)
+    behind = check_prefix(prefix, model, adapters)
+    prepared, rows = prepare(model, prompts, max_new_tokens, images, adapters, behind)
     adapters = model.checked_adapters(adapters)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(0) if key is None else key, jnp.arange(prepared.mask.shape[0])
     )
     new_tokens = bucket(max_new_tokens, BUCKETS)
-    options = Options(model.module, model.mesh, new_tokens, ends, _SHIFTS[decode_positions])
-    state = prefill(model.params, adapters, prepared, sampling, keys, options)
+    options = DecodeOptions(model.module, model.mesh, new_tokens, ends, _SHIFTS[decode_positions])
+    past = None if prefix is None else prefix.past
+    state = prefill(model.params, adapters, prepared, sampling, keys, options, past)
     readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
     ended = np.arange(prepared.mask.shape[0]) >= rows
     chunk = look_every if stop or on_text is not None else max_new_tokens
+    params = for_decoding(model, prepared.mask.shape[0], max_new_tokens)
     for limit in [*range(chunk, max_new_tokens, chunk), max_new_tokens]:
-        state = decode(model.params, adapters, state, ended, limit, sampling, keys, options)
+        state = decode(params, adapters, state, ended, limit, sampling, keys, options)
         tokens = np.asarray(state.tokens)[:, : int(state.step)]
         for i, reader in enumerate(readers):
             ended[i] = reader.read(tokens[i])
@@ -138,7 +147,7 @@ def generate(
     return [reader.finish(log_probs[i]) for i, reader in enumerate(readers)]
 
 
-class Options(NamedTuple):
+class DecodeOptions(NamedTuple):
     """What a compiled program is made for, beside the shapes of its arguments."""
 
     module: nn.Module
@@ -148,16 +157,6 @@ class Options(NamedTuple):
     shift: int = 0  # of new tokens' rotary positions
 
 
-def _constrain(past: KeyValues, mesh: Mesh | AbstractMesh | None) -> KeyValues:
-    """Splits a cache: rows over `data`, heads over `model` where they divide."""
-    if mesh is None:
-        return past
-    heads = past.keys.shape[2] % mesh.shape.get("model", 1) == 0 and "model" in mesh.shape
-    spec = P(None, "data" if "data" in mesh.shape else None, "model" if heads else None)
-    sharding = NamedSharding(mesh, spec)
-    return KeyValues(*(jax.lax.with_sharding_constraint(x, sharding) for x in past))
-
-
 @functools.partial(jax.jit, static_argnames="options")
 def prefill(
     params: PyTree,
@@ -165,7 +164,8 @@ def prefill(
     prompts: Prepared,
     sampling: Sampling | None,
     keys: Key[Array, "b"],
-    options: Options,
+    options: DecodeOptions,
+    prefix: KeyValues | None = None,
 ) -> State:
     """Reads the prompts and chooses every row's first token.
 
@@ -176,24 +176,36 @@ def prefill(
       sampling: None is greedy.
       keys: one a row.
       options: what the program is made for.
+      prefix: keys and values of what stands in front of all prompts, one row.
 
     Returns:
       The state with one token a row, and room for the others.
     """
     module, mesh, n, ends, _ = options
     b = prompts.mask.shape[0]
-    hidden, new = extend(module, params, adapters, prompts.embeddings, prompts.mask)
-    past = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, n), (0, 0)]), new)
+    mask = seen(prompts.mask, prefix)
+    positions = prompts.positions_behind(prefix)
+    hidden, past = extend(module, params, adapters, prompts.embeddings, mask, prefix, positions)
+    if prefix is not None:
+        past = jax.tree.map(_behind, prefix, past)
+    past = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, n), (0, 0)]), past)
     token, log_prob = choose(logits(module, params, hidden[:, -1]), sampling, _fold(keys, 0))
     done = jnp.isin(token, jnp.array(ends, jnp.int32))
     return State(
-        _constrain(past, mesh),
-        jnp.pad(prompts.mask, [(0, 0), (0, n)]),
+        split_cache(past, mesh),
+        jnp.pad(mask, [(0, 0), (0, n)]),
         replicate(jnp.zeros((b, n), jnp.int32).at[:, 0].set(token), mesh),
         replicate(jnp.zeros((b, n), jnp.float32).at[:, 0].set(log_prob), mesh),
         replicate(done, mesh),
         jnp.int32(1),
+        prompts.offset,
     )
+
+
+def _behind(shared: Float[Array, "n 1 h k c"], own: Float[Array, "n b h l c"]) -> Array:
+    """Keys or values of every row behind those that all rows share."""
+    whole = jnp.broadcast_to(shared, (*own.shape[:3], *shared.shape[3:]))
+    return jnp.concatenate([whole, own], axis=3)
 
 
 def _fold(keys: Key[Array, "b"], step: Int[Array, ""] | int) -> Key[Array, "b"]:
@@ -209,7 +221,7 @@ def decode(
     limit: int | Int[Array, ""],
     sampling: Sampling | None,
     keys: Key[Array, "b"],
-    options: Options,
+    options: DecodeOptions,
 ) -> State:
     """Chooses tokens until every row is done or has `limit` of them.
 
@@ -236,7 +248,10 @@ def decode(
         last = jax.lax.dynamic_slice_in_dim(state.tokens, state.step - 1, 1, axis=1)
         slot = prompt + state.step - 1
         mask = jnp.concatenate([state.mask, jnp.ones_like(last)], axis=1)
-        own = mask.sum(axis=1, keepdims=True) - 1 + shift if shift else None
+        own = None
+        if shift or state.offset is not None:
+            own = mask.sum(axis=1, keepdims=True) - 1 + shift
+            own = own if state.offset is None else own + state.offset[:, None]
         hidden, new = extend(
             module, params, adapters, embed(module, params, last), mask, state.past, own
         )
@@ -249,7 +264,7 @@ def decode(
         token, log_prob = choose(following, sampling, _fold(keys, state.step))
         token, log_prob = replicate(token, mesh), replicate(log_prob, mesh)
         return State(
-            _constrain(past, mesh),
+            split_cache(past, mesh),
             jax.lax.dynamic_update_slice_in_dim(state.mask, jnp.ones_like(last), slot, axis=1),
             jax.lax.dynamic_update_slice_in_dim(state.tokens, token[:, None], state.step, axis=1),
             jax.lax.dynamic_update_slice_in_dim(
@@ -257,8 +272,10 @@ def decode(
             ),
             state.done | jnp.isin(token, jnp.array(ends, jnp.int32)),
             state.step + 1,
+            state.offset,
         )
 
     state = jax.lax.while_loop(going_on, advance, state._replace(done=state.done | ended))
     # What a loop carries is laid out as the compiler likes, whatever its body says.
-    return State(state.past, state.mask, *(replicate(x, mesh) for x in state[2:]))
+    rest = jax.tree.map(lambda x: replicate(x, mesh), state[2:])
+    return State(state.past, state.mask, *rest)

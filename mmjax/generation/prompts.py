@@ -12,11 +12,13 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.checks import arguments
 from mmjax.checks.arguments import several, token_ids
+from mmjax.encoders import tokenizer_files
 from mmjax.encoders.image_preprocess import ImageLike
+from mmjax.encoders.inserted import TokenHook
 from mmjax.encoders.language_model import LanguageModel, Message, embed, mix
-from mmjax.encoders.llava import WORD
-from mmjax.encoders.llava_images import Mixed
-from mmjax.encoders.text_preprocess import bucket
+from mmjax.encoders.llama import KeyValues
+from mmjax.encoders.llava_images import WORD, Mixed
+from mmjax.encoders.padding import bucket
 from mmjax.errors import MmjaxError, shown
 from mmjax.trees import PyTree
 
@@ -30,6 +32,20 @@ class Prepared(NamedTuple):
 
     embeddings: Float[Array, "b l d"]
     mask: Int[Array, "b l"]
+    positions: Int[Array, "b l 3"] | None = None  # of a Qwen-VL's prompts with pictures
+
+    @property
+    def offset(self) -> Int[Array, "b"] | None:
+        """What a later token's position is beside the tokens in front of it; None for 0."""
+        if self.positions is None:
+            return None
+        return self.positions.max((1, 2)) + 1 - self.mask.sum(axis=1)
+
+    def positions_behind(self, prefix: KeyValues | None) -> Int[Array, "b l 3"] | None:
+        """The positions, counted from the start of a prefix; None where tokens are counted."""
+        if self.positions is None or prefix is None:
+            return self.positions
+        return self.positions + prefix.keys.shape[3]
 
 
 def prepare(
@@ -38,6 +54,7 @@ def prepare(
     max_new_tokens: int,
     images: Sequence[Sequence[ImageLike]] | None = None,
     adapters: PyTree = None,
+    behind: int = 0,
 ) -> tuple[Prepared, int]:
     """Makes prompts a batch of a bucket's shape.
 
@@ -47,6 +64,7 @@ def prepare(
       max_new_tokens: room to leave.
       images: for each prompt its pictures; None takes those that its messages hold.
       adapters: parameters for the model's hooks; those of a LLaVA's image tower are read here.
+      behind: tokens of a prefix in front of every prompt, see `mmjax.generation.prefix`.
 
     Returns:
       (the batch, n): at least n rows; those beyond n repeat the first prompt's last token.
@@ -55,24 +73,23 @@ def prepare(
       MmjaxError: a prompt that is empty or too long, or whose pictures are not as many as its
         image tokens.
     """
-    prompts = [_checked(model, i, prompt) for i, prompt in enumerate(several(prompts, "prompts"))]
-    given = [isinstance(prompt, np.ndarray) for prompt in prompts]
-    if any(given) and not all(given):
-        raise MmjaxError("give all prompts as embeddings, or none of them")
-    items = [
-        prompt
-        if isinstance(prompt, np.ndarray)
-        else np.array(model.encode_prompt(prompt), np.int32)
-        for prompt in prompts
+    prompts = [
+        checked(model, prompt, f"prompt {i}")
+        for i, prompt in enumerate(several(prompts, "prompts"))
     ]
+    embedded = [isinstance(prompt, np.ndarray) for prompt in prompts]
+    if any(embedded) and not all(embedded):
+        raise MmjaxError("give all prompts as embeddings, or none of them")
+    items = [encoded(model, prompt, behind > 0) for prompt in prompts]
     mixed = _mixed(model, items, prompts, images)
     if mixed is not None:
         items = mixed.ids
-    longest, limit = max(map(len, items)), model.config.max_length
+    longest, limit = max(map(len, items)), model.config.max_length - behind
     if min(map(len, items)) < 1 or longest + max_new_tokens > limit:
         raise MmjaxError(
             f"prompts of {min(map(len, items))} to {longest} tokens and {max_new_tokens} new ones "
             f"do not fit: this model takes 1 to {limit} tokens in all"
+            + (f" behind a prefix of {behind}" if behind else "")
         )
     length = min(bucket(longest, BUCKETS), limit)
     data = 1 if model.mesh is None else model.mesh.shape.get("data", 1)
@@ -84,6 +101,7 @@ def prepare(
         # In front: the next token of every row then has the same slot.
         batch[row, length - len(item) :], mask[row, length - len(item) :] = item, 1
     placed = [split_rows(jnp.asarray(x), model.mesh) for x in (batch, mask)]
+    positions = None
     if mixed is not None:
         places = np.full((rows, length), WORD, np.int32)
         for row, item in enumerate(mixed.places):
@@ -91,11 +109,16 @@ def prepare(
         tiles = np.zeros((_rows(len(mixed.tiles), data), *mixed.tiles.shape[1:]), np.float32)
         tiles[: len(mixed.tiles)] = mixed.tiles
         more = [split_rows(jnp.asarray(x), model.mesh) for x in (tiles, places)]
+        if mixed.positions is not None:
+            turns = np.zeros((rows, length, 3), np.int32)
+            for row, item in enumerate(mixed.positions):
+                turns[row, length - len(item) :] = item
+            positions = split_rows(jnp.asarray(turns), model.mesh)
         own = model.checked_adapters(adapters, "image")
         placed[0] = _mix(model.module, model.params, placed[0], *more, own)
-    elif not any(given):
+    elif not any(embedded):
         placed[0] = _embed(model.module, model.params, placed[0])
-    return Prepared(placed[0], placed[1]), len(prompts)
+    return Prepared(placed[0], placed[1], positions), len(prompts)
 
 
 def check_model(model: object, adapters: object, function: str) -> None:
@@ -109,11 +132,28 @@ def check_model(model: object, adapters: object, function: str) -> None:
             f"{function} takes a language model from load_encoder, got {shown(model)[:80]}"
         )
     model.checked_adapters(adapters)
+    hook = model.module.hook
+    if isinstance(hook, TokenHook):
+        raise MmjaxError(
+            f"{function} reads from a cache, in which the tokens of {type(hook).__name__} have no "
+            "place; take them as keys and values: mmjax.adapters.prefix_tuning.as_prefix"
+        )
 
 
-def _checked(model: LanguageModel, number: int, prompt: Any) -> Prompt:
-    """A prompt of one of the four kinds; ids become ints."""
-    what = f"prompt {number}"
+def checked(model: LanguageModel, prompt: Any, what: str) -> Prompt:
+    """A prompt of one of the four kinds; ids become ints.
+
+    Args:
+      model: that reads it.
+      prompt: what was given.
+      what: names it in messages.
+
+    Returns:
+      The prompt.
+
+    Raises:
+      MmjaxError: it is of none of the kinds.
+    """
     if isinstance(prompt, np.ndarray | jax.Array) and prompt.ndim == 2:
         width = model.config.hidden_size
         numbers = jnp.issubdtype(prompt.dtype, jnp.floating)
@@ -134,6 +174,34 @@ def _checked(model: LanguageModel, number: int, prompt: Any) -> Prompt:
                 )
         return entries
     return token_ids(entries, vocab_size(model), what)
+
+
+def encoded(model: LanguageModel, prompt: Prompt, behind: bool) -> np.ndarray:
+    """A prompt's token ids; embeddings stay what they are.
+
+    Args:
+      model: its tokenizer.
+      prompt: of one of the four kinds.
+      behind: whether a prefix stands in front, which has the first special tokens.
+
+    Returns:
+      Int32 [l], or the embeddings [l, d].
+
+    Raises:
+      MmjaxError: no token at all, or messages behind a prefix.
+    """
+    if isinstance(prompt, np.ndarray):
+        return prompt
+    if behind and isinstance(prompt, str):
+        with tokenizer_files.guarded(f"the tokenizer of {model.name}"):
+            ids = model.preprocess.tokenizer.encode(prompt, add_special_tokens=False).ids
+        return np.array(model.encode_prompt(ids), np.int32)
+    if behind and prompt and isinstance(prompt[0], Mapping):
+        raise MmjaxError(
+            "messages cannot stand behind a prefix, as a chat template begins a conversation anew; "
+            "give texts or token ids"
+        )
+    return np.array(model.encode_prompt(prompt), np.int32)
 
 
 def vocab_size(model: LanguageModel) -> int:
@@ -164,7 +232,9 @@ def _mixed(
         raise MmjaxError(f"{len(prompts)} prompts but {len(images)} lists of pictures")
     pictures = [_in_messages(p) for p in prompts] if images is None else [list(p) for p in images]
     if model.images is None and any(pictures):
-        raise MmjaxError(f"{model.name!r} ({model.family}) reads no pictures; a LLaVA does")
+        raise MmjaxError(
+            f"{model.name!r} ({model.family}) reads no pictures; a LLaVA or Qwen-VL does"
+        )
     if any(isinstance(prompt, np.ndarray) for prompt in prompts):
         if any(pictures):
             raise MmjaxError("prompts given as embeddings take no pictures; mix them in before")
@@ -188,6 +258,19 @@ def split_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
     if mesh is None:
         return x
     return jax.device_put(x, NamedSharding(mesh, P("data" if "data" in mesh.shape else None)))
+
+
+def split_cache(past: KeyValues, mesh: Mesh | AbstractMesh | None) -> KeyValues:
+    """Inside a program: splits rows over `data`, heads over `model`, where they divide."""
+    if mesh is None:
+        return past
+    _, rows, heads, _, _ = past.keys.shape
+    axes = (
+        axis if axis in mesh.shape and size % mesh.shape[axis] == 0 else None
+        for axis, size in (("data", rows), ("model", heads))
+    )
+    sharding = NamedSharding(mesh, P(None, *axes))
+    return KeyValues(*(jax.lax.with_sharding_constraint(x, sharding) for x in past))
 
 
 def replicate(x: Array, mesh: Mesh | AbstractMesh | None) -> Array:

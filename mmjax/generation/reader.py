@@ -62,10 +62,10 @@ class Reader:
         self._ids = ids if at is None else ids[: at + 1]
         self._text = self._decode(ids[:at])
         self._finished = at is not None
-        found = [(self._text.find(s), s) for s in self._stop if s in self._text]
-        if found:
+        stops = [(self._text.find(s), s) for s in self._stop if s in self._text]
+        if stops:
             self._finished = True
-            place, string = min(found)
+            place, string = min(stops)
             self._cut(place + len(string))
             self._text = self._text[:place]
         self._pass_on(self._text if self._finished else self._settled())

@@ -14,8 +14,10 @@ from jaxtyping import Array, Float, Int
 from mmjax.checks.arguments import several, token_ids
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
-from mmjax.encoders.text_preprocess import bucket
+from mmjax.encoders.llama import KeyValues
+from mmjax.encoders.padding import bucket
 from mmjax.errors import MmjaxError
+from mmjax.generation.prefix import Prefix, check_prefix, seen
 from mmjax.generation.prompts import (
     Prepared,
     Prompt,
@@ -49,6 +51,7 @@ def score(
     continuations: Sequence[Sequence[str | Sequence[int]]],
     adapters: PyTree = None,
     images: Sequence[Sequence[ImageLike]] | None = None,
+    prefix: Prefix | None = None,
 ) -> list[list[Scored]]:
     """Log-probabilities of answers to prompts, for multiple choice and labels.
 
@@ -61,13 +64,14 @@ def score(
       continuations: for each prompt its answers: texts, taken without special tokens, or ids.
       adapters: as `generate` takes them.
       images: as `generate` takes them.
+      prefix: as `generate` takes it. No row copies it; a prompt is read once for each answer.
 
     Returns:
       For each prompt one `Scored` an answer.
 
     Raises:
-      MmjaxError: lists of different lengths, an empty answer, too many tokens, or pictures that do
-        not go with the prompts.
+      MmjaxError: lists of different lengths, an empty answer, too many tokens, pictures that do not
+        go with the prompts, or a prefix of another model.
     """
     check_model(model, adapters, "score")
     several(prompts, "prompts")
@@ -92,7 +96,8 @@ def score(
         raise MmjaxError("an answer has no token; give it at least one word")
     for answer in (answer for answers in ids for answer in answers):
         model.check_ids("an answer", answer)
-    prepared, _ = prepare(model, prompts, max(lengths), images, adapters)
+    behind = check_prefix(prefix, model, adapters)
+    prepared, _ = prepare(model, prompts, max(lengths), images, adapters, behind)
     shape = (
         prepared.mask.shape[0],
         bucket(max(map(len, ids)), _LENGTHS),
@@ -105,8 +110,9 @@ def score(
             answers[i, j, : len(answer)], mask[i, j, : len(answer)] = answer, 1
     placed = [split_rows(jnp.asarray(x), model.mesh) for x in (answers, mask)]
     own = model.checked_adapters(adapters)
-    result = _score(model.params, own, prepared, *placed, model.module, model.mesh)
-    values = np.asarray(result)
+    past = None if prefix is None else prefix.past
+    log_probs = _score(model.params, own, prepared, *placed, past, model.module, model.mesh)
+    values = np.asarray(log_probs)
     return [
         [_scored(values[i, j, : len(answer)]) for j, answer in enumerate(row)]
         for i, row in enumerate(ids)
@@ -125,19 +131,43 @@ def _score(
     prompts: Prepared,
     answers: Int[Array, "b n t"],
     mask: Int[Array, "b n t"],
+    prefix: KeyValues | None,
     module: nn.Module,
     mesh: Mesh | AbstractMesh | None,
 ) -> Float[Array, "b n t"]:
     """Log-probability of every answer's tokens; meaningless where the mask is 0."""
     b, n, t = answers.shape
-    hidden, past = extend(module, params, adapters, prompts.embeddings, prompts.mask)
+    embeddings = embed(module, params, answers.reshape(b * n, t))
+    whole = jnp.repeat(prompts.mask, n, axis=0)
+    whole = jnp.concatenate([whole, mask.reshape(b * n, t)], axis=1)
+    if prefix is not None:
+        # With two pasts, the prefix and the prompt, the longer one would have to be copied a row.
+        prompt_embeddings = jnp.repeat(prompts.embeddings, n, axis=0)
+        embeddings = jnp.concatenate([prompt_embeddings, embeddings], axis=1)
+        mask = seen(whole, prefix)
+        positions, offset = prompts.positions_behind(prefix), prompts.offset
+        if positions is not None and offset is not None:
+            more = _positions(mask, jnp.repeat(offset, n))[:, -t:]
+            more = jnp.broadcast_to(more[..., None], (*more.shape, 3))
+            positions = jnp.concatenate([jnp.repeat(positions, n, axis=0), more], axis=1)
+        hidden, _ = extend(module, params, adapters, embeddings, mask, prefix, positions)
+        following = logits(module, params, hidden[:, -t - 1 : -1])
+        return replicate(log_prob(following.reshape(b, n, t, -1), answers), mesh)
+    positions, offset = prompts.positions, prompts.offset
+    hidden, past = extend(
+        module, params, adapters, prompts.embeddings, prompts.mask, None, positions
+    )
     last = hidden[:, -1]
     past = jax.tree.map(lambda x: jnp.repeat(x, n, axis=1), past)
-    seen = jnp.repeat(prompts.mask, n, axis=0)
-    whole = jnp.concatenate([seen, mask.reshape(b * n, t)], axis=1)
-    embeddings = embed(module, params, answers.reshape(b * n, t))
-    hidden, _ = extend(module, params, adapters, embeddings, whole, past)
+    if offset is not None:
+        positions = _positions(whole, jnp.repeat(offset, n))[:, -t:]
+    hidden, _ = extend(module, params, adapters, embeddings, whole, past, positions)
     first = logits(module, params, last)[:, None, None]
     following = logits(module, params, hidden[:, :-1]).reshape(b, n, t - 1, first.shape[-1])
     first = jnp.broadcast_to(first, (b, n, 1, first.shape[-1]))
     return replicate(log_prob(jnp.concatenate([first, following], axis=2), answers), mesh)
+
+
+def _positions(mask: Int[Array, "r m"], offset: Int[Array, "r"]) -> Int[Array, "r m"]:
+    """Of tokens behind pictures, whose tokens stand closer than they are many."""
+    return jnp.cumsum(mask, axis=1) - 1 + offset[:, None]

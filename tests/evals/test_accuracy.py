@@ -6,7 +6,7 @@ import pytest
 from mmjax.data.tables import table_of
 from mmjax.errors import MmjaxError
 from mmjax.evals import EvalSet, FewShot, View
-from mmjax.evals.accuracy import choose_shots, halves, harmonic_mean
+from mmjax.evals.accuracy import base_and_new, choose_shots, harmonic_mean
 
 NAMES = ["bird", "fish", "tree"]
 LABELS = np.asarray([0, 1, 2, -1] * 6)
@@ -27,8 +27,8 @@ def test_data_that_cannot_be_dealt_is_refused():
     with pytest.raises(MmjaxError, match=r"needs at least 2 classes, there are \['bird'\]"):
         choose_shots(LABELS, NAMES[:1], 1, seed=0)
     with pytest.raises(MmjaxError, match=r"needs at least 2 classes, there are \['tree'\]"):
-        halves(NAMES)
-    assert halves(["a", "b", "c", "d", "e"]) == (["a", "b", "c"], ["d", "e"])
+        base_and_new(NAMES)
+    assert base_and_new(["a", "b", "c", "d", "e"]) == (["a", "b", "c"], ["d", "e"])
 
 
 def test_the_harmonic_mean_is_that_of_published_tables():

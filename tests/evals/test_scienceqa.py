@@ -17,9 +17,9 @@ ONE = Problem("1", "q", ("a", "b"), 0, "", "", "", "natural science", 6)
 PROBLEMS = [
     ONE,  # NAT, neither text nor image, grade 6
     dataclasses.replace(ONE, answer=1, hint="read", subject="social science", grade=7),
-    dataclasses.replace(ONE, picture=0, subject="social science", grade=1),
+    dataclasses.replace(ONE, image=0, subject="social science", grade=1),
     dataclasses.replace(
-        ONE, choices=("a", "b", "c", "d"), answer=3, hint="read", picture=1, grade=12
+        ONE, choices=("a", "b", "c", "d"), answer=3, hint="read", image=1, grade=12
     ),
 ]
 

@@ -2,22 +2,22 @@
 
 import numpy as np
 
-from mmjax.data.easy_vqa import Question
-from mmjax.evals.vqa import accuracies, probes, without_pictures
+from mmjax.data.easy_vqa import EasyVqaQuestion
+from mmjax.evals.vqa import accuracies, probes, without_images
 
 TRAIN = [
-    *[Question("is it red?", "no", i) for i in range(2)],
-    Question("is it red?", "yes", 2),
-    *[Question("which shape?", "circle", i) for i in range(4)],
-    Question("which colour?", "blue", 0),
+    *[EasyVqaQuestion("is it red?", "no", i) for i in range(2)],
+    EasyVqaQuestion("is it red?", "yes", 2),
+    *[EasyVqaQuestion("which shape?", "circle", i) for i in range(4)],
+    EasyVqaQuestion("which colour?", "blue", 0),
 ]
 ASKED = [
-    Question("is it red?", "no", 9),
-    Question("is it red?", "yes", 8),
-    Question("which shape?", "circle", 9),
-    Question("which shape?", "square", 8),
-    Question("which colour?", "blue", 9),
-    Question("how many?", "circle", 9),
+    EasyVqaQuestion("is it red?", "no", 9),
+    EasyVqaQuestion("is it red?", "yes", 8),
+    EasyVqaQuestion("which shape?", "circle", 9),
+    EasyVqaQuestion("which shape?", "square", 8),
+    EasyVqaQuestion("which colour?", "blue", 9),
+    EasyVqaQuestion("how many?", "circle", 9),
 ]
 
 
@@ -28,7 +28,7 @@ def test_kinds_are_counted_apart_and_those_not_asked_are_left_out():
 
 
 def test_commonest_answers():
-    found = without_pictures(TRAIN, ASKED)
+    found = without_images(TRAIN, ASKED)
     # "circle" everywhere: the third and the last question.
     assert found["majority"] == {"vqa_acc": 2 / 6, "vqa_yes_no": 0.0, "vqa_other": 2 / 4}
     # "no", "circle" and "blue" to the same words; "circle" to words that were never asked.
@@ -41,12 +41,12 @@ def test_a_linear_probe_cannot_join_picture_and_words_and_a_network_can():
     features = (2 * kinds[:, None] - 1 + 0.1 * rng.standard_normal((400, 5))).astype(np.float32)
     texts = ("is it red?", "is it blue?")
     questions = [
-        Question(text, "yes" if kind == n else "no", picture)
+        EasyVqaQuestion(text, "yes" if kind == n else "no", picture)
         for picture, kind in enumerate(kinds)
         for n, text in enumerate(texts)
-    ] + [Question("which colour?", ("red", "blue")[kind], p) for p, kind in enumerate(kinds)]
-    train = [q for q in questions if q.picture < 300]
-    asked = [q for q in questions if q.picture >= 300]
+    ] + [EasyVqaQuestion("which colour?", ("red", "blue")[kind], p) for p, kind in enumerate(kinds)]
+    train = [q for q in questions if q.image < 300]
+    asked = [q for q in questions if q.image >= 300]
     found = probes(train, asked, features, seed=0)
     assert found["probe_linear"]["vqa_yes_no"] < 0.7
     assert found["probe_linear"]["vqa_other"] > 0.95

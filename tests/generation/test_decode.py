@@ -107,7 +107,7 @@ def test_the_cache_is_split_over_the_mesh(folder, mesh):
     assert isinstance(split, LanguageModel)
     prepared, _ = decode.prepare(split, PROMPTS, 8)
     keys = jax.random.split(jax.random.key(0), 8)
-    options = decode.Options(split.module, split.mesh, 16, ())
+    options = decode.DecodeOptions(split.module, split.mesh, 16, ())
     state = decode.prefill(split.params, None, prepared, None, keys, options)
     layers, b, h, slots, c = state.past.keys.shape
     assert (layers, b, h, slots, c) == (2, 8, 2, 32, 8)
@@ -128,7 +128,7 @@ def test_the_loop_ends_with_the_last_row(model):
     prepared, _ = decode.prepare(model, PROMPTS[:1], 16)
     keys = jax.random.split(jax.random.key(0), 1)
     first = int(generate(model, PROMPTS[:1], 4)[0].token_ids[3])
-    options = decode.Options(model.module, None, 16, (first,))
+    options = decode.DecodeOptions(model.module, None, 16, (first,))
     state = decode.prefill(model.params, None, prepared, None, keys, options)
     state = decode.decode(model.params, None, state, np.zeros(1, bool), 16, None, keys, options)
     assert int(state.step) <= 4

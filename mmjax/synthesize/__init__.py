@@ -1,0 +1,1 @@
+"""The door to `mmjax.synthesis`: `python -m mmjax.synthesize`."""
