@@ -82,6 +82,7 @@ Weight: TypeAlias = Annotated[float, Bounds(0, 1e6)]
 Scale: TypeAlias = Annotated[float, Bounds(0, 1e6, open_below=True)]
 # A millionth still gives finite logits in float32; far below, 1 / temperature is infinite there.
 Temperature: TypeAlias = Annotated[float, Bounds(1e-6, 1e6)]
+MIN_TEMPERATURE = 0.01  # of losses that learn theirs, and of a projection's
 
 
 @functools.cache
@@ -125,10 +126,10 @@ def check_all(spec: Any, where: str = "") -> None:
 def _leaves(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
     """(place, type, value) of a setting, or of each of its entries."""
     arguments = typing.get_args(hint)
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and arguments:  # else another recipe's, which checks its own
         for key, entry in cast(Mapping[str, Any], value).items():
             yield from _leaves(arguments[1], entry, f"{where}.{key}")
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple) and arguments:
         for entry in cast(tuple[Any, ...], value):
             yield from _leaves(arguments[0], entry, where)
     elif value is not None and of(hint) is None and type(None) in arguments:

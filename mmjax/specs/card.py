@@ -72,8 +72,8 @@ def _stage(path: Path, card: Mapping[str, Any]) -> Stage:
         return read_stage(content)
     except MmjaxError as error:
         # The settings of a stage are told as those of a recipe.
-        said = str(error).replace("config", "stage", 1)
-        raise MmjaxError(f"{path}: {said}") from error
+        message = str(error).replace("config", "stage", 1)
+        raise MmjaxError(f"{path}: {message}") from error
 
 
 def _check_base(path: Path, card: Mapping[str, Any], stage: Stage) -> None:

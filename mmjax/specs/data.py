@@ -1,9 +1,12 @@
 """Settings of pictures with captions, and of parallel text; `Stage` checks them."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
+from mmjax.errors import check
 from mmjax.specs.bounds import Bounds, Count, Natural, Part, Share
+
+Pool: TypeAlias = Annotated[float, Bounds(0, 0.9)]
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class PairsSpec:
     """Pictures with captions in one or two languages, and how they are split.
 
     Attributes:
-      source: `emoji`, `digits`, the path of a .jsonl file (one picture a line), or a folder in the
-        layout of a data set: `cn_clip:FOLDER` (or `muge:FOLDER`: the same), `food101:FOLDER`,
-        `mmimdb:FOLDER`, `coop:FOLDER`.
+      source: `emoji`, `digits`, your own data (the path of a .jsonl, .csv, .tsv or .tar file with
+        one picture a row, or `folder:DIR` with one folder a class; see `mmjax.data.own`), or a
+        folder in the layout of a data set: `cn_clip:FOLDER` (or `muge:FOLDER`: the same),
+        `food101:FOLDER`, `mmimdb:FOLDER`, `coop:FOLDER`.
       styles: picture styles to read; the first one is what evaluation shows.
       views: named fixed variations of every picture (`mmjax.data.transforms.VIEWS`); training
         draws one at each visit, evaluation averages the embeddings of all.
@@ -50,6 +54,11 @@ class PairsSpec:
       train_fraction: share of the training items that is read (`projection` alone): how few labels
         are enough?
       domain: which of the items are a domain with a split of its own.
+      development: share of the families that are the development pool (see `mmjax.data.splits`): no
+        seed tests one of its items, every seed validates on them alone. Settings are chosen on it.
+        0, of the older recipes, has none: one seed's validation items are another's test items.
+      pool: `development` reads the items of the development pool alone, and deals them to training,
+        validation and test among themselves: for whoever chooses settings.
     """
 
     source: str = "emoji"
@@ -67,6 +76,22 @@ class PairsSpec:
     folds: Annotated[int, Bounds(2, 1_000, besides=(0,))] = 0
     train_fraction: Share = 1.0
     domain: DomainSpec = field(default_factory=DomainSpec)
+    development: Pool = 0.0
+    pool: Literal["all", "development"] = "all"
+
+    def __post_init__(self) -> None:
+        """Checks that there is a pool where one is read."""
+        some = self.development > 0
+        check(some or self.pool == "all", "pairs.development", self.development, _ABOVE)
+        check(
+            "train" in self.sides or not some,
+            "pairs.development",
+            self.development,
+            "0: these pairs are all test",
+        )
+
+
+_ABOVE = "above 0, as of the recipe whose settings are chosen"
 
 
 @dataclass(frozen=True)
@@ -75,7 +100,7 @@ class ParallelSpec:
 
     Attributes:
       sources: `captions` (the training split's own names and keywords), `cedict`, or paths of
-        .jsonl files with `source` and `target` texts.
+        .jsonl, .csv or .tsv files with `source` and `target` texts.
       limit: at most so many pairs of each source other than `captions` (0: all).
       repeat_captions: how often the captions' pairs stand in one epoch beside the other sources.
       captions_from: share of the steps after which only the captions are left; 1 never leaves the

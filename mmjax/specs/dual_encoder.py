@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mmjax.errors import check
 from mmjax.specs.bounds import (
+    MIN_TEMPERATURE,
     Count,
     Few,
     Part,
@@ -17,13 +18,19 @@ from mmjax.specs.bounds import (
     Width,
     WidthOrNone,
 )
-from mmjax.specs.family import Family, check_select, check_sides, refuse_others
+from mmjax.specs.family import (
+    TaskSettings,
+    check_adapters,
+    check_select,
+    check_sides,
+    refuse_others,
+)
 
 if TYPE_CHECKING:
     from mmjax.specs.spec import Stage
 
 # CLIP's range of a learnt 1 / exp(logit_scale); no loss uses a lower temperature, learnt or not.
-MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 1.0
+MAX_TEMPERATURE = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,15 +96,16 @@ class ResidualSpec:
     """What the `domain` task trains on top of a frozen dual encoder.
 
     Attributes:
-      tune: `adapter` (residual adapters; see `mmjax.adapters.residual`) or `heads` (all that the
-        base itself trained, from where it stands: full fine-tuning).
+      tune: `adapter` (residual adapters; see `mmjax.adapters.residual`), `heads` (all that the
+        base itself trained, from where it stands; of a pretrained base its temperature), or `none`:
+        nothing but what `adapters` put into the encoders.
       towers: which towers get an adapter.
       bottleneck: hidden width of the adapter.
       ratio: residual ratio of CLIP-Adapter: the adapter's share of the mixture, below 1.
       dropout: rate on the adapter's input and hidden layer.
     """
 
-    tune: Literal["adapter", "heads"] = "adapter"
+    tune: Literal["adapter", "heads", "none"] = "adapter"
     towers: tuple[str, ...] = ("image", "text")
     bottleneck: Width = 128
     ratio: Part = 0.2
@@ -187,7 +195,10 @@ _JOINED, _ADAPTED = frozenset({"image", "text"}), frozenset({"image", "text", "f
 
 def _check_pairs(stage: Stage) -> None:
     """Of `contrastive` and `domain`."""
-    refuse_others(stage)
+    refuse_others(stage, ("adapters", "train.accumulate"))
+    t = stage.train
+    expected = f"a multiple of train.accumulate={t.accumulate}"
+    check(t.batch_size % t.accumulate == 0, "train.batch_size", t.batch_size, expected)
     check_select(stage, _RETRIEVED)
     check_sides(stage)
 
@@ -200,7 +211,8 @@ def _check_pretrained(stage: Stage) -> None:
 
 
 def _check_language(stage: Stage) -> None:
-    refuse_others(stage, ("loss.kind",))
+    refuse_others(stage, ("loss.kind", "adapters"))
+    check_adapters(stage, ("foreign",), "the base's own encoders are what it learns from")
     check_select(stage, _ANY, "another one for this task")
     held = stage.parallel.val_pairs > 0
     if held:
@@ -211,16 +223,17 @@ def _check_language(stage: Stage) -> None:
     check_sides(stage, trains, chosen=not held)
 
 
-CONTRASTIVE = Family((_JOINED,), _check_pairs, other_evals=True)
-PRETRAINED = Family((_JOINED,), _check_pretrained, other_evals=True)
-LANGUAGE = Family(
+CONTRASTIVE = TaskSettings((_JOINED,), _check_pairs, other_evals=True)
+PRETRAINED = TaskSettings((_JOINED,), _check_pretrained, other_evals=True)
+LANGUAGE = TaskSettings(
     (_ADAPTED,),
     _check_language,
     other_evals=True,
     stands_on=("contrastive", "pretrained"),
     needs_base=True,
+    own_encoders=True,
 )
-DOMAIN = Family(
+DOMAIN = TaskSettings(
     (_JOINED, _ADAPTED),
     _check_pairs,
     other_evals=True,

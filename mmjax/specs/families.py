@@ -5,9 +5,9 @@ from typing import Protocol, runtime_checkable
 
 from mmjax import plugins
 from mmjax.specs import dual_encoder, instruct, projection, prompts
-from mmjax.specs.family import Family
+from mmjax.specs.family import TaskSettings
 
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: Mapping[str, TaskSettings] = {
     "contrastive": dual_encoder.CONTRASTIVE,
     "pretrained": dual_encoder.PRETRAINED,
     "language": dual_encoder.LANGUAGE,
@@ -23,7 +23,7 @@ class HasFamily(Protocol):
     """A task of another package; `mmjax.tasks.definition.Definition` says what else it has."""
 
     @property
-    def family(self) -> Family:
+    def family(self) -> TaskSettings:
         """Its settings."""
         ...
 
@@ -32,7 +32,7 @@ class HasFamily(Protocol):
 _OTHERS = plugins.Catalog[HasFamily](plugins.TASKS, "a task", HasFamily, {}, tuple(FAMILIES))
 
 
-def family_of(task: str) -> Family:
+def family_of(task: str) -> TaskSettings:
     """The settings of a task.
 
     Args:

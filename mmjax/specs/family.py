@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mmjax import plugins
 from mmjax.errors import check
+from mmjax.specs.adapters import ADAPTERS
 
 if TYPE_CHECKING:
     from mmjax.specs.spec import Stage
@@ -16,7 +18,7 @@ RETRIEVAL: Names = ("retrieval", "zeroshot", "classification")
 
 
 @dataclass(frozen=True)
-class Family:
+class TaskSettings:
     """The settings of one task.
 
     Attributes:
@@ -27,6 +29,8 @@ class Family:
       other_evals: whether evaluators of other packages may stand beside them.
       stands_on: tasks whose adapters it may stand on; nothing stands on itself, however far down.
       needs_base: whether it cannot do without one.
+      learns_labels: whether it learns the items' labels, so that it needs some.
+      own_encoders: whether its encoders may be others than those of the stage it stands on.
       benchmarks: whether `config.benchmarks` is for it.
       on_card: keys that its adapter's card must hold beside those of every card.
       settings: dataclass of what a recipe says under `config.settings`; for tasks of other
@@ -39,6 +43,8 @@ class Family:
     other_evals: bool = False
     stands_on: Names = ()
     needs_base: bool = False
+    own_encoders: bool = False
+    learns_labels: bool = False
     benchmarks: bool = True
     on_card: Names = ()
     settings: type[Any] | None = None
@@ -59,8 +65,43 @@ def refuse_others(stage: Stage, own: Collection[str] = ()) -> None:
         check(kind == "contrastive", "loss.kind", kind, "'contrastive' for this task")
     if "train.accumulate" not in own:
         check(train.accumulate == 1, "train.accumulate", train.accumulate, "1 for this task")
+    if "adapters" not in own:
+        check_adapters(stage, (), "this task trains on outputs that are computed once")
     if "pairs.train_fraction" not in own:
         check(share == 1, "pairs.train_fraction", share, "1 for this task")
+
+
+def check_kinds(stage: Stage) -> None:
+    """Refuses adapters in encoders that are not there, and kinds that nobody knows.
+
+    Raises:
+      MmjaxError: names the setting.
+    """
+    roles = sorted(stage.encoders)
+    for role, values in stage.adapters.items():
+        place = f"adapters.{role}"
+        check(role in stage.encoders, place, values, f"adapters of the encoders {roles} alone")
+        kind = values.get("kind", "")
+        kinds = list(ADAPTERS)
+        # Another package's is imported by the task, before it trains.
+        good = isinstance(kind, str) and (kind in kinds or plugins.may_be(kind, plugins.ADAPTERS))
+        kinds += () if good else plugins.installed(plugins.ADAPTERS)
+        check(good, f"{place}.kind", kind, f"one of {kinds}, or package.module:Name")
+
+
+def check_adapters(stage: Stage, roles: Collection[str], why: str) -> None:
+    """Refuses adapters where a task has no place for them.
+
+    Args:
+      stage: the settings.
+      roles: encoders that may have one.
+      why: ends the sentence about the others.
+
+    Raises:
+      MmjaxError: names the setting.
+    """
+    for role, values in stage.adapters.items():
+        check(role in roles, f"adapters.{role}", values.get("kind"), f"no adapter: {why}")
 
 
 def check_select(stage: Stage, choices: Names, expected: str = "") -> None:
@@ -88,5 +129,5 @@ def check_sides(stage: Stage, trains: bool = True, chosen: bool = True) -> None:
     if trains:
         check("train" in sides, "pairs.sides", sides, "'train' too: this stage trains on pairs")
     if chosen:
-        wanted = "'train' or 'val' too (or parallel.val_pairs): the best step is chosen on them"
-        check(len(set(sides) & {"train", "val"}) > 0, "pairs.sides", sides, wanted)
+        expected = "'train' or 'val' too (or parallel.val_pairs): the best step is chosen on them"
+        check(len(set(sides) & {"train", "val"}) > 0, "pairs.sides", sides, expected)

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 from mmjax.errors import check
 from mmjax.specs.bounds import Count, Natural, Part, Weight, Width, WidthOrNone, check_all
-from mmjax.specs.family import Family, check_select, check_sides, refuse_others
+from mmjax.specs.family import (
+    TaskSettings,
+    check_adapters,
+    check_select,
+    check_sides,
+    refuse_others,
+)
 
 if TYPE_CHECKING:
     from mmjax.specs.spec import Stage
@@ -19,6 +25,7 @@ PromptMethod = Literal[
     "cocoop",
     "kgcoop",
     "linear_probe",
+    "linear_probe_plus",
     "tip_adapter",
     "clip_adapter",
     "task_residual",
@@ -35,8 +42,8 @@ class PromptSpec:
     Attributes:
       method: `structured` (General | Domain | Instance tokens through the frozen text tower),
         `factorised` (an attention over several cached prompts a class), `coop`, `cocoop`, `kgcoop`,
-        `linear_probe`, `tip_adapter` (training-free with `train.steps=0`, else Tip-Adapter-F),
-        `clip_adapter`, `task_residual` or `clap`.
+        `linear_probe`, `linear_probe_plus` (LP++), `tip_adapter` (training-free with
+        `train.steps=0`, else Tip-Adapter-F), `clip_adapter`, `task_residual` or `clap`.
       template: hand-written prompt of the zero-shot classifier; {} stands for the class's name.
       templates: hand-written prompts that `factorised` attends over.
       context: words that the General tokens start from, or a checkpoint of CoOp's; "" for small
@@ -91,7 +98,7 @@ class PromptSpec:
     @property
     def names_new_classes(self) -> bool:
         """Whether what was learnt says something of classes that were not trained on."""
-        trained = ("linear_probe", "tip_adapter", "task_residual", "clap")
+        trained = ("linear_probe", "linear_probe_plus", "tip_adapter", "task_residual", "clap")
         per_class = self.method in trained or (self.in_tower and not self.domain)
         return not per_class
 
@@ -117,31 +124,53 @@ class FewShotSpec:
       min_families: labels with fewer families of items are left out.
       half: `base` trains on the first half of the classes (sorted by label) and tests on both.
       styles: other picture styles that the test items are asked in too.
+      domain: whether its items are those of `pairs.domain`, dealt as the domain is, rather than all
+        others.
     """
 
     shots: Count = 16
     min_families: Count = 1
     half: Literal["all", "base"] = "all"
     styles: tuple[str, ...] = ()
+    domain: bool = False
 
     def __post_init__(self) -> None:
         """Checks sizes."""
         check_all(self, "fewshot")
 
 
+def _check_adapters(stage: Stage) -> None:
+    """Refuses adapters in towers whose outputs a method reads from the cache."""
+    spec = stage.prompts
+    tower = f"the methods through the text tower ({', '.join(IN_TOWER)})"
+    if not spec.in_tower:
+        why = f"prompts.method={spec.method!r} learns on embeddings that are computed once; {tower}"
+        check_adapters(stage, (), f"{why} take one")
+    why = f"names are read by the encoder {stage.text_role!r} alone"
+    check_adapters(stage, ("image", stage.text_role), why)
+    plain, views = "plain" in stage.pairs.views, stage.pairs.views
+    good = plain or "image" not in stage.adapters or not spec.reads_patches
+    check(good, "pairs.views", views, "'plain' among them: patches are read in it")
+
+
 def _check(stage: Stage) -> None:
-    cached, output = stage.train.cache_features, stage.encoders["text"].output
-    refuse_others(stage)
+    cached, labels = stage.train.cache_features, stage.pairs.domain.labels
+    output = stage.encoders["text"].output
+    refuse_others(stage, ("adapters",))
+    _check_adapters(stage)
     check_sides(stage)
     check_select(stage, ("none",), "'none': no item chooses the step")
     check(cached, "train.cache_features", cached, "True for this task")
     check(output == "pooled", "encoders.text.output", output, "'pooled' for this task")
+    good = bool(labels) or not stage.fewshot.domain
+    check(good, "fewshot.domain", True, "False without pairs.domain.labels")
 
 
-FAMILY = Family(
-    (frozenset({"image", "text"}),),
+FAMILY = TaskSettings(
+    (frozenset({"image", "text"}), frozenset({"image", "text", "foreign"})),
     _check,
     lambda _: (("fewshot",), ("fewshot",)),
-    stands_on=("contrastive", "pretrained", "language"),
+    stands_on=("contrastive", "pretrained", "language", "domain"),
     on_card=("classes",),
+    learns_labels=True,
 )

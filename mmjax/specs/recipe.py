@@ -1,7 +1,7 @@
 """A whole recipe, read from its configuration.
 
-A recipe file returns an `ml_collections.ConfigDict`. `resolve` turns it into a `Recipe` once, at
-the door; nothing behind it sees a ConfigDict.
+A recipe file returns an `ml_collections.ConfigDict`. `resolve_recipe` turns it into a
+`Recipe` once, at the door; nothing behind it sees a ConfigDict.
 """
 
 import os
@@ -54,9 +54,23 @@ class CheckpointSpec:
 
 @dataclass(frozen=True)
 class WriterSpec:
-    """Where metrics are written beside metrics.jsonl; see `Recipe`."""
+    """Where metrics are written beside metrics.jsonl.
+
+    Attributes:
+      tensorboard: event files in the stage's folder (extra `tensorboard`).
+      wandb: a run of Weights & Biases (extra `tracking`); its own variables, such as WANDB_MODE,
+        say where.
+      mlflow: a run of MLflow (extra `tracking`), at MLFLOW_TRACKING_URI or in the stage's folder.
+    """
 
     tensorboard: bool = False
+    wandb: bool = False
+    mlflow: bool = False
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The names of those that are asked for."""
+        return tuple(name for name in ("tensorboard", "wandb", "mlflow") if getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,7 @@ class Recipe:
 
     Attributes:
       name: of the recipe, for titles and the card.
-      stages: the base first, then baselines, the main one last.
+      stages: what the main one stands on, the lowest first; then baselines; the main one last.
       seeds: every stage is run once with each; a seed draws the split, the initial values and the
         order of the data.
       languages: (source, target): the language that is added and the one the base knows.
@@ -73,8 +87,10 @@ class Recipe:
       base: path of a finished base run to build on, instead of a stage that trains one.
       mesh: sizes of the mesh axes.
       allow_other_encoder: accept checkpoints of other encoders.
-      tensorboard: also write TensorBoard events.
+      trackers: that get the metrics too; names of `WriterSpec`.
       benchmarks: further test sets.
+      links: names of the stages that the main one stands on, the lowest first: each stands on the
+        one before.
     """
 
     name: str
@@ -85,8 +101,14 @@ class Recipe:
     mesh: MeshSpec
     base: str | None
     allow_other_encoder: bool
-    tensorboard: bool
+    trackers: tuple[str, ...]
     benchmarks: BenchmarksSpec = field(default_factory=BenchmarksSpec)
+    links: tuple[str, ...] = ()
+
+    @property
+    def lowest(self) -> Stage:
+        """The stage that stands on `base`: of a chain the first link."""
+        return self.stages[0] if self.links else self.main
 
     @property
     def main(self) -> Stage:
@@ -101,12 +123,13 @@ _TRAINLESS = ("chance", "majority", "question", "probe_linear", "probe_mlp")
 _SYSTEMS = ("adapted", "base", "base_half", "ceiling", "floor", "blank", "frozen", *_TRAINLESS)
 
 
-def resolve(config: object) -> Recipe:
+def resolve_recipe(config: object) -> Recipe:
     """Turns a recipe's configuration into checked, frozen dataclasses.
 
     Args:
       config: the recipe's ConfigDict or a plain nested dict. `base` may be None, the path of a
-        finished base run, or the configuration of one (trained first). `variants` maps names to
+        finished base run, or the configuration of one (trained first), which may have a base of
+        its own: a chain. `variants` maps names to
         changes of the main stage; each becomes a baseline stage of its own.
 
     Returns:
@@ -118,23 +141,9 @@ def resolve(config: object) -> Recipe:
     config = as_dict(config)
     where = {k: v for k, v in config.items() if k not in _TOP}
     main = _stage({"name": main_name(str(where.get("task", "main"))), **where})
-    stages: list[Stage] = []
-    base = config.get("base")
-    if isinstance(base, Mapping):
-        below = cast(Mapping[str, Any], base)
-        stages.append(_stage({k: v for k, v in below.items() if k not in _TOP}, "base"))
-        base = None
-    elif base is not None:
-        check(isinstance(base, str | os.PathLike), "base", base, "a run folder or a recipe")
-        base = convert(str, os.fspath(base), "base")
     family = family_of(main.task)
-    if not family.stands_on:
-        nothing = base is None and not stages
-        check(nothing, "base", config.get("base"), "None for this task")
-    if family.needs_base and not base and not stages:
-        raise MmjaxError(
-            f"config.base is empty; the {main.task} task needs a base recipe or run folder"
-        )
+    stages, base = _chain(main, config.get("base"))
+    links = tuple(stage.name for stage in stages)
     variants = config.get("variants") or dict[str, Any]()
     check(isinstance(variants, Mapping), "variants", variants, "a mapping of names to changes")
     for name, changes in variants.items():
@@ -142,10 +151,11 @@ def resolve(config: object) -> Recipe:
         check_name("the name of a variant in config.variants", name)
         check(name.casefold() not in _SYSTEMS, "variants", name, "a name that no system has")
         check(isinstance(changes, Mapping), place, changes, "a mapping of changes")
-        stages.append(_stage({**_merged(where, changes), "name": name}, place))
+        stages.append(_stage({**merged(where, changes), "name": name}, place))
     stages.append(main)
     check_different("config.variants and the stages beside them", [s.name for s in stages])
-    known, usual = family.evals(main)
+    stages = _in_order(stages)
+    choices, usual = family.evals(main)
     defaults = {"name": main.name, "seeds": (0,), "languages": ("zh", "en"), "evals": usual}
     hints = bounds.hints_of(Recipe)
     top = {k: convert(hints[k], config.get(k, usual), k) for k, usual in defaults.items()}
@@ -155,9 +165,9 @@ def resolve(config: object) -> Recipe:
     check(good, "languages", languages, "(source, target), e.g. ('zh', 'en')")
     for name in evals:
         # Another package's is imported by the task, before it trains.
-        good = name in known or (family.other_evals and plugins.may_be(name, plugins.EVALS))
+        good = name in choices or (family.other_evals and plugins.may_be(name, plugins.EVALS))
         own = ", or package.module:Name for one of your own" if family.other_evals else ""
-        check(good, "evals", name, f"one of {list(known)}{own}")
+        check(good, "evals", name, f"one of {list(choices)}{own}")
     benchmarks = build(BenchmarksSpec, config.get("benchmarks", {}), "benchmarks")
     _check_benchmarks(benchmarks, evals, main)
     saved = build(CheckpointSpec, config.get("checkpoint", {}), "checkpoint")
@@ -170,12 +180,60 @@ def resolve(config: object) -> Recipe:
         mesh=build(MeshSpec, config.get("mesh", {}), "mesh"),
         base=base or None,
         allow_other_encoder=saved.allow_other_encoder,
-        tensorboard=build(WriterSpec, config.get("writer", {}), "writer").tensorboard,
+        trackers=build(WriterSpec, config.get("writer", {}), "writer").trackers,
         benchmarks=benchmarks,
+        links=links,
     )
 
 
-def _stage(values: Mapping[str, Any], where: str = "") -> Stage:
+def _chain(main: Stage, base: object) -> tuple[list[Stage], str | None]:
+    """What the main stage stands on.
+
+    Args:
+      main: the stage.
+      base: of its recipe: None, a path, or the recipe of the stage below, with a base of its own.
+
+    Returns:
+      (the stages below, the lowest first; the path of the finished run that the lowest stands on).
+
+    Raises:
+      MmjaxError: a stage that cannot stand on the one below, or lacks one.
+    """
+    stages, above, where, path = list[Stage](), main, "base", None
+    while isinstance(base, Mapping):
+        settings = cast(Mapping[str, Any], base)
+        base, task = settings.get("base"), str(settings.get("task", "base"))
+        name = "base" if base is None else main_name(task)
+        own = {k: v for k, v in settings.items() if k not in _TOP}
+        below = _stage(own, where, name)
+        _check_stands(above, below, where)
+        stages.insert(0, below)
+        above, where = below, f"{where}.base"
+    family = family_of(above.task)
+    if base is not None:
+        check(bool(family.stands_on), where, base, "None for this task")
+        check(isinstance(base, str | os.PathLike), where, base, "a run folder or a recipe")
+        path = convert(str, os.fspath(cast(str, base)), where) or None
+    if family.needs_base and not path:
+        raise MmjaxError(
+            f"config.{where} is empty; the {above.task} task needs a base recipe or run folder"
+        )
+    return stages, path
+
+
+def _check_stands(above: Stage, below: Stage, where: str) -> None:
+    """Refuses a stage that cannot stand on the one that a recipe puts below it."""
+    family, task = family_of(above.task), below.task
+    expected = f"one of {list(family.stands_on)}" if family.stands_on else "None for this task"
+    place = f"{where}.task" if family.stands_on else where
+    check(task in family.stands_on, place, task, expected)
+    if family_of(task).stands_on and not family.own_encoders:
+        same = above.encoders == below.encoders
+        expected = f"those of the stage that stands on it, {sorted(above.encoders)}"
+        check(same, f"{where}.encoders", sorted(below.encoders), expected)
+
+
+def _stage(values: Mapping[str, Any], where: str = "", name: str = "") -> Stage:
     """A stage from its settings; messages name them as they stand in the recipe."""
     prefix = f"{where}." if where else ""
     encoders = values.get("encoders", {})
@@ -184,9 +242,9 @@ def _stage(values: Mapping[str, Any], where: str = "") -> Stage:
         place = f"{prefix}encoders.{role}"
         check(isinstance(settings, Mapping), place, settings, "a mapping of settings")
     towers = _with_towers(encoders)
-    name = {} if where != "base" else {"name": "base"}
+    called = {"name": name} if name else {}
     try:
-        return read_stage({**values, "encoders": towers, **name}, where)
+        return read_stage({**values, "encoders": towers, **called}, where)
     except MmjaxError as error:
         # What the parts of a stage say of each other, they say without knowing where it stands.
         message = str(error)
@@ -197,8 +255,10 @@ def _stage(values: Mapping[str, Any], where: str = "") -> Stage:
 
 def _check_benchmarks(spec: BenchmarksSpec, evals: tuple[str, ...], main: Stage) -> None:
     """Refuses what could only fail after the training."""
-    folders, wanted = spec.classification, "classification" in evals
-    check(not wanted or bool(folders), "benchmarks.classification", folders, "at least one folder")
+    folders, classifies = spec.classification, "classification" in evals
+    check(
+        not classifies or bool(folders), "benchmarks.classification", folders, "at least one folder"
+    )
     names = [benchmark_name(source) for source in (*spec.retrieval, *folders)]
     for source, name in zip((*spec.retrieval, *folders), names, strict=True):
         check_name(f"the name that config.benchmarks takes from {source!r}", name)
@@ -225,12 +285,27 @@ def _with_towers(encoders: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _in_order(stages: list[Stage]) -> list[Stage]:
+    """The stages, each behind the one that its training starts from; the last stays the last."""
+    ordered: list[Stage] = []
+    left = list(stages)
+    while left:
+        waiting = {stage.name for stage in left}
+        # One that waits for itself, or for the last, is told by its task.
+        ready = [s for s in left[:-1] if s.instruct.start not in waiting] or left[:1]
+        ordered.append(ready[0])
+        left.remove(ready[0])
+    return ordered
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with nested `changes` laid over them."""
-    result = dict(values)
+    combined = dict(values)
     for name, change in changes.items():
-        old = result.get(name)
-        if isinstance(old, Mapping) and isinstance(change, Mapping):
-            change = _merged(cast(Mapping[str, Any], old), cast(Mapping[str, Any], change))
-        result[name] = change
-    return result
+        old = combined.get(name)
+        # Adapters of other kinds have other settings: they are changed all together.
+        nested = name != "adapters" and isinstance(old, Mapping)
+        if nested and isinstance(change, Mapping):
+            change = merged(cast(Mapping[str, Any], old), cast(Mapping[str, Any], change))
+        combined[name] = change
+    return combined

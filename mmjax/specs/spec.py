@@ -1,5 +1,6 @@
 """One training run as frozen dataclasses: names, choices, defaults, and sizes that fit together."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
@@ -26,6 +27,7 @@ from mmjax.specs.dual_encoder import (
     WeightingSpec,
 )
 from mmjax.specs.families import family_of
+from mmjax.specs.family import check_kinds
 from mmjax.specs.instruct import InstructSpec, QuestionsSpec
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.prompts import FewShotSpec, PromptSpec
@@ -49,7 +51,8 @@ class EncoderSpec:
       tower: which tower of a source that has two, such as CLIP; None takes the role's.
       pooling: of a text encoder's tokens, instead of what its folder says; see
         `mmjax.load_encoder`.
-      quantize: `int8` keeps the kernels of dense layers in a quarter of float32; None in `dtype`.
+      quantize: `int8` keeps the kernels of dense layers in a quarter of float32, `nf4` in an
+        eighth; None in `dtype`.
       family: `package.module:Name` of an encoder family of another package; None takes what the
         source says.
       pictures: prepared with the encoder's `own` constants, or as `imagenet_square`: squashed to a
@@ -65,9 +68,30 @@ class EncoderSpec:
     max_length: Annotated[int, Bounds(3, 1 << 20)] | None = None
     tower: Literal["text", "image"] | None = None
     pooling: Literal["mean", "cls", "max", "pooler", "classifier"] | None = None
-    quantize: Literal["int8"] | None = None
+    quantize: Literal["int8", "nf4"] | None = None
     family: str | None = None
     pictures: Literal["own", "imagenet_square"] = "own"
+
+
+@dataclass(frozen=True)
+class RateSpec:
+    """A learning rate of some parameters' own.
+
+    Attributes:
+      parameters: a pattern (regular expression) of their whole paths, as `params.txt` has them.
+      factor: of the schedule's rate.
+    """
+
+    parameters: str
+    factor: Annotated[float, Bounds(0, 1e6)]
+
+    def __post_init__(self) -> None:
+        """Checks the pattern."""
+        try:
+            re.compile(self.parameters)
+        except re.error as error:
+            expected = f"a regular expression ({error})"
+            check(False, "optim.rates.parameters", self.parameters, expected)
 
 
 @dataclass(frozen=True)
@@ -88,6 +112,8 @@ class OptimSpec:
       warmup_steps: linear, from 0.
       final_fraction: of `lr`, at which the schedule ends.
       clip_norm: of the whole gradient; 0 for none.
+      rates: of parameters that learn slower or faster than others, decay included; of several
+        patterns that match a parameter the first counts.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -100,6 +126,7 @@ class OptimSpec:
     warmup_steps: Natural = 0
     final_fraction: Fraction = 0.0
     clip_norm: Weight = 0.0
+    rates: tuple[RateSpec, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +136,8 @@ class TrainSpec:
     Attributes:
       steps: optimizer steps.
       batch_size: examples a step, over all devices and processes.
-      accumulate: parts that a batch is cut into to save memory; `instruct` only.
+      accumulate: parts that a batch is cut into to save memory. The gradient is that of the whole
+        batch, also of a contrastive loss (`mmjax.tasks.gradient_cache`).
       eval_every: steps between validations (also after the last step).
       patience: validations without a better value before the run stops early; 0 never stops.
       save_every: steps between checkpoints (also after the last step).
@@ -139,10 +167,14 @@ class MeshSpec:
     Attributes:
       data: splits the batch; -1 takes the devices that `model` leaves.
       model: splits large weights.
+      slices: TPU slices that a slower network joins; `data` goes over them, `model` stays in one.
+      fsdp: whether weights that learn, and their moments, are split over `data` too.
     """
 
     data: Annotated[int, Bounds(1, 1 << 20, besides=(-1,))] = -1
     model: Annotated[int, Bounds(1, 1 << 20)] = 1
+    slices: Annotated[int, Bounds(1, 1 << 10)] = 1
+    fsdp: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,6 +191,9 @@ class Stage:
       encoders: role -> encoder. Roles: `image`, `text` and, for `language` and for a `domain` on
         top of one, `foreign`; `projection` takes any of the first two, `instruct` `image` and
         `language`.
+      adapters: role -> an adapter in that encoder, which is trained beside what the task trains:
+        its `kind`, one of `mmjax.specs.adapters` or `package.module:Name`, and its settings. The
+        encoder runs in every step then, whatever `train.cache_features` says.
       settings: of a task of another package: its family's own dataclass.
     """
 
@@ -178,6 +213,7 @@ class Stage:
     fewshot: FewShotSpec = field(default_factory=FewShotSpec)
     questions: QuestionsSpec = field(default_factory=QuestionsSpec)
     instruct: InstructSpec = field(default_factory=InstructSpec)
+    adapters: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     loss: LossSpec = field(default_factory=LossSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
@@ -187,6 +223,10 @@ class Stage:
         """The settings of another package's task, which are of this type."""
         assert isinstance(self.settings, kind)
         return self.settings
+
+    def caches(self, role: str) -> bool:
+        """Whether an encoder's features are computed once and for all."""
+        return self.train.cache_features and role not in self.adapters
 
     @property
     def text_role(self) -> str:
@@ -206,6 +246,7 @@ class Stage:
         for role, e in self.encoders.items():
             good = role == "image" or e.pictures == "own"
             check(good, f"encoders.{role}.pictures", e.pictures, "'own' for what reads no pictures")
+        check_kinds(self)
         t, p = self.train, self.pairs
         free = self.prompts.method == "tip_adapter"
         check(t.steps >= 1 or free, "train.steps", t.steps, "at least 1")
@@ -220,12 +261,12 @@ class Stage:
         check(
             bool(p.styles) and bool(p.views), "pairs.views", p.views, "at least one style and view"
         )
-        known = {"train", "val", "test"}
+        splits = {"train", "val", "test"}
         check(
-            "test" in p.sides and set(p.sides) <= known,
+            "test" in p.sides and set(p.sides) <= splits,
             "pairs.sides",
             p.sides,
-            f"'test', and of {sorted(known - {'test'})} what is wanted beside it",
+            f"'test', and of {sorted(splits - {'test'})} what is wanted beside it",
         )
         for name in ("out_dim", "members"):
             image, text = getattr(self.image_head, name), getattr(self.text_head, name)

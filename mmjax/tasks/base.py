@@ -49,7 +49,7 @@ class Task(Protocol):
 
 @runtime_checkable
 class DualEncoder(Task, Protocol):
-    """A task that makes a dual encoder, on which `domain` can stand."""
+    """A task that makes a dual encoder, on which `domain` or `prompts` can stand."""
 
     @property
     def text_role(self) -> str:
@@ -66,8 +66,8 @@ class DualEncoder(Task, Protocol):
         """Unit vectors of the joint space."""
         ...
 
-    def logit_scale(self, trainable: PyTree) -> Float[Array, ""]:
-        """Logarithm of the inverse temperature."""
+    def logit_scale(self, trainable: PyTree, frozen: PyTree = None) -> Float[Array, ""]:
+        """Logarithm of the inverse temperature; of what stands on a base perhaps the base's."""
         ...
 
 
@@ -102,6 +102,31 @@ class Weighted(Protocol):
 
     def weight(self, batch: Batch) -> Float[Array, ""]:
         """What the loss of a batch is a mean over: examples, or tokens."""
+        ...
+
+
+@runtime_checkable
+class Embedding(Protocol):
+    """A task whose loss compares the rows of a batch: cut, it would be another loss.
+
+    `loss` is `compare` of `embedded`. With `mmjax.tasks.gradient_cache` rows are embedded a part at
+    a time, and compared all together.
+    """
+
+    def embedded(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
+    ) -> Mapping[str, Float[Array, "b e"]]:
+        """What is compared, each row from its own inputs alone."""
+        ...
+
+    def compare(
+        self,
+        embedded: Mapping[str, Float[Array, "b e"]],
+        trainable: PyTree,
+        frozen: PyTree,
+        batch: Batch,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The loss and the metrics of a whole batch, from its embedded rows."""
         ...
 
 

@@ -94,16 +94,16 @@ class OneTable(Defaults, ABC, Generic[AssemblyT]):
             trainable = run.trained(library.mesh)
             published = assembly.data.publish(assembly.task, library.mesh)
             functions = published.bind(trainable, assembly.frozen)
-            asked = self.asked(run, assembly, library)
-            figures.add({run.stage.name: asked.run(assembly.evaluators, functions)})
+            test_set = self.asked(run, assembly, library)
+            figures.add({run.stage.name: test_set.run(assembly.evaluators, functions)})
         return figures.results(recipe, figures.systems, {})
 
     def tables(self, results: Results) -> list[Table]:
         """One row a stage, one column a metric."""
-        columns = list(dict.fromkeys(m for found in results.systems.values() for m in found))
+        columns = list(dict.fromkeys(m for metrics in results.systems.values() for m in metrics))
         rows = tuple(
-            (results.labels[name], tuple(tuple(found.get(m, ())) for m in columns))
-            for name, found in results.systems.items()
+            (results.labels[name], tuple(tuple(metrics.get(m, ())) for m in columns))
+            for name, metrics in results.systems.items()
         )
         return [Table(self.title, tuple(columns), rows)]
 
@@ -124,5 +124,5 @@ class OneTable(Defaults, ABC, Generic[AssemblyT]):
             headline=self.headline(results),
             tables=self.tables(results),
             curves=reporting.curves(runs, self.curves),
-            notes=[*reporting.notes_on_pictures(recipe), *reporting.notes_on_texts(library)],
+            notes=[*reporting.notes_on_images(recipe), *reporting.notes_on_texts(library)],
         )

@@ -1,8 +1,8 @@
 """The Definition protocol: all that the trunk may ask of a task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jax.sharding import Mesh
 
@@ -13,6 +13,7 @@ from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks.base import Task
 from mmjax.tasks.run import Assembly, Data, Run
+from mmjax.trees import PyTree
 
 AdaptedT = TypeVar("AdaptedT", covariant=True)
 
@@ -21,7 +22,7 @@ AdaptedT = TypeVar("AdaptedT", covariant=True)
 class Definition(Protocol[AdaptedT]):
     """A family of tasks: what `train`, `study`, `predict` and `chat` ask of it.
 
-    Its settings are a `mmjax.specs.family.Family`: of a task of another package its attribute
+    Its settings are a `mmjax.specs.family.TaskSettings`: of a task of another package its attribute
     `family`, which is read before anything else of it. `AdaptedT` is what `load_adapter` returns.
     """
 
@@ -98,5 +99,23 @@ class Definition(Protocol[AdaptedT]):
 
         Raises:
           MmjaxError: it is damaged, or was trained on other encoders.
+        """
+        ...
+
+
+@runtime_checkable
+class Shares(Protocol):
+    """A definition whose adapters other programs read too; not every one has such a form."""
+
+    def share(self, folder: Path, params: PyTree, card: Mapping[str, Any]) -> None:
+        """Writes that form beside an exported adapter.
+
+        Args:
+          folder: holds the export.
+          params: what was trained.
+          card: of the adapter.
+
+        Raises:
+          MmjaxError: the disk is full.
         """
         ...

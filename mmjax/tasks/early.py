@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmjax.data.library import Library
-from mmjax.errors import settings_of
+from mmjax.errors import MmjaxError, setting, settings_of
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
 from mmjax.tasks.base import Task
+from mmjax.tasks.cards import check_encoder
 from mmjax.tasks.catalog import definition_of
 from mmjax.tasks.dual_encoder.stacking import load_base
-from mmjax.tasks.run import Run, check_encoder
-from mmjax.writer import check_tensorboard
+from mmjax.tasks.run import Run
+from mmjax.tracking import check_trackers
 
 
-def check(recipe: Recipe, runs: Sequence[Run], library: Library) -> None:
+def check_early(recipe: Recipe, runs: Sequence[Run], library: Library) -> None:
     """Refuses what can be known to fail.
 
     Args:
@@ -30,8 +31,7 @@ def check(recipe: Recipe, runs: Sequence[Run], library: Library) -> None:
     Raises:
       MmjaxError: says which setting of which part of the recipe, or which file.
     """
-    if recipe.tensorboard:
-        check_tensorboard()
+    check_trackers(recipe.trackers)
     check_asked(recipe, library)
     for run in _main_first(recipe, runs):
         with settings_of(part_of(recipe, run.stage)):
@@ -39,6 +39,7 @@ def check(recipe: Recipe, runs: Sequence[Run], library: Library) -> None:
     tasks: dict[Path, Task] = {}
     for run in _main_first(recipe, runs):
         with settings_of(part_of(recipe, run.stage)):
+            _check_cached_below(run)
             base = _base(run, tasks, library)
             tasks[run.adapter] = definition_of(run.stage.task).task(run, base, library)
 
@@ -52,7 +53,24 @@ def part_of(recipe: Recipe, stage: Stage) -> str:
     """The part of a recipe that a stage's settings stand in; "" for the recipe itself."""
     if stage is recipe.main:
         return ""
-    return "base" if stage.name == "base" else f"variants.{stage.name}"
+    if stage.name in recipe.links:
+        return ".".join(["base"] * (len(recipe.links) - recipe.links.index(stage.name)))
+    return f"variants.{stage.name}"
+
+
+def _check_cached_below(run: Run) -> None:
+    """Refuses to stand on outputs that a cache would hold without the adapters inside.
+
+    Raises:
+      MmjaxError: says which adapters.
+    """
+    below = {} if run.base is None else run.base.stage.adapters
+    if below:
+        raise MmjaxError(
+            f"the base of this stage has adapters inside its encoders ({', '.join(sorted(below))})"
+            f"; {setting('train.cache_features')} would read their outputs without them. Put the "
+            f"adapters into this stage instead: {setting('adapters')}"
+        )
 
 
 def _main_first(recipe: Recipe, runs: Sequence[Run]) -> list[Run]:

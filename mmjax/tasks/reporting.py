@@ -1,8 +1,10 @@
 """Parts of a report that the tasks have in common."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from mmjax import trees
+from mmjax.data import own
 from mmjax.data.library import Library
 from mmjax.report.class_tables import class_report
 from mmjax.report.page import Component, Gallery, HardSamples, Report, Table
@@ -50,7 +52,7 @@ def make_report(
     if results.classes is not None:  # items are told apart by class
         classes = class_report(results.classes, library.corpus(run.recipe.main.pairs))
     return Report(
-        title=run.recipe.name.replace("_", " "),
+        title=title_of(run.recipe),
         summary=summary,
         headline=tuple(headline),
         tables=tuple(tables),
@@ -67,12 +69,19 @@ def make_report(
     )
 
 
+def title_of(recipe: Recipe) -> str:
+    """A recipe's name, and that of the user's own data where the name does not say it."""
+    title, source = recipe.name.replace("_", " "), recipe.main.pairs.source
+    data = Path(source.removeprefix(own.FOLDER)).stem.replace("_", " ")
+    return f"{title} on {data}" if own.is_own(source) and data not in title else title
+
+
 def main_run(runs: Sequence[Run]) -> Run:
     """The first seed's run of the stage that the recipe is about."""
     return next(run for run in runs if run.is_main)
 
 
-def notes_on_pictures(recipe: Recipe) -> list[str]:
+def notes_on_images(recipe: Recipe) -> list[str]:
     """Whose pictures these are."""
     if recipe.main.pairs.source != "emoji":
         return []
@@ -97,9 +106,15 @@ def curves(runs: Sequence[Run], metrics: Sequence[str], samples: bool = False) -
       samples: plotted over samples seen instead of steps.
 
     Yields:
-      One curve a run and metric.
+      One curve a run and metric. Losses of different kinds are metrics of their own: a base's and
+      an adapter's say nothing of each other, and on one scale the smaller would be a flat line.
     """
+    kinds: dict[object, list[str]] = {}
     for run in runs:
+        names = kinds.setdefault(_kind_of_loss(run), [])
+        names += [run.stage.name] * (run.stage.name not in names)
+    for run in runs:
+        own = f" of {', '.join(kinds[_kind_of_loss(run)])}" if len(kinds) > 1 else ""
         path = run.folder / METRICS_FILE
         records = read_metrics(path) if path.is_file() else []
         for metric in metrics:
@@ -108,7 +123,12 @@ def curves(runs: Sequence[Run], metrics: Sequence[str], samples: bool = False) -
                 each = run.stage.train.batch_size if samples else 1
                 steps = tuple(step * each for step in steps)
                 name = f"{run.stage.name}/seed {run.seed}"
-                yield Curve(name, metric, steps, values, "samples seen" if samples else "step")
+                title = f"{metric}{own}" if metric == "loss" else metric
+                yield Curve(name, title, steps, values, "samples seen" if samples else "step")
+
+
+def _kind_of_loss(run: Run) -> object:
+    return run.stage.task, run.stage.loss.kind, run.stage.projection.loss
 
 
 def components(run: Run, library: Library, base: str) -> Iterator[Component]:

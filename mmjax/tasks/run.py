@@ -1,8 +1,5 @@
 """What the trunk knows of a run: its folder, what it reads, the task with all that is frozen."""
 
-import dataclasses
-import importlib.metadata
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,21 +7,20 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, Key
 
-from mmjax import __version__, sharding
-from mmjax.data.library import Library
+from mmjax import sharding
 from mmjax.data.pipeline import Batches, Phase, examples, train_batches
 from mmjax.data.records import Corpus
 from mmjax.data.splits import Split
 from mmjax.encoders.output import Tower
-from mmjax.errors import MmjaxError
 from mmjax.evals.base import Evaluator
 from mmjax.rng import seed_for
 from mmjax.runs import finished
 from mmjax.runs.adapter_files import load_adapter_params
 from mmjax.runs.finished import ADAPTER, DONE
 from mmjax.specs.recipe import Recipe
-from mmjax.specs.spec import EncoderSpec, Stage, read_stage
+from mmjax.specs.spec import Stage, read_stage
 from mmjax.tasks.base import Task
 from mmjax.tasks.published import Published
 from mmjax.trees import PyTree
@@ -102,7 +98,7 @@ class Publisher(Protocol):
 
 
 @runtime_checkable
-class Named(Protocol):
+class NamedData(Protocol):
     """What a card says of data."""
 
     @property
@@ -126,7 +122,7 @@ class Data(Protocol):
         ...
 
     @property
-    def corpus(self) -> Named:
+    def corpus(self) -> NamedData:
         """Names the data."""
         ...
 
@@ -190,6 +186,8 @@ class Assembly(Generic[TaskT, DataT]):
       evaluators: what is measured on `data.val` while training.
       prior: for elastic weight consolidation: what the base was trained on.
       on_card: what the adapter's card says beside what all cards say.
+      initial: key -> what training begins with, on the mesh; None is the task's own `init`, whole
+        on every device.
     """
 
     task: TaskT
@@ -199,6 +197,7 @@ class Assembly(Generic[TaskT, DataT]):
     evaluators: Sequence[Evaluator] = ()
     prior: Phase | None = None
     on_card: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    initial: Callable[[Key[Array, ""]], PyTree] | None = None
 
 
 def stage_of(card: Mapping[str, Any]) -> Stage:
@@ -207,57 +206,3 @@ def stage_of(card: Mapping[str, Any]) -> Stage:
     # Prompts that were trained before they could end in words end in none.
     stage["prompts"] = {"ending": "", **stage.get("prompts", {})}
     return read_stage(stage)
-
-
-def check_encoder(
-    library: Library,
-    card: Mapping[str, Any],
-    role: str,
-    spec: EncoderSpec,
-    allow_other: bool,
-    folder: Path,
-) -> None:
-    """Refuses an encoder that an adapter was not trained on.
-
-    Raises:
-      MmjaxError: its weights or its preprocessing are not those of the card.
-    """
-    found, saved = library.identity(spec), card["encoders"][role]
-    for part in ("fingerprint", "preprocess_fingerprint"):
-        if found[part] != saved[part] and not allow_other:
-            raise MmjaxError(
-                f"{folder} was trained on another {role} encoder: the {part} of "
-                f"{spec.source} is {found[part][:12]}, the card says {saved[part][:12]}; give "
-                "the same weights, or accept these with allow_other_encoder=True"
-            )
-
-
-def make_card(run: Run, library: Library, assembly: Assembly[Task, Data]) -> dict[str, Any]:
-    """What a reader needs to use the adapter: method, sizes, frozen encoders, recipe."""
-    base = None
-    if run.base is not None and assembly.base is not None:
-        base = {
-            "path": os.path.relpath(run.base.adapter, run.adapter),
-            "fingerprint": assembly.base["trainable"]["fingerprint"],
-        }
-    return {
-        "schema": 1,
-        "recipe": run.recipe.name,
-        "languages": list(run.recipe.languages),
-        "seed": run.seed,
-        "stage": dataclasses.asdict(run.stage),
-        "encoders": {r: library.identity(s) for r, s in run.stage.encoders.items()},
-        "data": {
-            "name": assembly.data.corpus.name,
-            "fingerprint": assembly.data.corpus.fingerprint,
-        },
-        "base": base,
-        **assembly.on_card,
-        "versions": {"mmjax": __version__} | versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that results depend on."""
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}

@@ -30,14 +30,19 @@ def value_and_grad(function: Callable[P, R]) -> Callable[P, tuple[R, PyTree]]:
     return jax.value_and_grad(function)
 
 
+def map_tree(function: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
+    """`jax.tree.map`."""
+    return jax.tree.map(function, tree, *rest)
+
+
 def cond(condition: Bool[Array, ""], yes: Callable[[], R], no: Callable[[], R]) -> R:
     """`jax.lax.cond`."""
     return jax.lax.cond(condition, yes, no)
 
 
-def device_put(tree: PyTree) -> PyTree:
+def device_put(tree: PyTree, where: PyTree = None) -> PyTree:
     """`jax.device_put`."""
-    return jax.device_put(tree)
+    return jax.device_put(tree, where)
 
 
 def clone(module: nn.Module, **changes: Any) -> nn.Module:

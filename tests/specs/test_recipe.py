@@ -10,6 +10,7 @@ from configs import (
     domain_muge,
     language_clip_coco_cn,
     language_emoji,
+    posttrain_emoji,
     projection_digits,
     projection_emoji,
     projection_mmimdb,
@@ -18,7 +19,7 @@ from configs import (
 )
 from mmjax.errors import MmjaxError
 from mmjax.specs.build import as_dict
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks.prompts.tables import describe_method
 
 
@@ -27,24 +28,24 @@ def language() -> dict:
 
 
 def test_the_default_recipe_trains_base_baseline_and_adapter_in_turn():
-    assert [s.name for s in resolve(language()).stages] == ["base", "linear", "language"]
-    recipe = resolve(as_dict(language_emoji.get_config("ablations")))
+    assert [s.name for s in resolve_recipe(language()).stages] == ["base", "linear", "language"]
+    recipe = resolve_recipe(as_dict(language_emoji.get_config("ablations")))
     assert [s.name for s in recipe.stages] == ["base", "linear", "mlp", "language"]
     assert [s.adapter.kind for s in recipe.stages[1:]] == ["linear", "mlp", "transformer"]
     for baseline in recipe.stages[1:3]:
         same = dataclasses.replace(baseline, name="language", adapter=recipe.main.adapter)
         assert same == recipe.main
     assert recipe.seeds == (0, 1, 2)
-    with pytest.raises(ValueError, match="'full', 'tiny' or 'ablations'"):
+    with pytest.raises(ValueError, match="'full', 'tiny', 'ablations', 'german' or 'japanese'"):
         language_emoji.get_config("huge")
 
 
 def test_the_domain_recipe_compares_every_method_at_every_share():
-    recipe = resolve(as_dict(domain_emoji.get_config("animals")))
+    recipe = resolve_recipe(as_dict(domain_emoji.get_config("animals")))
     base, *stages = recipe.stages
     assert base.pairs.domain == recipe.main.pairs.domain
     assert base.pairs.domain.labels == ("animals-nature",)
-    assert base.encoders == resolve(as_dict(base_emoji.get_config())).main.encoders
+    assert base.encoders == resolve_recipe(as_dict(base_emoji.get_config())).main.encoders
     shares = [stage.pairs.domain.fraction for stage in stages]
     assert {share: shares.count(share) for share in shares} == {0.1: 7, 0.5: 7, 1.0: 7}
     with pytest.raises(
@@ -54,13 +55,13 @@ def test_the_domain_recipe_compares_every_method_at_every_share():
 
 
 def test_a_domain_may_be_all_that_the_base_knows():
-    recipe = resolve(as_dict(domain_emoji.get_config("known")))
+    recipe = resolve_recipe(as_dict(domain_emoji.get_config("known")))
     assert recipe.main.pairs.domain.labels == ()
     assert {stage.train.batch_size for stage in recipe.stages} == {512}
 
 
 def test_the_clip_recipe_trains_on_text_alone():
-    recipe = resolve(as_dict(language_clip_coco_cn.get_config()))
+    recipe = resolve_recipe(as_dict(language_clip_coco_cn.get_config()))
     base, linear, main = recipe.stages
     assert (base.task, linear.adapter.kind, main.adapter.kind) == (
         "pretrained",
@@ -77,7 +78,7 @@ def test_the_clip_recipe_trains_on_text_alone():
 
 @pytest.mark.parametrize("module", [domain_muge, domain_food101])
 def test_domain_recipes_of_other_data_stand_on_a_finished_run(module):
-    recipe = resolve(as_dict(module.get_config("some/folder")))
+    recipe = resolve_recipe(as_dict(module.get_config("some/folder")))
     assert recipe.main.pairs.source.endswith(":some/folder")
     assert recipe.base is not None
     assert [stage.name for stage in recipe.stages] == ["plain", "domain"]
@@ -104,7 +105,7 @@ def test_domain_recipes_of_other_data_stand_on_a_finished_run(module):
 def test_every_mistake_in_a_domain_recipe_has_its_own_sentence(changes, message):
     config = as_dict(domain_emoji.get_config()) | {"variants": {}} | changes
     with pytest.raises(MmjaxError, match=message):
-        resolve(config)
+        resolve_recipe(config)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_every_mistake_in_a_domain_recipe_has_its_own_sentence(changes, message)
     + [(projection_digits, ""), (projection_digits, "tiny"), (projection_mmimdb, "some/folder")],
 )
 def test_every_projection_recipe_is_the_paper_beside_another_loss(module, choice):
-    recipe = resolve(as_dict(module.get_config(choice)))
+    recipe = resolve_recipe(as_dict(module.get_config(choice)))
     paper, main = recipe.stages
     assert (paper.name, main.name) == ("paper", "projection")
     assert paper.projection.loss == "pairwise_bce"
@@ -152,12 +153,12 @@ def test_every_projection_recipe_is_the_paper_beside_another_loss(module, choice
 def test_every_mistake_in_a_projection_recipe_has_its_own_sentence(changes, message):
     config = as_dict(projection_emoji.get_config()) | {"variants": {}} | changes
     with pytest.raises(MmjaxError, match=message):
-        resolve(config)
+        resolve_recipe(config)
 
 
 @pytest.mark.parametrize("module", [base_emoji, language_emoji, domain_emoji])
 def test_tiny_is_the_same_recipe_made_small(module):
-    full, tiny = (resolve(as_dict(module.get_config(*s))) for s in ((), ("tiny",)))
+    full, tiny = (resolve_recipe(as_dict(module.get_config(*s))) for s in ((), ("tiny",)))
     assert [s.name for s in full.stages if s.pairs.domain.fraction == 1] == [
         s.name for s in tiny.stages if s.pairs.domain.fraction == 1
     ]
@@ -202,18 +203,18 @@ def test_every_mistake_has_its_own_sentence(path, value, message):
         place = place[name]
     place[path[-1]] = value
     with pytest.raises(MmjaxError, match=message):
-        resolve(config)
+        resolve_recipe(config)
 
 
 def test_resolving_changes_nothing():
     config = language()
     before = copy.deepcopy(config)
-    resolve(config)
+    resolve_recipe(config)
     assert config == before
 
 
 def test_a_source_with_two_towers_gives_each_role_its_own():
-    (base, *_, main) = resolve(language()).stages
+    (base, *_, main) = resolve_recipe(language()).stages
     assert base.encoders["image"].tower == "image"
     assert {role: spec.tower for role, spec in main.encoders.items()} == {
         "image": "image",
@@ -223,7 +224,7 @@ def test_a_source_with_two_towers_gives_each_role_its_own():
 
 
 def test_the_prompts_recipe_compares_every_method_at_every_number_of_shots():
-    recipe = resolve(as_dict(prompts_emoji.get_config()))
+    recipe = resolve_recipe(as_dict(prompts_emoji.get_config()))
     base, *stages = recipe.stages
     assert base.pairs == recipe.main.pairs
     whole = [s for s in stages if s.fewshot.half == "all"]
@@ -236,9 +237,9 @@ def test_the_prompts_recipe_compares_every_method_at_every_number_of_shots():
     for stage in whole:
         twin = next(s for s in whole if describe_method(s) == describe_method(stage))
         assert (stage.prompts, stage.optim, stage.train) == (twin.prompts, twin.optim, twin.train)
-    exact = resolve(as_dict(prompts_emoji.get_config("exact")))
+    exact = resolve_recipe(as_dict(prompts_emoji.get_config("exact")))
     assert {s.prompts.method for s in exact.stages[1:]} == {"structured", "cocoop"}
-    noto = resolve(as_dict(prompts_emoji.get_config("noto"))).main
+    noto = resolve_recipe(as_dict(prompts_emoji.get_config("noto"))).main
     assert noto == dataclasses.replace(
         recipe.main, fewshot=dataclasses.replace(recipe.main.fewshot, styles=("noto",))
     )
@@ -247,14 +248,14 @@ def test_the_prompts_recipe_compares_every_method_at_every_number_of_shots():
 
 
 def test_prompts_on_clip_need_no_base():
-    recipe = resolve(as_dict(prompts_coop.get_config("some/dtd")))
+    recipe = resolve_recipe(as_dict(prompts_coop.get_config("some/dtd")))
     assert recipe.base is None
     assert recipe.main.pairs.source == "coop:some/dtd"
     assert {s.task for s in recipe.stages} == {"prompts"}
 
 
 def test_methods_on_clip_are_trained_alike_and_set_as_their_papers_have_them():
-    stages = {s.name: s for s in resolve(as_dict(prompts_coop.get_config())).stages}
+    stages = {s.name: s for s in resolve_recipe(as_dict(prompts_coop.get_config())).stages}
     trained = {s.train for name, s in stages.items() if name != "tip_adapter"}
     assert len(trained) == 1  # as many steps, of as many pictures
     assert {s.prompts.ending for s in stages.values()} == {"."}
@@ -262,8 +263,15 @@ def test_methods_on_clip_are_trained_alike_and_set_as_their_papers_have_them():
         assert (stages[name].prompts.alpha, stages[name].prompts.beta) == (1.0, 5.5)
     coop = stages["coop"].prompts
     assert (coop.general, coop.context, coop.anchor) == (16, "", 0.0)
+    # CLIP-LoRA: the towers learn, under the prompt that is written there.
+    lora = stages["clip_lora"]
+    assert {(a["kind"], a["rank"], a["alpha"]) for a in lora.adapters.values()} == {
+        ("lora", 2, 1.0)
+    }
+    assert lora.prompts.context == lora.prompts.template.removesuffix(" {}.")
+    assert [(rate.parameters, rate.factor) for rate in lora.optim.rates] == [("general", 0.0)]
     # The measured figures of emoji are of prompts without a full stop.
-    emoji = resolve(as_dict(prompts_emoji.get_config()))
+    emoji = resolve_recipe(as_dict(prompts_emoji.get_config()))
     assert {s.prompts.ending for s in emoji.stages if s.task == "prompts"} == {""}
 
 
@@ -287,4 +295,15 @@ def test_methods_on_clip_are_trained_alike_and_set_as_their_papers_have_them():
 def test_every_mistake_in_a_prompts_recipe_has_its_own_sentence(changes, message):
     config = as_dict(prompts_emoji.get_config()) | {"variants": {}} | changes
     with pytest.raises(MmjaxError, match=message):
-        resolve(config)
+        resolve_recipe(config)
+
+
+def test_stages_stand_behind_those_that_they_start_from():
+    config = as_dict(posttrain_emoji.get_config("ablations"))  # a ConfigDict sorts names
+    stages = resolve_recipe(config).stages
+    names = [stage.name for stage in stages]
+    starts = {stage.name: stage.instruct.start for stage in stages if stage.instruct.start}
+    assert starts["captions"] == "general"
+    assert starts["two_stage"] == "captions_first"
+    assert all(names.index(start) < names.index(name) for name, start in starts.items())
+    assert names[-1] == "instruct"

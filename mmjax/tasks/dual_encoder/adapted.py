@@ -1,7 +1,7 @@
 """Using a trained dual encoder or projection: embed, search."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,9 +13,11 @@ from mmjax.checks import arguments
 from mmjax.checks.arguments import several, whole
 from mmjax.data.tables import FeatureTable, View, table_of
 from mmjax.data.transforms import view
+from mmjax.encoders.output import ADAPTERS
 from mmjax.encoders.pictures import ImageLike, open_image
 from mmjax.errors import MmjaxError
 from mmjax.evals.base import Functions
+from mmjax.tasks.adapting import adapter_in
 from mmjax.tasks.dual_encoder.stacking import Loaded
 
 
@@ -56,6 +58,7 @@ class Adapted:
         self.card, self._stage = loaded.card, loaded.stage
         self._folder, self._library, self._functions = loaded.folder, loaded.library, functions
         self._specs = self._stage.encoders
+        self._adapters = loaded.trainable.get(ADAPTERS, {})
         self._views = self._stage.pairs.views
         self._text_role = self._stage.text_role
 
@@ -67,6 +70,11 @@ class Adapted:
             f"{type(self).__name__}({self._stage.task!r} of {self.card['recipe']!r}, {encoders}, "
             f"{count:,} trained parameters)"
         )
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """The functions that its task publishes: `embed_texts`, `embed_images`, `score`, ..."""
+        return frozenset(self._functions)
 
     def _embed(self, role: str, function: str, items: Sequence[Any]) -> Float[np.ndarray, "n d"]:
         if function not in self._functions:
@@ -84,8 +92,14 @@ class Adapted:
     def _features(self, role: str, items: Sequence[Any]) -> FeatureTable:
         if not len(several(items, "items")):
             raise MmjaxError("expected at least one item to embed")
-        spec = self._specs[role]
-        return table_of(list(self._library.encoder(spec).outputs(items, spec.output)))
+        return table_of(list(self._outputs(role, items, self._specs[role].output)))
+
+    def _outputs(self, role: str, items: Sequence[Any], want: str) -> Iterator[np.ndarray]:
+        """What an encoder says of items, with its adapter where it has one."""
+        encoder, own = self._library.encoder(self._specs[role]), self._adapters.get(role)
+        if own is not None:
+            encoder = encoder.with_hook(adapter_in(self._stage, role))
+        return encoder.outputs(items, want, adapters=own)
 
     def embed_joined(
         self, images: Sequence[ImageLike] = (), texts: Sequence[str] = ()
@@ -117,7 +131,14 @@ class Adapted:
     def embed_base_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """Texts of the base's own language -> f32 unit vectors of the joint space."""
         name = "embed_base_texts" if "embed_base_texts" in self._functions else "embed_texts"
-        return self._embed("text", name, arguments.texts(texts, "items"))
+        # A base that publishes pictures of its own reads its texts as what stands on it does.
+        role = self._text_role if "embed_base_images" in self._functions else "text"
+        return self._embed(role, name, arguments.texts(texts, "items"))
+
+    def embed_base_images(self, images: Sequence[ImageLike]) -> Float[np.ndarray, "n d"]:
+        """Pictures as the base embeds them -> f32 unit vectors of the joint space."""
+        name = "embed_base_images" if "embed_base_images" in self._functions else "embed_images"
+        return self._embed("image", name, Shown(arguments.pictures(images), self._views))
 
     def embed_images(self, images: Sequence[ImageLike]) -> Float[np.ndarray, "n d"]:
         """Pictures (paths, bytes, PIL, uint8 arrays) -> f32 unit vectors of the joint space."""

@@ -5,6 +5,7 @@ from typing import TypeAlias
 from mmjax.data.library import Library
 from mmjax.evals import Evaluator, Retrieval, TextRetrieval
 from mmjax.specs.spec import Stage
+from mmjax.tasks.adapting import weights_in_step
 from mmjax.tasks.base import Task
 from mmjax.tasks.dual_encoder.data import PairsData, System, prepare
 from mmjax.tasks.dual_encoder.stacking import load_base, make_task
@@ -14,7 +15,7 @@ from mmjax.trees import PyTree
 Joined: TypeAlias = Assembly[Task, PairsData]
 
 
-def assemble(run: Run, library: Library) -> Joined:
+def assemble_dual_encoder(run: Run, library: Library) -> Joined:
     """Builds the task, its data and its frozen tree.
 
     Args:
@@ -31,10 +32,7 @@ def assemble(run: Run, library: Library) -> Joined:
     base_task = base_card = None
     if run.base is not None:
         base_task, frozen, base_card = load_base(run.base.adapter, data.towers, library.mesh)
-    if not stage.train.cache_features:
-        # Encoders run in the step: their weights are an argument of it, like everything frozen.
-        for role, spec in stage.encoders.items():
-            frozen[role] = library.encoder(spec).params
+    frozen |= weights_in_step(stage, library)
     return Assembly(
         make_task(stage, data.towers, base_task, library.mesh),
         data,

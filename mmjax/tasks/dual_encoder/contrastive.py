@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.language import masked_mean
 from mmjax.adapters.projection import ProjectionHead
+from mmjax.adapters.towers import begun, within
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
-from mmjax.losses.contrastive import info_nce
 from mmjax.losses.distill import unit
-from mmjax.losses.pairs import PairLoss
+from mmjax.losses.members import member_info_nce
 from mmjax.losses.temperature import temperature
 from mmjax.metrics import Metrics, mean_of
 from mmjax.rng import DropoutKey
@@ -45,6 +45,11 @@ class ContrastiveTask:
     text_head: HeadSpec
     loss_spec: LossSpec
     mesh: Mesh | None = None
+
+    @property
+    def towers(self) -> Mapping[str, Tower]:
+        """Both, by role."""
+        return {tower.role: tower for tower in (self.image, self.text)}
 
     def _head(self, role: str) -> ProjectionHead:
         spec = {"image": self.image_head, "text": self.text_head}[role]
@@ -74,7 +79,8 @@ class ContrastiveTask:
 
     def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
         """Returns {"image", "text", ["logit_scale"]}; see `ProjectionHead` for the batch's part."""
-        trainable: dict[str, PyTree] = {}
+        trainable: dict[str, PyTree] = begun(self.towers, key, frozen)
+        frozen = within(frozen, trainable, self.towers)
         for tower in (self.image, self.text):
             key, sub = jax.random.split(key)
             features = self._features(tower, frozen, batch[tower.role])
@@ -86,7 +92,7 @@ class ContrastiveTask:
     def _initial_logit_scale(self) -> Float[Array, ""]:
         return -jnp.log(jnp.asarray(self.loss_spec.init_temperature, jnp.float32))
 
-    def logit_scale(self, trainable: PyTree) -> Float[Array, ""]:
+    def logit_scale(self, trainable: PyTree, frozen: PyTree = None) -> Float[Array, ""]:
         """Logarithm of the inverse temperature, learnt or fixed."""
         if self.loss_spec.learn_temperature:
             return trainable["logit_scale"]
@@ -103,6 +109,7 @@ class ContrastiveTask:
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to un-normalised vectors of the joint space."""
         tower = {"image": self.image, "text": self.text}[role]
+        frozen = within(frozen, trainable, self.towers, key)
         return self.project(role, trainable, self._features(tower, frozen, inputs), key)
 
     def _features(self, tower: Tower, frozen: PyTree, inputs: Inputs) -> Float[Array, "b d"]:
@@ -114,9 +121,27 @@ class ContrastiveTask:
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
         """Symmetric InfoNCE over the global batch; equal texts are positives of each other."""
+        return self.compare(self.embedded(trainable, frozen, batch, key), trainable, frozen, batch)
+
+    def embedded(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
+    ) -> dict[str, Float[Array, "b e"]]:
+        """What the loss is made of, row by row; see `mmjax.tasks.base.Embedding`."""
         image_key, text_key = jax.random.split(key)
-        image = self.members(self.embed("image", trainable, frozen, batch["image"], image_key))
-        text = self.members(self.embed("text", trainable, frozen, batch["text"], text_key))
+        return {
+            "image": self.embed("image", trainable, frozen, batch["image"], image_key),
+            "text": self.embed("text", trainable, frozen, batch["text"], text_key),
+        }
+
+    def compare(
+        self,
+        embedded: Mapping[str, Float[Array, "b e"]],
+        trainable: PyTree,
+        frozen: PyTree,
+        batch: Batch,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The loss of embedded rows; see `mmjax.tasks.base.Embedding`."""
+        image, text = self.members(embedded["image"]), self.members(embedded["text"])
         logit_scale, captions = self.logit_scale(trainable), batch["text"]["row"]
         smoothing = self.loss_spec.label_smoothing
         loss, pairs = member_info_nce(image, text, logit_scale, captions, smoothing, self.mesh)
@@ -133,37 +158,3 @@ class ContrastiveTask:
             "embed_images": lambda t, f, inputs: self.normalize(self.embed("image", t, f, inputs)),
             "embed_texts": lambda t, f, inputs: self.normalize(self.embed("text", t, f, inputs)),
         }
-
-
-def member_info_nce(
-    image: Float[Array, "m b e"],
-    text: Float[Array, "m b e"],
-    logit_scale: Float[Array, ""],
-    captions: Int[Array, " b"],
-    label_smoothing: float,
-    mesh: Mesh | None,
-) -> tuple[Float[Array, ""], PairLoss]:
-    """Symmetric InfoNCE of every member on its own, averaged over members.
-
-    Args:
-      image: unit vectors.
-      text: the same.
-      logit_scale: logarithm of the inverse temperature.
-      captions: equal ones are the same text, hence positives of each other.
-      label_smoothing: share of the target spread over the batch.
-      mesh: see `ContrastiveTask`.
-
-    Returns:
-      (scalar, what each pair counted).
-    """
-    found = [
-        info_nce(
-            *pair,
-            logit_scale,
-            positives=captions,
-            label_smoothing=label_smoothing,
-            mesh=mesh,
-        )
-        for pair in zip(image, text, strict=True)
-    ]
-    return jax.tree.map(lambda *each: jnp.stack(each).mean(axis=0), *found)

@@ -8,13 +8,14 @@ import numpy as np
 
 from mmjax.data.captions import all_captions, asked_texts, names_and_captions, text_turns
 from mmjax.data.library import ImageBank, Library, TextBank
-from mmjax.data.pipeline import Choices, Phase, Shared
+from mmjax.data.pipeline import Choices, Phase, SharedRows
 from mmjax.data.records import Corpus, Pair
 from mmjax.data.splits import Split
 from mmjax.evals import EvalSet, Evaluator, Functions, Retrieval, ZeroShot
 from mmjax.specs.data import PairsSpec
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
+from mmjax.tasks.adapting import tower_of
 from mmjax.tasks.base import GENERAL
 from mmjax.tasks.dual_encoder.checks import check_captions, check_select
 from mmjax.tasks.dual_encoder.eval_sets import (
@@ -120,15 +121,14 @@ def prepare(
     source, target = recipe.languages
     corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
     if stage.task == "pretrained" and stage.name != recipe.main.name:
-        towers = {role: library.tower(role, spec, None) for role, spec in stage.encoders.items()}
+        towers = {role: tower_of(stage, role, library, None) for role in stage.encoders}
         return PairsData(towers, (), None, split, corpus, {})
-    cached = stage.train.cache_features
     language = stage.task == "language"
     pairs, (kept, held) = [], ([], [])
     if language:
         pairs, (kept, held) = pairs_of(stage, library), held_out(stage, seed, library)
     check_captions(stage, corpus, recipe.languages)
-    images = library.images(stage.encoders["image"], stage.pairs, cached)
+    images = library.images(stage.encoders["image"], stage.pairs, stage.caches("image"))
     texts = library.texts(
         "text",
         stage.encoders["text"],
@@ -138,7 +138,7 @@ def prepare(
             f"{source} names": asked_texts(corpus, source),
             f"{target} parallel": [t for pair in pairs for t in pair.targets],
         },
-        cached,
+        stage.caches("text"),
     )
     banks = {"image": images, "text": texts}
     foreign = None
@@ -150,9 +150,9 @@ def prepare(
                 f"{source} captions": all_captions(corpus, source),
                 f"{source} parallel": [pair.source for pair in pairs],
             },
-            cached,
+            stage.caches("foreign"),
         )
-    towers = {r: library.tower(r, stage.encoders[r], bank.table) for r, bank in banks.items()}
+    towers = {r: tower_of(stage, r, library, bank.table) for r, bank in banks.items()}
 
     def captions(language: str) -> Choices:
         bank = texts if foreign is None or language == target else foreign
@@ -234,7 +234,6 @@ def _prepare_domain(
     """The domain's pairs to train on; beside its own items those of its base to be asked."""
     source, target = recipe.languages
     language, role = (source if stage.text_role == "foreign" else target), stage.text_role
-    cached = stage.train.cache_features
 
     def part(spec: PairsSpec, domain: bool) -> _Part:
         corpus = library.corpus(spec)
@@ -242,8 +241,8 @@ def _prepare_domain(
         return _Part(
             corpus,
             library.split(spec, seed, domain),
-            library.images(stage.encoders["image"], spec, cached),
-            library.texts(role, stage.encoders[role], parts, cached),
+            library.images(stage.encoders["image"], spec, stage.caches("image")),
+            library.texts(role, stage.encoders[role], parts, stage.caches(role)),
             language,
         )
 
@@ -253,7 +252,7 @@ def _prepare_domain(
         prior = general.pairs(("image", role))
     elif stage.continual.kind == "distill":
         rest = general.pairs((f"{GENERAL}image", f"{GENERAL}text"))
-        shared = {r: Shared(c.table, np.unique(c.rows)) for r, c in rest.roles.items()}
+        shared = {r: SharedRows(c.table, np.unique(c.rows)) for r, c in rest.roles.items()}
         phase = Phase(0, {**phase.roles, **shared})
 
     def system(side: str, kind: str) -> System:
@@ -268,7 +267,7 @@ def _prepare_domain(
     if "zeroshot" in recipe.evals:
         ZeroShot.check(len(test["adapted"].data.label_texts))
     tables = {"image": own.images.table, role: own.texts.table}
-    towers = {r: library.tower(r, spec, tables.get(r)) for r, spec in stage.encoders.items()}
+    towers = {r: tower_of(stage, r, library, tables.get(r)) for r in stage.encoders}
     return PairsData(
         towers,
         (phase,),

@@ -7,17 +7,19 @@ from jax.sharding import Mesh
 
 from mmjax.data.labels import LeftOut
 from mmjax.data.library import Library
+from mmjax.errors import check
 from mmjax.evals.catalog import others
 from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
 from mmjax.specs.family import RETRIEVAL
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
+from mmjax.tasks.adapting import announce, tower_of
 from mmjax.tasks.base import Task
 from mmjax.tasks.defaults import Defaults, check_sizes
-from mmjax.tasks.dual_encoder import checks, eval_sets, results, tables
+from mmjax.tasks.dual_encoder import checks, eval_sets, results, shapes, tables
 from mmjax.tasks.dual_encoder.adapted import Adapted
-from mmjax.tasks.dual_encoder.assembly import Joined, assemble
+from mmjax.tasks.dual_encoder.assembly import Joined, assemble_dual_encoder
 from mmjax.tasks.dual_encoder.galleries import galleries, hard_samples
 from mmjax.tasks.dual_encoder.parallel import held_out
 from mmjax.tasks.dual_encoder.stacking import (
@@ -26,6 +28,7 @@ from mmjax.tasks.dual_encoder.stacking import (
     make_task,
     outside_base,
 )
+from mmjax.tasks.planned import Planned
 from mmjax.tasks.run import Run
 
 CURVES = ("loss", "val/mR", "val/t2t_mR", "val/general_mR")
@@ -37,10 +40,15 @@ class DualEncoders(Defaults):
     def check(self, run: Run, library: Library) -> None:
         """Reads the records, and holds split and sizes against what they are."""
         stage, seed = run.stage, run.seed
+        announce(stage)
         library.split(stage.pairs, seed, stage.task == "domain")
         if stage.task == "language":
             held_out(stage, seed, library)
         check_sizes(run, library, trains=stage.task != "pretrained")
+        parts = stage.train.accumulate * library.mesh.shape["data"]
+        expected = f"a multiple of {parts}: train.accumulate x devices that share a batch"
+        good = stage.train.accumulate == 1 or stage.train.batch_size % parts == 0
+        check(good, "train.batch_size", stage.train.batch_size, expected)
         if stage.task == "domain":
             assert run.base is not None
             checks.check_domain(stage, run.base.stage, run.recipe, seed, library)
@@ -50,12 +58,12 @@ class DualEncoders(Defaults):
     def check_asked(self, recipe: Recipe, library: Library) -> None:
         """Finds other packages' evaluators, and reads the benchmarks."""
         others(recipe.evals, RETRIEVAL)
-        eval_sets.check(recipe, library)
+        eval_sets.check_eval_sets(recipe, library)
 
     def task(self, run: Run, base: Task | None, library: Library) -> Task:
         """The task, which says whether its encoders and its base go together."""
-        encoders = run.stage.encoders.items()
-        towers = {role: library.tower(role, spec, None) for role, spec in encoders}
+        stage = run.stage
+        towers = {role: tower_of(stage, role, library, None) for role in stage.encoders}
         return make_task(run.stage, towers, base, library.mesh)
 
     def base_of(self, recipe: Recipe, seed: int) -> Run:
@@ -64,7 +72,11 @@ class DualEncoders(Defaults):
 
     def assemble(self, run: Run, library: Library) -> Joined:
         """Puts the run together."""
-        return assemble(run, library)
+        return assemble_dual_encoder(run, library)
+
+    def planned(self, run: Run, base: Planned | None, library: Library) -> Planned:
+        """What the run's programs are made for; see `mmjax.tasks.planned`."""
+        return shapes.planned(run, base, library)
 
     def left_out(self, recipe: Recipe, library: Library) -> Sequence[LeftOut]:
         """Classes without enough families."""
@@ -72,7 +84,7 @@ class DualEncoders(Defaults):
 
     def measure(self, runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         """Retrieval, classification, benchmarks."""
-        return results.measure(runs, recipe, library)
+        return results.measure_dual_encoder(runs, recipe, library)
 
     def tables(self, results: Results) -> list[Table]:
         """Retrieval in both directions; of a domain what is gained and lost."""
@@ -89,7 +101,7 @@ class DualEncoders(Defaults):
         main = reporting.main_run(runs)
         share = recipe.main.pairs.domain.fraction
         drawn = [run for run in runs if run.stage.pairs.domain.fraction == share]
-        notes = [*reporting.notes_on_pictures(recipe), *reporting.notes_on_texts(library)]
+        notes = [*reporting.notes_on_images(recipe), *reporting.notes_on_texts(library)]
         return reporting.make_report(
             results,
             main,

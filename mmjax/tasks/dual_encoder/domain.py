@@ -1,7 +1,7 @@
 """Domain adaptation: a frozen dual encoder learns a domain from few pairs, hard ones first."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from mmjax.adapters.residual import ResidualAdapter
-from mmjax.encoders.output import Batch, EmbedFn, Inputs
+from mmjax.adapters.towers import begun, within
+from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses import consolidation, distill
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import PairLoss
@@ -22,6 +23,8 @@ from mmjax.specs.dual_encoder import ContinualSpec, LossSpec, ResidualSpec, Weig
 from mmjax.tasks import typed
 from mmjax.tasks.base import GENERAL, DualEncoder, below
 from mmjax.trees import PyTree
+
+_BEFORE = "before_"  # begins the keys of what the base says of general items
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class DomainTask:
       continual: what holds on to the base's knowledge.
       loss_spec: temperature and label smoothing.
       mesh: the loss goes round its data axis; None leaves a sharded batch to the compiler.
+      towers: role -> frozen tower, those with adapters of this task's own among them.
     """
 
     base: DualEncoder
@@ -47,6 +51,7 @@ class DomainTask:
     continual: ContinualSpec
     loss_spec: LossSpec
     mesh: Mesh | None = None
+    towers: Mapping[str, Tower] = field(default_factory=dict[str, Tower])
 
     @property
     def text_role(self) -> str:
@@ -65,10 +70,11 @@ class DomainTask:
 
         The adapters' input is standardised by the batch.
         """
+        adapters = begun(self.towers, key, frozen)
         if self.residual.tune == "heads":
-            return {"heads": jax.tree.map(jnp.copy, frozen["base"])}
-        trainable: dict[str, PyTree] = {}
-        for tower in self.residual.towers:
+            return {"heads": jax.tree.map(jnp.copy, frozen["base"]), **adapters}
+        trainable: dict[str, PyTree] = dict(adapters)
+        for tower in self.residual.towers if self.residual.tune == "adapter" else ():
             key, sub = jax.random.split(key)
             role = "image" if tower == "image" else self.text_role
             embedded = self._base_embed(role, frozen, batch[role])
@@ -80,22 +86,27 @@ class DomainTask:
             )
         return trainable
 
-    def logit_scale(self, trainable: PyTree, frozen: PyTree) -> Float[Array, ""]:
+    def logit_scale(self, trainable: PyTree, frozen: PyTree = None) -> Float[Array, ""]:
         """Logarithm of the inverse temperature: the base's, from which it may be trained on."""
         if self.residual.tune == "heads":
             return self.base.logit_scale(trainable["heads"])
         return trainable.get("logit_scale", self.base.logit_scale(frozen["base"]))
 
+    def normalize(self, projected: Float[Array, "b e"]) -> Float[Array, "b e"]:
+        """Unit vectors of the joint space, the base's."""
+        return self.base.normalize(projected)
+
     def embed(
         self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to unit vectors of the joint space; a key means dropout."""
+        frozen = within(frozen, trainable, self.towers, key)
         if self.residual.tune == "heads":
             embedded = self.base.embed(role, trainable["heads"], below(frozen), inputs, key)
             return self.base.normalize(embedded)
         embedded = self._base_embed(role, frozen, inputs)
         tower = "image" if role == "image" else "text"
-        if tower in self.residual.towers:
+        if tower in self.residual.towers and self.residual.tune == "adapter":
             embedded = typed.apply(self._adapter(), trainable[tower], embedded, key=key)
         return self.base.normalize(embedded)
 
@@ -135,8 +146,43 @@ class DomainTask:
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Float[Array, ""], Metrics]:
         """The pairs' loss, and the penalty for forgetting beside it."""
-        keys = jax.random.split(key)
-        loss, pairs = self._on_batch(trainable, frozen, batch, tuple(keys))
+        return self.compare(self.embedded(trainable, frozen, batch, key), trainable, frozen, batch)
+
+    def embedded(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
+    ) -> dict[str, Float[Array, "b e"]]:
+        """What the loss is made of, row by row; see `mmjax.tasks.base.Embedding`."""
+        found = self._embedded(trainable, frozen, batch, tuple(jax.random.split(key)))
+        if self.continual.kind == "distill":
+            for role, general in self._general:
+                inputs = batch[general]
+                found[general] = self.embed(role, trainable, frozen, inputs)
+                before = self.base.normalize(self._base_embed(role, frozen, inputs))
+                found[_BEFORE + general] = before
+        return found
+
+    @property
+    def _general(self) -> tuple[tuple[str, str], ...]:
+        """(role, its key among a batch's general items) of both towers."""
+        return ("image", f"{GENERAL}image"), (self.text_role, f"{GENERAL}text")
+
+    def _embedded(
+        self, trainable: PyTree, frozen: PyTree, batch: Batch, keys: tuple[Any, Any] = (None, None)
+    ) -> dict[str, Float[Array, "b e"]]:
+        return {
+            role: self.embed(role, trainable, frozen, batch[role], key)
+            for role, key in zip(("image", self.text_role), keys, strict=True)
+        }
+
+    def compare(
+        self,
+        embedded: Mapping[str, Float[Array, "b e"]],
+        trainable: PyTree,
+        frozen: PyTree,
+        batch: Batch,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The loss of embedded rows; see `mmjax.tasks.base.Embedding`."""
+        loss, pairs = self._of_pairs(embedded, trainable, frozen, batch)
         metrics = {
             "contrastive": mean_of(pairs.loss, pairs.valid),
             "probability": mean_of(pairs.probability, pairs.valid),
@@ -144,35 +190,37 @@ class DomainTask:
             "temperature": mean_of(temperature(self.logit_scale(trainable, frozen))[None]),
         }
         if self.continual.kind != "none":
-            held = self._forgotten(trainable, frozen, batch)
+            held = self._forgotten(embedded, trainable, frozen)
             metrics["forgotten"] = Mean(held, jnp.ones(()))
             loss = loss + self.continual.weight * held
         return loss, metrics
 
-    def _on_batch(
-        self, trainable: PyTree, frozen: PyTree, batch: Batch, keys: tuple[Any, Any] = (None, None)
+    def _of_pairs(
+        self,
+        embedded: Mapping[str, Float[Array, "b e"]],
+        trainable: PyTree,
+        frozen: PyTree,
+        batch: Batch,
     ) -> tuple[Float[Array, ""], PairLoss]:
-        image, text = (
-            self.embed(role, trainable, frozen, batch[role], key)
-            for role, key in zip(("image", self.text_role), keys, strict=True)
-        )
+        image, text = (embedded[role] for role in ("image", self.text_role))
         captions = batch[self.text_role]["row"]
         return self.pair_loss(image, text, self.logit_scale(trainable, frozen), captions)
 
-    def _forgotten(self, trainable: PyTree, frozen: PyTree, batch: Batch) -> Float[Array, ""]:
+    def _forgotten(
+        self, embedded: Mapping[str, Float[Array, "b e"]], trainable: PyTree, frozen: PyTree
+    ) -> Float[Array, ""]:
         if self.continual.kind == "ewc":
             return consolidation.penalty(trainable, frozen["prior"])
         moved: list[Float[Array, ""]] = []
-        for role, tower in (("image", "image"), (self.text_role, "text")):
-            inputs = batch[GENERAL + tower]
-            before = self.base.normalize(self._base_embed(role, frozen, inputs))
-            after = self.embed(role, trainable, frozen, inputs)
-            moved.append(distill.cosine(after, jax.lax.stop_gradient(before)).mean())
+        for _, general in self._general:
+            before = jax.lax.stop_gradient(embedded[_BEFORE + general])
+            moved.append(distill.cosine(embedded[general], before).mean())
         return sum(moved, start=jnp.zeros(()))
 
     def example_losses(self, trainable: PyTree, frozen: PyTree, batch: Batch) -> Float[Array, " b"]:
         """Every pair's own loss, without weights and dropout: EWC's Fisher information is of it."""
-        return self._on_batch(trainable, frozen, batch)[1].loss
+        embedded = self._embedded(trainable, frozen, batch)
+        return self._of_pairs(embedded, trainable, frozen, batch)[1].loss
 
     def functions(self) -> Mapping[str, EmbedFn]:
         """`embed_*` with the adapters, `embed_base_*` without them."""

@@ -98,7 +98,7 @@ def _difference(values: Cell, reference: Cell) -> Cell:
     return tuple(value - other for value, other in zip(values, reference, strict=True))
 
 
-def describe(stage: Stage) -> str:
+def describe_domain(stage: Stage) -> str:
     """What a `domain` stage trains, in a few words."""
     w, c = stage.weighting, stage.continual
     parts = [ADAPTER if stage.residual.tune == "adapter" else "heads, fine-tuned"]

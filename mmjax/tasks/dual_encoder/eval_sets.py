@@ -114,12 +114,12 @@ class Benchmarks:
     classification: Mapping[str, ClassSet] = field(default_factory=dict[str, ClassSet])
 
 
-def check(recipe: Recipe, library: Library) -> None:
+def check_eval_sets(recipe: Recipe, library: Library) -> None:
     """Reads what is asked, without any encoder: a mistake must not cost a training.
 
     Raises:
       MmjaxError: as `eval_set`, `check_labels`, `mmjax.data.corpora.catalog.load_corpus` and
-        `mmjax.data.corpora.class_folders.load`.
+        `mmjax.data.corpora.class_folders.load_class_folder`.
     """
     check_labels(recipe, library)
     spec = recipe.benchmarks
@@ -166,15 +166,15 @@ def benchmarks(
     Returns:
       What the system can be asked.
     """
-    spec, cached = recipe.benchmarks, stage.train.cache_features
+    spec, cached = recipe.benchmarks, {r: stage.caches(r) for r in stage.encoders}
     image, text = stage.encoders["image"], stage.encoders[role]
     retrieval: dict[str, EvalSet] = {}
     for source in spec.retrieval:
         corpus, name = library.corpus(_pairs(source, spec)), benchmark_name(source)
         if not corpus.speaks(language):
             continue
-        bank = _texts(library, role, text, name, asked_texts(corpus, language), cached)
-        pictures = library.pictures(image, corpus, cached=cached)
+        bank = _texts(library, role, text, name, asked_texts(corpus, language), cached[role])
+        pictures = library.pictures(image, corpus, cached=cached["image"])
         everything = np.arange(len(corpus.items))
         retrieval[name] = eval_set(corpus, everything, pictures, bank, language)
     found: dict[str, ClassSet] = {}
@@ -183,12 +183,12 @@ def benchmarks(
         prompts = _prompts(data, spec, base)
         if prompts is None:
             continue
-        bank = _texts(library, role, text, name, [p for c in prompts for p in c], cached)
+        bank = _texts(library, role, text, name, [p for c in prompts for p in c], cached[role])
         rows = np.asarray([[bank.row[p] for p in c] for c in prompts], np.int64)
-        items = np.arange(len(data.pictures.items))
+        items = np.arange(len(data.images.items))
         found[name] = ClassSet(
-            library.pictures(image, data.pictures, cached=cached).view(items),
-            np.asarray([int(item.label) for item in data.pictures.items]),
+            library.pictures(image, data.images, cached=cached["image"]).view(items),
+            np.asarray([int(item.label) for item in data.images.items]),
             View(bank.table, rows),
         )
     return Benchmarks(retrieval, found)
@@ -210,7 +210,7 @@ def _pairs(source: str, spec: BenchmarksSpec) -> PairsSpec:
 
 
 def _classes(folder: str, spec: BenchmarksSpec) -> class_folders.ClassFolder:
-    return class_folders.load(Path(folder), (spec.names, spec.base_names), spec.limit)
+    return class_folders.load_class_folder(Path(folder), (spec.names, spec.base_names), spec.limit)
 
 
 def _prompts(

@@ -13,7 +13,7 @@ from mmjax.evals import both_ranks
 from mmjax.report.class_tables import thumbnail
 from mmjax.report.page import Gallery, GalleryImage, GalleryRow, HardPair, HardSamples
 from mmjax.specs.recipe import Recipe
-from mmjax.tasks.dual_encoder.assembly import Joined, assemble
+from mmjax.tasks.dual_encoder.assembly import Joined, assemble_dual_encoder
 from mmjax.tasks.dual_encoder.domain import DomainTask
 from mmjax.tasks.published import Published
 from mmjax.tasks.run import Run
@@ -21,7 +21,7 @@ from mmjax.tasks.run import Run
 
 def galleries(run: Run, recipe: Recipe, library: Library, count: int = 10) -> Iterator[Gallery]:
     """Ten queries that go right and ten that go wrong, of the first seed."""
-    assembly, trainable = assemble(run, library), run.trained(library.mesh)
+    assembly, trainable = assemble_dual_encoder(run, library), run.trained(library.mesh)
     functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
     asked = assembly.data.test["adapted"]
     images = functions["embed_images"](asked.data.images)
@@ -108,7 +108,7 @@ def hard_samples(run: Run, recipe: Recipe, library: Library, count: int = 8) -> 
     """
     if run.stage.task != "domain" or run.stage.weighting.pairs == "none":
         return None
-    assembly, trainable = assemble(run, library), run.trained(library.mesh)
+    assembly, trainable = assemble_dual_encoder(run, library), run.trained(library.mesh)
     task, train = assembly.task, assembly.data.train
     assert isinstance(task, DomainTask)
     task = dataclasses.replace(task, mesh=None)  # all pairs at once need not divide over a mesh

@@ -10,15 +10,16 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.language import LanguageAdapter, PooledAdapter
+from mmjax.adapters.towers import begun, within
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses import distill
+from mmjax.losses.members import member_info_nce
 from mmjax.losses.temperature import temperature
 from mmjax.metrics import Metrics, mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import AdapterSpec, LossSpec
 from mmjax.tasks import typed
 from mmjax.tasks.base import TextSpace
-from mmjax.tasks.dual_encoder.contrastive import member_info_nce
 from mmjax.trees import PyTree
 
 
@@ -70,10 +71,11 @@ class LanguageTask:
 
     def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
         """Returns {"adapter", ["logit_scale"]}."""
-        read = self.foreign(frozen, batch["foreign"])
+        adapters = begun({"foreign": self.foreign}, key, frozen)
+        read = self.foreign(within(frozen, adapters, {}), batch["foreign"])
         mask = read["mask"].astype(bool)
         params = typed.init(self._module(), key, read["features"], mask)
-        trainable: dict[str, PyTree] = {"adapter": params}
+        trainable: dict[str, PyTree] = {"adapter": params, **adapters}
         contrastive = self.loss_spec.kind in ("contrastive", "two_stage")
         if contrastive and self.loss_spec.learn_temperature:
             trainable["logit_scale"] = self._initial_logit_scale()
@@ -82,7 +84,7 @@ class LanguageTask:
     def _initial_logit_scale(self) -> Float[Array, ""]:
         return -jnp.log(jnp.asarray(self.loss_spec.init_temperature, jnp.float32))
 
-    def logit_scale(self, trainable: PyTree) -> Float[Array, ""]:
+    def logit_scale(self, trainable: PyTree, frozen: PyTree = None) -> Float[Array, ""]:
         """Logarithm of the inverse temperature, learnt or fixed."""
         return trainable.get("logit_scale", self._initial_logit_scale())
 
@@ -94,6 +96,7 @@ class LanguageTask:
         key: DropoutKey = None,
     ) -> Float[Array, "m b d"]:
         """The adapter's own outputs, un-normalised, in the space that it is distilled into."""
+        frozen = within(frozen, trainable, {"foreign": self.foreign}, key)
         read = self.foreign(frozen, inputs)
         mask = read["mask"].astype(bool)
         return typed.apply(self._module(), trainable["adapter"], read["features"], mask, key=key)

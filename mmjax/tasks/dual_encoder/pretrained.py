@@ -54,7 +54,7 @@ class PretrainedTask:
         del key, frozen, batch
         return {"logit_scale": jnp.asarray(self.initial_logit_scale, jnp.float32)}
 
-    def logit_scale(self, trainable: PyTree) -> Float[Array, ""]:
+    def logit_scale(self, trainable: PyTree, frozen: PyTree = None) -> Float[Array, ""]:
         """Logarithm of the inverse temperature."""
         return trainable["logit_scale"]
 

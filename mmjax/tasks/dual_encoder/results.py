@@ -14,14 +14,14 @@ from mmjax.report.figures import Figures
 from mmjax.report.results import Results
 from mmjax.specs.family import RETRIEVAL
 from mmjax.specs.recipe import Recipe
-from mmjax.tasks.dual_encoder.assembly import Joined, assemble
+from mmjax.tasks.dual_encoder.assembly import Joined, assemble_dual_encoder
 from mmjax.tasks.dual_encoder.data import System
-from mmjax.tasks.dual_encoder.domain_results import describe
+from mmjax.tasks.dual_encoder.domain_results import describe_domain
 from mmjax.tasks.published import Published
 from mmjax.tasks.run import Run
 
 
-def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+def measure_dual_encoder(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     """Runs the recipe's evaluators over every system, seed by seed.
 
     Args:
@@ -38,9 +38,9 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         values: dict[str, dict[str, float]] = {}
         for run in (r for r in runs if r.seed == seed):
             figures.trained(run.stage.name, run.folder)
-            if run.stage.name == "base" and not run.is_main:
+            if run.stage.name in recipe.links:
                 continue  # seen through the ceiling
-            assembly, trainable = assemble(run, library), run.trained(library.mesh)
+            assembly, trainable = assemble_dual_encoder(run, library), run.trained(library.mesh)
             functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
             for name, system in assembly.data.test.items():
                 if name != "adapted" and not run.is_main:
@@ -65,7 +65,7 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     shares = {}
     for stage in (s for s in recipe.stages if s.task == "domain"):
         name = "adapted" if stage is recipe.main else stage.name
-        labels[name], shares[name] = describe(stage), stage.pairs.domain.fraction
+        labels[name], shares[name] = describe_domain(stage), stage.pairs.domain.fraction
     classes = None
     if answers:
         corpus = library.corpus(recipe.main.pairs)

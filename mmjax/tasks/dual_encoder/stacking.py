@@ -24,12 +24,13 @@ from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
 from mmjax.tasks import typed
 from mmjax.tasks.base import DualEncoder, Task, TextSpace
+from mmjax.tasks.cards import check_encoder
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
 from mmjax.tasks.dual_encoder.domain import DomainTask
 from mmjax.tasks.dual_encoder.language import LanguageTask
 from mmjax.tasks.dual_encoder.pretrained import PretrainedTask
 from mmjax.tasks.published import Published
-from mmjax.tasks.run import Run, check_encoder, stage_of
+from mmjax.tasks.run import Run, stage_of
 from mmjax.trees import PyTree
 
 
@@ -208,13 +209,21 @@ def make_task(
         return _pretrained(stage, towers["image"], towers["text"])
     if stage.task == "domain":
         assert isinstance(base, DualEncoder)
-        if stage.residual.tune == "heads" and isinstance(base, PretrainedTask):
+        bare = isinstance(base, PretrainedTask) and not stage.adapters
+        if stage.residual.tune == "heads" and bare:
             raise MmjaxError(
                 f"{setting('residual.tune')} is 'heads', but a pretrained base has none; set it to "
-                "'adapter'"
+                "'adapter', or put adapters into its towers: "
+                f"{setting('adapters')}.image=dict(kind='lora'), or kind='full' for all of it"
+            )
+        if stage.residual.tune == "none" and not stage.adapters:
+            raise MmjaxError(
+                f"{setting('residual.tune')} is 'none' and {setting('adapters')} is empty: nothing "
+                "would be trained"
             )
         trained = stage.residual, stage.weighting, stage.continual, stage.loss
-        return DomainTask(base, *trained, ring)
+        own = {role: towers[role] for role in stage.adapters}
+        return DomainTask(base, *trained, ring, own)
     assert isinstance(base, TextSpace)
     if not stage.encoders["foreign"].output.startswith("tokens"):
         raise MmjaxError(
@@ -242,7 +251,7 @@ def outside_base(recipe: Recipe, seed: int) -> Run:
     folder = find_adapter(Path(str(recipe.base)), seed)
     card = read_card(folder)
     stage = stage_of(card)
-    main = recipe.main
+    main = recipe.lowest
     wanted = family_of(main.task).stands_on
     if stage.task not in wanted:
         raise MmjaxError(

@@ -1,5 +1,6 @@
 """Using a trained `instruct` adapter: questions about pictures, and texts without one."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from jax.sharding import Mesh
 from mmjax import sharding
 from mmjax.checks.arguments import pictures, several, texts
 from mmjax.checks.foreign import reading
-from mmjax.data.conversations import Conversation, Layout
-from mmjax.data.conversations import encode_prompt as encode
+from mmjax.data.layout import Conversation
+from mmjax.data.layout import encode_prompt as encode
 from mmjax.data.library import Library
 from mmjax.data.wording import QUESTION, Turn, Wording, ask, cut
 from mmjax.encoders import Encoder, LanguageModel
@@ -22,9 +23,12 @@ from mmjax.errors import MmjaxError
 from mmjax.generation import Generation, Sampling, Scored, generate, score
 from mmjax.runs.adapter_files import CARD, load_adapter_params
 from mmjax.tasks import typed
+from mmjax.tasks.cards import check_encoder
+from mmjax.tasks.instruct.assembly import placed
 from mmjax.tasks.instruct.respond import Prompter
 from mmjax.tasks.instruct.task import InstructTask, make_instruct
-from mmjax.tasks.run import check_encoder, stage_of
+from mmjax.tasks.instruct.towers import encoders_of, image_table, layout_of, places_of
+from mmjax.tasks.run import stage_of
 from mmjax.trees import PyTree
 
 # A question that was asked before, and its answer.
@@ -64,21 +68,21 @@ class Answering:
           card: everything that is known of it.
           wording: how a question was put while training.
         """
-        self._vision, self.card = vision, card
-        self._question, self._space, self.talks = wording.question, wording.space, wording.talks
-        self._prompter = Prompter(task, language, language.mesh)
-        self._model = self._prompter.model
-        mesh = language.mesh
-        self._trainable = (
-            typed.device_put(trainable) if mesh is None else sharding.place(trainable, mesh)
+        self.card, mesh = card, language.mesh
+        self._wording, self._question, self.talks = wording, wording.question, wording.talks
+        frozen = {"language": language.params, "image": vision.params}
+        trainable = (
+            typed.device_put(trainable) if mesh is None else placed(task, trainable, frozen, mesh)
         )
-        self._layout = Layout.of(
-            language.preprocess.tokenizer,
-            language.chat.eos_token_ids,
-            False,  # bound to a modality, the adapters need no token that says which
-            task.parts.taps,
-            language.preprocess.max_length,
-        )
+        frozen = task.whole(trainable, frozen)
+        self._vision = dataclasses.replace(vision, params=frozen["image"])
+        # What learned of the frozen models' own weights is in them from here on.
+        self._trainable = {name: part for name, part in trainable.items() if name != "weights"}
+        language = dataclasses.replace(language, params=frozen["language"])
+        self._prompter = Prompter(task, language, mesh)
+        self._model = self._prompter.model(self._trainable)
+        # Bound to a modality, the adapters need no token that says which.
+        self._layout = layout_of(language, vision, task.parts.taps, first=False)
         self._adapters = self._prompter.adapters(self._trainable)
 
     @classmethod
@@ -91,12 +95,12 @@ class Answering:
         library = Library(mesh or sharding.make_mesh(), tuple(card["languages"]))
         for role, spec in stage.encoders.items():
             check_encoder(library, card, role, spec, allow_other_encoder, folder)
-        language, vision = (library.encoder(stage.encoders[role]) for role in ("language", "image"))
+        language, vision = encoders_of(stage, library)
         task = make_instruct(stage, language, vision)
         with reading(folder / CARD, "the card of its parameters", MmjaxError):
-            sizes = typed.shapes(task.parts.init, jax.random.key(0), language.params, vision.params)
+            frozen = {"language": language.params, "image": vision.params}
+            sizes = typed.shapes(task.init, jax.random.key(0), frozen, {})
             jax.tree.map(_check_size, sizes, params)
-        assert isinstance(language, LanguageModel)
         wording = Wording.of_card(card, stage.questions, f"the card of {folder}")
         return cls(task, language, vision, params, card, wording)
 
@@ -147,6 +151,31 @@ class Answering:
             look_every=look_every,
         )
 
+    def write(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[ImageLike] | None = None,
+        max_new_tokens: int = 64,
+        stop: Sequence[str] = (),
+    ) -> list[Generation]:
+        """Goes on with texts as they stand, behind their pictures: nothing is put around them.
+
+        Args:
+          prompts: n texts.
+          images: n pictures, one a text; None for none.
+          max_new_tokens: the most tokens a text.
+          stop: texts that end one.
+
+        Returns:
+          One `Generation` a text.
+
+        Raises:
+          MmjaxError: as `answer`.
+        """
+        texts(prompts, "prompts")
+        laid, adapters = self._laid_out([[Turn(prompt)] for prompt in prompts], images, "prompt")
+        return generate(self._model, laid, max_new_tokens, adapters=adapters, stop=stop)
+
     def score(
         self,
         questions: Sequence[str],
@@ -184,10 +213,6 @@ class Answering:
     ) -> tuple[list[np.ndarray], PyTree]:
         """The questions as embeddings [l, d], and the language model's adapters for them."""
         texts(questions, "questions")
-        if images is not None:
-            pictures(images)
-        if images is not None and len(images) != len(questions):
-            raise MmjaxError(f"{len(images)} pictures for {len(questions)} questions; one for each")
         for i, exchanges in enumerate(several([] if history is None else history, "histories")):
             for exchange in several(exchanges, f"exchanges in history {i}"):
                 if len(texts(exchange, f"exchange in history {i}")) != 2:
@@ -196,35 +221,49 @@ class Answering:
             raise MmjaxError(
                 f"{len(history)} histories for {len(questions)} questions; one for each"
             )
-        found = None
-        if images is not None and len(images):
-            # As many as a power of two, the last one again and again: few numbers are compiled for.
-            more = [images[-1]] * ((1 << (len(images) - 1).bit_length()) - len(images))
-            inputs = {"pixel_values": self._vision.preprocess([*images, *more])}
-            frozen = {"image": self._vision.params}
-            found = np.asarray(self._prompter.image_tokens(self._trainable, frozen, inputs))
-        prompts: list[np.ndarray] = []
+        conversations: list[list[Turn]] = []
         for i, question in enumerate(questions):
             turns: list[Turn] = []
-            said: Sequence[Exchange] = () if history is None else history[i]
-            for asked, answered in said:
-                turns += [self._asked(asked, turns), self._said(answered.strip())]
-            turns += [self._asked(question, turns)]
+            past: Sequence[Exchange] = () if history is None else history[i]
+            for before, answered in past:
+                turns += [self._asked(before, turns), self._said(answered.strip())]
+            conversations.append([*turns, self._asked(question, turns)])
+        return self._laid_out(conversations, images, "question")
+
+    def _laid_out(
+        self, question: Sequence[Sequence[Turn]], images: Sequence[ImageLike] | None, what: str
+    ) -> tuple[list[np.ndarray], PyTree]:
+        """Turns behind their pictures as embeddings [l, d], and the adapters for them."""
+        if images is not None:
+            pictures(images)
+        if images is not None and len(images) != len(question):
+            raise MmjaxError(f"{len(images)} pictures for {len(question)} {what}s; one for each")
+        tokens, table = None, image_table(self._vision, [] if images is None else list(images))
+        if images is not None and len(images):
+            # As many as a power of two, the last one again and again: few numbers are compiled for.
+            count = 1 << (len(images) - 1).bit_length()
+            inputs = table.gather(np.minimum(np.arange(count), len(images) - 1))
+            frozen = {"image": self._vision.params}
+            tokens = np.asarray(self._prompter.image_tokens(self._trainable, frozen, inputs))
+        prompts: list[np.ndarray] = []
+        for i, turns in enumerate(question):
             ids, slots = encode(
-                Conversation(tuple(turns), None if images is None else i),
+                Conversation(tuple(turns), None if images is None else i, self._wording.at),
                 self._model.preprocess.tokenizer,
                 self._layout,
-                f"question {i}",
+                f"{what} {i}",
+                places_of(table, None if images is None else i),
             )
-            own = None if found is None else found[i : i + 1]
+            own = None if tokens is None else tokens[i : i + 1]
             prompts.append(self._prompter.embeddings(self._model.params, [ids], [slots], own)[0])
         return prompts, self._adapters[TEXT if images is None else IMAGE]
 
     def _asked(self, question: str, before: Sequence[Turn]) -> Turn:
         """A question as conversations have it: one after another begins on a line of its own."""
-        return Turn("\n" * bool(before) + ask(self._question, question))
+        gap = self._wording.gap if before else ""
+        return Turn(gap + ask(self._question, question))
 
     def _said(self, answer: str) -> Turn:
         """An answer as it was learned: behind a space, or behind none."""
         begun = not answer.strip() or answer[0].isspace()
-        return Turn(answer if begun else self._space + answer, learn=True)
+        return Turn(answer if begun else self._wording.space + answer, learn=True)

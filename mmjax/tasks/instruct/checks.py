@@ -18,6 +18,6 @@ def check_questions(stage: Stage, seed: int, library: Library) -> None:
     check_divides(stage, library)
     train = load_source(spec, spec.sides[0], library)
     if isinstance(train, Questions):
-        check_held_out(spec, len(train.pictures))
+        check_held_out(spec, len(train.images))
     elif isinstance(train, Dialogues):
         hold_out(len(train.conversations), spec, seed_for(seed, "split"))

@@ -1,24 +1,28 @@
 """What an `instruct` stage reads of ScienceQA and of instructions, and how it is asked."""
 
-import dataclasses
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from mmjax.data.conversations import Conversations, encode
+from mmjax.data import class_tokens
+from mmjax.data.conversations import Conversations
 from mmjax.data.dialogues import Dialogues
 from mmjax.data.library import Library
 from mmjax.data.scienceqa import LETTERS, Problem, Problems
-from mmjax.encoders import LanguageModel
-from mmjax.encoders.image_preprocess import open_image
+from mmjax.data.splits import spread
+from mmjax.data.tables import InputTable
+from mmjax.data.turn_records import BLANK as NO_FILE
 from mmjax.encoders.language_model import WORD
+from mmjax.encoders.pictures import open_image, size_of
 from mmjax.errors import DataError, MmjaxError, setting
+from mmjax.evals.answers import shares
 from mmjax.evals.base import Evaluator
 from mmjax.evals.scienceqa import NONE, UNANSWERED, accuracies, guess, read_answer, without_reading
 from mmjax.rng import seed_for
@@ -30,19 +34,21 @@ from mmjax.tasks.instruct.easy_vqa import (
     AskFn,
     InstructData,
     Records,
+    blanked,
     check_divides,
-    layout_of,
-    picture_table,
     prepare_questions,
 )
 from mmjax.tasks.instruct.rehearsal import rehearse
 from mmjax.tasks.instruct.sources import load_source
+from mmjax.tasks.instruct.task import parts_of
+from mmjax.tasks.instruct.towers import encode_about, encoders_of, image_table, layout_of
 
+T = TypeVar("T")
 Conversable: TypeAlias = Problems | Dialogues
 
 
 @dataclass(frozen=True)
-class PictureFiles:
+class ImageFiles:
     """Pictures that are opened when their turn comes; a white one stands behind the last.
 
     Attributes:
@@ -57,10 +63,22 @@ class PictureFiles:
         return len(self.paths) + 1
 
     def __getitem__(self, i: int) -> Image.Image:
-        if i == len(self.paths):
-            return BLANK
+        return BLANK if self._is_blank(i) else self._told(open_image, i)
+
+    def place(self, i: int) -> Path | Image.Image:
+        """The file of a picture, which is not opened; a white picture where there is none."""
+        return BLANK if self._is_blank(i) else self.paths[i]
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(height, width) of a picture, which is not decoded for it."""
+        return size_of(BLANK) if self._is_blank(i) else self._told(size_of, i)
+
+    def _is_blank(self, i: int) -> bool:
+        return i == len(self.paths) or self.paths[i] == Path(NO_FILE)
+
+    def _told(self, read: Callable[[Path], T], i: int) -> T:
         try:
-            return open_image(self.paths[i])
+            return read(self.paths[i])
         except MmjaxError as error:
             raise DataError(f"{self.names[i]}: {error}") from error
 
@@ -84,16 +102,16 @@ class ProblemSet:
     ) -> dict[str, float]:
         """Accuracy by slice, of written answers or of the likeliest letter."""
         assert not evaluators
-        asked, spec = self.conversations, self.spec
+        conversations, spec = self.conversations, self.spec
         if spec.answering == "likelihood":
             options = [
                 [f"The answer is {letter}" for letter in LETTERS[: len(p.choices)]]
                 for p in self.problems
             ]
-            values = functions["options"](asked, options)
+            values = functions["options"](conversations, options)
             return accuracies(np.array([int(np.argmax(v)) for v in values]), self.problems)
-        said = functions["said"](asked, spec.max_new_tokens)
-        pairs = zip(said, self.problems, strict=True)
+        answers = functions["said"](conversations, spec.max_new_tokens)
+        pairs = zip(answers, self.problems, strict=True)
         chosen = np.array([read_answer(text, len(p.choices)) for text, p in pairs])
         if spec.unanswered == "wrong":
             return accuracies(chosen, self.problems)
@@ -122,6 +140,28 @@ class HeldOut:
         return {"token_log_prob": mean, "perplexity": float(np.exp(-mean))}
 
 
+@dataclass(frozen=True)
+class AnswerSet:
+    """Questions whose written answers are held against the truth.
+
+    Attributes:
+      conversations: each up to its last answer, and that.
+      truths: these answers.
+      max_new_tokens: of a written answer.
+    """
+
+    conversations: Conversations
+    truths: Sequence[str]
+    max_new_tokens: int
+
+    def run(
+        self, evaluators: Sequence[Evaluator], functions: Mapping[str, AskFn]
+    ) -> dict[str, float]:
+        """Shares of right answers; see `mmjax.evals.answers.shares`."""
+        assert not evaluators
+        return shares(functions["said"](self.conversations, self.max_new_tokens), self.truths)
+
+
 def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool) -> InstructData:
     """Builds what an `instruct` stage reads, of any source.
 
@@ -145,30 +185,41 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
     if spec.evaluation == "vqa":
         return prepare_questions(stage, seed, library, first)
     check_divides(stage, library)
-    language = library.encoder(stage.encoders["language"])
-    vision = library.encoder(stage.encoders["image"])
-    assert isinstance(language, LanguageModel)
-    layout = layout_of(stage, language, first)
+    language, vision = encoders_of(stage, library)
+    layout = layout_of(language, vision, stage.instruct.taps, first)
 
-    def read(source: Conversable, rows: Int[np.ndarray, " k"]) -> Conversations:
+    @functools.cache
+    def shown(side: str) -> InputTable:
+        """The pictures of all rows of a side: class tokens of an arm's are another's too."""
+        files = ImageFiles(sources[side].images, sources[side].image_names)
+        if not stage.train.cache_features:
+            return image_table(vision, files)
+        layers = parts_of(stage.instruct).tapped(vision.config.num_layers)
+        return class_tokens.load_class_tokens(
+            vision, [files.place(i) for i in range(len(files))], layers
+        )
+
+    def read(side: str, rows: Int[np.ndarray, " k"]) -> Conversations:
+        source, table = sources[side], shown(side)
         at: list[int] = rows.tolist()
-        said, tokenizer = [source.conversations[i] for i in at], language.preprocess.tokenizer
+        conversations = [source.conversations[i] for i in at]
         encoded = [
-            encode(one, tokenizer, layout, source.names[i], cut=True)
-            for i, one in zip(at, said, strict=True)
+            encode_about(c, language, layout, table, source.names[i], cut=True)
+            for i, c in zip(at, conversations, strict=True)
         ]
-        numbers = np.array([WORD if one.picture is None else one.picture for one in said])
-        table = picture_table(vision, PictureFiles(source.pictures, source.picture_names))
+        numbers = np.array([WORD if c.image is None else c.image for c in conversations])
         return Conversations(encoded, numbers, table, spec.per_picture, first)
 
     sources: dict[str, Conversable] = {}
     for side in spec.sides:
-        found = load_source(spec, side, library)
-        assert isinstance(found, Problems | Dialogues)
-        sources[side] = found
+        source = load_source(spec, side, library)
+        assert isinstance(source, Problems | Dialogues)
+        sources[side] = source
     systems: dict[str, AskedSet] = {}
     if spec.evaluation == "scienceqa":
-        problems = {side: found for side, found in sources.items() if isinstance(found, Problems)}
+        problems = {
+            side: source for side, source in sources.items() if isinstance(source, Problems)
+        }
         train, counts = problems["train"], (spec.train_pictures, spec.val_pictures)
         items = {
             side: np.arange(len(problems[side].problems))[: count or None]
@@ -177,50 +228,61 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
         chosen: dict[str, list[Problem]] = {
             side: [problems[side].problems[i] for i in rows] for side, rows in items.items()
         }
-        asked = {side: read(problems[side], items[side]) for side in ("val", "test")}
-        for side, found in asked.items():
-            _check_room(found, problems[side].names, spec, language.config.max_length)
-        val: AskedSet = ProblemSet(asked["val"], chosen["val"], spec)
-        if (asked["test"].pictures != WORD).any():
-            systems["blank"] = ProblemSet(_blank(asked["test"]), chosen["test"], spec)
-        systems["adapted"] = ProblemSet(asked["test"], chosen["test"], spec)
+        questions = {side: read(side, items[side]) for side in ("val", "test")}
+        for side, conversations in questions.items():
+            _check_room(conversations, problems[side].names, spec, language.config.max_length)
+        val: AskedSet = ProblemSet(questions["val"], chosen["val"], spec)
+        if (questions["test"].images != WORD).any():
+            systems["blank"] = ProblemSet(blanked(questions["test"]), chosen["test"], spec)
+        systems["adapted"] = ProblemSet(questions["test"], chosen["test"], spec)
         references = without_reading(chosen["train"], chosen["test"])
     else:
         train, references = sources["train"], {}
         assert isinstance(train, Dialogues)
         items = hold_out(len(train.conversations), spec, seed_for(seed, "split"))
-        val, final = HeldOut(read(train, items["val"])), read(train, items["test"])
-        if (final.pictures != WORD).any():
-            systems["blank"] = HeldOut(_blank(final))
-        systems["adapted"] = HeldOut(final)
-    learned, digest = read(train, items["train"]), hashlib.sha256()
+        val, kind = HeldOut(read("train", items["val"])), HeldOut
+        if spec.asked:
+            dialogues = sources["asked"]
+            about = [
+                i if conversation.image is None else -1 - conversation.image
+                for i, conversation in enumerate(dialogues.conversations)
+            ]
+            numbers = spread(about, spec.asked_limit)
+            final = read("asked", np.array(numbers))
+            _check_room(
+                final, [dialogues.names[i] for i in numbers], spec, language.config.max_length
+            )
+            truths = [dialogues.conversations[i].turns[-1].text.strip() for i in numbers]
+            kind = functools.partial(AnswerSet, truths=truths, max_new_tokens=spec.max_new_tokens)
+        else:
+            final = read("train", items["test"])
+        if (final.images != WORD).any():
+            systems["blank"] = kind(blanked(final))
+        systems["adapted"] = kind(final)
+    learned, digest = read("train", items["train"]), hashlib.sha256()
     cut = sum(row.cut for row in learned.rows)
     library.truncated["language"] = (cut, len(learned), layout.max_length)
     for source in sources.values():
-        for one in source.conversations:
-            digest.update(repr(one).encode())
+        for conversation in source.conversations:
+            digest.update(repr(conversation).encode())
     records = Records("+".join((spec.source, *spec.mix)), digest.hexdigest())
     left_out = train.skipped if isinstance(train, Dialogues) else 0
     learned = rehearse(learned, spec, seed, language)
     return InstructData(learned, val, systems, items, references, records, language, left_out)
 
 
-def _check_room(asked: Conversations, names: Sequence[str], spec: QuestionsSpec, most: int) -> None:
+def _check_room(
+    questions: Conversations, names: Sequence[str], spec: QuestionsSpec, most: int
+) -> None:
     """Refuses, before anything is trained, a prompt after which no answer could be written."""
     new = spec.max_new_tokens if spec.answering == "greedy" else 8
-    for name, row in zip(names, asked.rows, strict=False):
+    for name, row in zip(names, questions.rows, strict=False):
         if row.answers[0] + new > most:
             raise MmjaxError(
                 f"{name} takes {row.answers[0]} tokens, which leaves no room for {new} new ones: "
                 f"this model reads {most}; set a smaller "
                 f"--{setting('questions.max_new_tokens')}"
             )
-
-
-def _blank(asked: Conversations) -> Conversations:
-    """The same about a white picture; what has no picture stays without one."""
-    white = np.where(asked.pictures == WORD, WORD, len(asked.table) - 1)
-    return dataclasses.replace(asked, pictures=white)
 
 
 def hold_out(count: int, spec: QuestionsSpec, seed: int) -> dict[str, Int[np.ndarray, " k"]]:

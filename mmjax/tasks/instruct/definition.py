@@ -1,27 +1,35 @@
 """What the trunk may ask of `instruct`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jax.sharding import Mesh
 
+from mmjax.adapters.lora import Lora
 from mmjax.data.labels import LeftOut
 from mmjax.data.library import Library
 from mmjax.evals.perplexity import read_text
 from mmjax.evals.probe import check_installed
+from mmjax.interop.peft import export_lora
 from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
 from mmjax.tasks.defaults import Defaults
+from mmjax.tasks.instruct import shapes
 from mmjax.tasks.instruct.answering import Answering
-from mmjax.tasks.instruct.assembly import Instructed, assemble, encoders_of
+from mmjax.tasks.instruct.assembly import Instructed, assemble_instruct, start_of
 from mmjax.tasks.instruct.checks import check_questions
-from mmjax.tasks.instruct.results import answer_tables, headline, measure, router_curves
-from mmjax.tasks.instruct.task import InstructTask, make_instruct
-from mmjax.tasks.run import Run
+from mmjax.tasks.instruct.results import answer_tables, headline, measure_instruct, router_curves
+from mmjax.tasks.instruct.task import InstructTask, adapter_of, make_instruct
+from mmjax.tasks.instruct.towers import encoders_of
+from mmjax.tasks.planned import Planned
+from mmjax.tasks.run import Run, stage_of
+from mmjax.trees import PyTree
 
+PEFT = "peft"
 # Answers about pictures and plain text lose on scales of their own.
 LOSSES = ("picture_loss", "text_loss")
 CURVES = (*LOSSES, "val/vqa_acc", "val/vqa_yes_no", "val/vqa_other", "val/token_log_prob")
@@ -35,6 +43,7 @@ class Instruct(Defaults):
     def check(self, run: Run, library: Library) -> None:
         """Reads the questions, and holds the sizes against them."""
         super().check(run, library)
+        start_of(run)
         check_questions(run.stage, run.seed, library)
 
     def check_asked(self, recipe: Recipe, library: Library) -> None:
@@ -50,7 +59,11 @@ class Instruct(Defaults):
 
     def assemble(self, run: Run, library: Library) -> Instructed:
         """Puts the run together."""
-        return assemble(run, library)
+        return assemble_instruct(run, library)
+
+    def planned(self, run: Run, base: Planned | None, library: Library) -> Planned:
+        """What the run's programs are made for; see `mmjax.tasks.planned`."""
+        return shapes.planned(run, base, library)
 
     def left_out(self, recipe: Recipe, library: Library) -> Sequence[LeftOut]:
         """Questions have no classes."""
@@ -58,7 +71,7 @@ class Instruct(Defaults):
 
     def measure(self, runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         """Answers with and without the picture."""
-        return measure(runs, recipe, library)
+        return measure_instruct(runs, recipe, library)
 
     def tables(self, results: Results) -> list[Table]:
         """Answers, plain text, the router."""
@@ -89,6 +102,15 @@ class Instruct(Defaults):
     def load(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Answering:
         """The language model with its adapters."""
         return Answering.load(folder, allow_other_encoder, mesh)
+
+    def share(self, folder: Path, params: PyTree, card: Mapping[str, Any]) -> None:
+        """A LoRA of the language model in PEFT's own files, in a folder `peft`."""
+        stage = stage_of(card)
+        adapter = adapter_of(stage.instruct, "language")
+        if not isinstance(adapter, Lora) or type(adapter) is not Lora:
+            return
+        source = stage.encoders["language"].source.removeprefix("hf:")
+        export_lora(folder / PEFT, adapter, params["language"], source)
 
 
 INSTRUCT = Instruct()

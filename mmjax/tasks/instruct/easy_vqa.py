@@ -14,16 +14,16 @@ from jaxtyping import Int, Shaped
 from PIL import Image
 
 from mmjax.data import class_tokens, easy_vqa
-from mmjax.data.conversations import Conversations, Layout, encode
-from mmjax.data.easy_vqa import Question, Questions
+from mmjax.data.conversations import Conversations
+from mmjax.data.easy_vqa import EasyVqaQuestion, Questions
 from mmjax.data.library import Library
 from mmjax.data.pipeline import Batches
-from mmjax.data.tables import RawTable
-from mmjax.encoders import Encoder, LanguageModel
-from mmjax.encoders.batching import Items
+from mmjax.data.tiles import TileTable
+from mmjax.encoders import LanguageModel
+from mmjax.encoders.language_model import WORD
 from mmjax.errors import MmjaxError, setting
 from mmjax.evals.base import Evaluator
-from mmjax.evals.vqa import accuracies, probes, without_pictures
+from mmjax.evals.vqa import accuracies, probes, without_images
 from mmjax.rng import seed_for
 from mmjax.sharding import place_batch, replicated
 from mmjax.specs.instruct import QuestionsSpec
@@ -33,6 +33,7 @@ from mmjax.tasks.instruct.rehearsal import rehearse
 from mmjax.tasks.instruct.respond import Speaker
 from mmjax.tasks.instruct.sources import load_source
 from mmjax.tasks.instruct.task import InstructTask, parts_of
+from mmjax.tasks.instruct.towers import encode_about, encoders_of, image_table, layout_of
 from mmjax.tasks.typed import jit
 from mmjax.trees import PyTree
 
@@ -66,7 +67,7 @@ class QuestionSet:
     """
 
     conversations: Conversations
-    questions: Sequence[Question]
+    questions: Sequence[EasyVqaQuestion]
 
     def run(
         self, evaluators: Sequence[Evaluator], functions: Mapping[str, AskFn]
@@ -118,12 +119,12 @@ class InstructData:
         """A checkpointable iterator of batches; with a mesh of this process's rows of them."""
         return self.train.batches(steps, batch_size, seed, mesh)
 
-    def publish(self, task: Task, mesh: Mesh) -> "Asked":
+    def publish(self, task: Task, mesh: Mesh) -> "QuestionFunctions":
         """The task's functions, compiled once for all evaluations."""
-        return Asked(task, mesh, self.language)
+        return QuestionFunctions(task, mesh, self.language)
 
 
-class Asked:
+class QuestionFunctions:
     """A task's published functions, fed with conversations in batches."""
 
     def __init__(
@@ -152,11 +153,11 @@ class Asked:
           `exact`: whether each is answered exactly, bool [n]; `log_prob`: of each one's answers,
           float32 [n]; `said` and `options`: see `Speaker`.
         """
-        given = trainable, frozen
+        trees = trainable, frozen
         return {
-            **{name: functools.partial(self._ask, name, *given) for name in self._functions},
-            "said": functools.partial(self._speaker.said, *given),
-            "options": functools.partial(self._speaker.options, *given),
+            **{name: functools.partial(self._ask, name, *trees) for name in self._functions},
+            "said": functools.partial(self._speaker.said, *trees),
+            "options": functools.partial(self._speaker.options, *trees),
         }
 
     def _ask(
@@ -167,9 +168,9 @@ class Asked:
         values: dict[int, Any] = {}
         for groups in asked.plan(size, None):
             batch = place_batch(asked.batch(groups, size, self._mesh), self._mesh, size)
-            found = np.asarray(self._functions[name](trainable, frozen, batch))
+            outputs = np.asarray(self._functions[name](trainable, frozen, batch))
             for i, group in enumerate(groups):
-                values |= zip(group, found[i * asked.per_picture :], strict=False)
+                values |= zip(group, outputs[i * asked.per_picture :], strict=False)
         return np.asarray([values[i] for i in range(len(asked))])
 
 
@@ -190,33 +191,33 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
     """
     spec, each = stage.questions, stage.questions.per_picture
     train, test = _sides(spec, library)
-    check_held_out(spec, len(train.pictures))
+    check_held_out(spec, len(train.images))
     check_divides(stage, library)
-    kept, val, asked = _split(spec, seed, train, test)
-    language = library.encoder(stage.encoders["language"])
-    vision = library.encoder(stage.encoders["image"])
-    assert isinstance(language, LanguageModel)
-    layout = layout_of(stage, language, first)
+    kept, val, test_images = _split(spec, seed, train, test)
+    language, vision = encoders_of(stage, library)
+    layout = layout_of(language, vision, stage.instruct.taps, first)
 
     def conversations(questions: Questions, side: str, blank: bool = False) -> Conversations:
+        shown = (*questions.images, BLANK)
+        table = image_table(vision, shown)
         rows = [
-            encode(q.conversation, language.preprocess.tokenizer, layout, f"{side} question {i}")
+            encode_about(q.conversation, language, layout, table, f"{side} question {i}")
             for i, q in enumerate(questions.questions)
         ]
-        numbers = np.asarray([q.picture for q in questions.questions])
-        if blank:
-            numbers = np.full_like(numbers, len(questions.pictures))
-        shown = (*questions.pictures, BLANK)
+        numbers = np.asarray([q.image for q in questions.questions])
         if not stage.train.cache_features:
-            return Conversations(rows, numbers, picture_table(vision, shown), each, first)
+            whole = Conversations(rows, numbers, table, each, first)
+            return blanked(whole) if blank else whole
+        if blank:
+            numbers = np.full_like(numbers, len(questions.images))
         used, numbers = np.unique(numbers, return_inverse=True)
         layers = parts_of(stage.instruct).tapped(vision.config.num_layers)
         pictures: list[Path | Image.Image] = [shown[i] for i in used]
-        table = class_tokens.load(vision, pictures, layers)
+        table = class_tokens.load_class_tokens(vision, pictures, layers)
         return Conversations(rows, numbers, table, each, first)
 
-    taught, held_out = train.of_pictures(kept), train.of_pictures(val)
-    final = test.of_pictures(asked)
+    taught, held_out = train.of_images(kept), train.of_images(val)
+    final = test.of_images(test_images)
     learned = conversations(taught, "training")
     digest = hashlib.sha256(repr((train.questions, test.questions)).encode()).hexdigest()
     return InstructData(
@@ -226,11 +227,19 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
             "blank": QuestionSet(conversations(final, "test", blank=True), final.questions),
             "adapted": QuestionSet(conversations(final, "test"), final.questions),
         },
-        {"train": kept, "val": val, "test": asked},
-        without_pictures(taught.questions, final.questions),
+        {"train": kept, "val": val, "test": test_images},
+        without_images(taught.questions, final.questions),
         Records(spec.source, digest),
         language,
     )
+
+
+def blanked(asked: Conversations) -> Conversations:
+    """The same about white pictures: tiles as many as they were, or the last one of the table."""
+    if isinstance(asked.table, TileTable):
+        return dataclasses.replace(asked, table=dataclasses.replace(asked.table, blank=True))
+    white = np.where(asked.images == WORD, WORD, len(asked.table) - 1)
+    return dataclasses.replace(asked, images=white)
 
 
 def ask_probes(stage: Stage, seed: int, library: Library) -> dict[str, dict[str, float]]:
@@ -245,20 +254,22 @@ def ask_probes(stage: Stage, seed: int, library: Library) -> dict[str, dict[str,
       System -> metrics on the same test questions.
     """
     train, test = _sides(stage.questions, library)
-    kept, _, asked = _split(stage.questions, seed, train, test)
+    kept, _, test_images = _split(stage.questions, seed, train, test)
     vision = library.encoder(stage.encoders["image"])
     shown: list[Path | Image.Image] = [
-        *(train.pictures[i] for i in kept),
-        *(test.pictures[i] for i in asked),
+        *(train.images[i] for i in kept),
+        *(test.images[i] for i in test_images),
     ]
-    last = class_tokens.load(vision, shown, (vision.config.num_layers - 1,)).values[:, 0]
+    last = class_tokens.load_class_tokens(vision, shown, (vision.config.num_layers - 1,)).values[
+        :, 0
+    ]
     places = dict(zip(kept.tolist(), range(len(kept)), strict=True))
     learned = [
-        dataclasses.replace(q, picture=places[q.picture]) for q in train.of_pictures(kept).questions
+        dataclasses.replace(q, image=places[q.image]) for q in train.of_images(kept).questions
     ]
     final = [
-        dataclasses.replace(q, picture=len(kept) + q.picture)
-        for q in test.of_pictures(asked).questions
+        dataclasses.replace(q, image=len(kept) + q.image)
+        for q in test.of_images(test_images).questions
     ]
     return probes(learned, final, last, seed)
 
@@ -274,11 +285,9 @@ def _split(
     spec: QuestionsSpec, seed: int, train: Questions, test: Questions
 ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " v"], Int[np.ndarray, " t"]]:
     """Pictures of (training, validation, test); the last are the first ones of the test side."""
-    kept, val = easy_vqa.split_pictures(
-        len(train.pictures), spec.val_pictures, seed_for(seed, "split")
-    )
-    asked = np.arange(len(test.pictures))[: spec.test_pictures or None]
-    return kept[: spec.train_pictures or None], val, asked
+    kept, val = easy_vqa.split_images(len(train.images), spec.val_pictures, seed_for(seed, "split"))
+    test_images = np.arange(len(test.images))[: spec.test_pictures or None]
+    return kept[: spec.train_pictures or None], val, test_images
 
 
 def check_held_out(spec: QuestionsSpec, pictures: int) -> None:
@@ -300,19 +309,3 @@ def check_divides(stage: Stage, library: Library) -> None:
             f"(questions.per_picture {each}), which do not divide over {shards} data shards"
             f"{f' and {parts} micro-batches' if parts > 1 else ''}"
         )
-
-
-def layout_of(stage: Stage, language: LanguageModel, first: bool) -> Layout:
-    """What stands around the turns of a stage's conversations."""
-    return Layout.of(
-        language.preprocess.tokenizer,
-        language.chat.eos_token_ids,
-        first,
-        stage.instruct.taps,
-        language.preprocess.max_length,
-    )
-
-
-def picture_table(vision: Encoder, pictures: Items) -> RawTable:
-    """Pictures as the vision transformer reads them."""
-    return RawTable(pictures, lambda items: {"pixel_values": vision.preprocess(items)})

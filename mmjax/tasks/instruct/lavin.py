@@ -14,7 +14,7 @@ from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError
-from mmjax.interop.lavin import from_original, is_block, read
+from mmjax.interop.lavin import from_original, is_block, read_lavin
 from mmjax.tasks import typed
 from mmjax.tasks.instruct.answering import Answering
 from mmjax.tasks.instruct.task import InstructTask
@@ -22,7 +22,7 @@ from mmjax.tasks.instruct.task import InstructTask
 _LARGEST = 1e6  # of scales, temperatures and their inverses
 
 
-def load(
+def load_lavin(
     path: Path | str,
     language: LanguageModel,
     vision: Encoder,
@@ -44,7 +44,7 @@ def load(
     deviation instead of CLIP's.
 
     Args:
-      path: a checkpoint; see `read`.
+      path: a checkpoint; see `read_lavin`.
       language: the LLaMA or Vicuna that it was trained on.
       vision: the picture tower of CLIP ViT-L/14, on the same mesh.
       scale: of what the adapters add; 1 in all of the original's scripts. No tensor holds it.
@@ -81,7 +81,7 @@ def load(
             f"a LaVIN adapter joins a LLaMA and a vision transformer, not {language.name!r} "
             f"({language.family}) and {vision.name!r} ({vision.family})"
         )
-    tensors = read(path)
+    tensors = read_lavin(path)
     routed = RepAdapter(
         rank=rank, scale=scale, temperature=temperature, router_weight_dtype=router_weight_dtype
     )

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax import assets
-from mmjax.data.conversations import Conversations, Encoded
+from mmjax.data.conversations import Conversations
 from mmjax.data.feature_cache import ELSEWHERE
+from mmjax.data.layout import Encoded
 from mmjax.encoders.language_model import TEXT, WORD, LanguageModel
 from mmjax.errors import writing
 from mmjax.generation import Sampling, generate
@@ -46,8 +47,8 @@ def own_texts(model: LanguageModel, rows: int, length: int, seed: int) -> Int[np
     Source:
       Liu et al. 2023 (LLM-QAT, arXiv 2305.17888), whose first few tokens are the likeliest ones.
     """
-    told = (_VERSION, model.outputs_fingerprint, rows, length, seed)
-    digest = hashlib.sha256(repr(told).encode()).hexdigest()[:32]
+    identity = (_VERSION, model.outputs_fingerprint, rows, length, seed)
+    digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
     path = assets.cache_dir() / "rehearsal" / f"{digest}.npy"
     kept = _kept(path)
     whole = in_every_process(np.array(kept is not None and kept.shape == (rows, length)))
@@ -60,14 +61,14 @@ def own_texts(model: LanguageModel, rows: int, length: int, seed: int) -> Int[np
     for at in track(range(0, rows, _ROWS), "text of the model's own"):
         prompts = [[int(i)] for i in first[at : at + _ROWS]]
         key = jax.random.fold_in(jax.random.key(seed), at)
-        said = generate(model, prompts, length - 1, Sampling(), key, stop_token_ids=())
+        outputs = generate(model, prompts, length - 1, Sampling(), key, stop_token_ids=())
         written += [
-            np.array([*prompt, *one.token_ids], np.int32)
-            for prompt, one in zip(prompts, said, strict=True)
+            np.array([*prompt, *output.token_ids], np.int32)
+            for prompt, output in zip(prompts, outputs, strict=True)
         ]
-    found = np.stack(written)
-    _keep(path, found)
-    return found
+    tokens = np.stack(written)
+    _keep(path, tokens)
+    return tokens
 
 
 def _kept(path: Path) -> Int[np.ndarray, "n l"] | None:
@@ -125,5 +126,5 @@ def rehearse(
     return replace(
         learned,
         rows=[*learned.rows, *(rows[i % len(rows)] for i in range(count))],
-        pictures=np.concatenate([learned.pictures, np.full(count, WORD)]),
+        images=np.concatenate([learned.images, np.full(count, WORD)]),
     )

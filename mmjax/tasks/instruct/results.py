@@ -20,10 +20,11 @@ from mmjax.report.results import Results
 from mmjax.sharding import to_host
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
-from mmjax.tasks.instruct.assembly import assemble
+from mmjax.tasks.instruct.assembly import assemble_instruct, trained
 from mmjax.tasks.instruct.easy_vqa import ask_probes
 from mmjax.tasks.instruct.respond import Prompter
 from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.instruct.towers import encoders_of
 from mmjax.tasks.run import Run
 from mmjax.trees import PyTree
 
@@ -31,6 +32,13 @@ TEXT_METRIC = "text_perplexity"
 REHEARSED = "rehearsed"  # texts of the language model's own that were learned
 METRICS = {"vqa_acc": "all", "vqa_yes_no": "yes / no", "vqa_other": "other"}
 SCIENCEQA = {**{s: "Avg" if s == AVERAGE else s for s in SLICES}, UNANSWERED: UNANSWERED}
+ASKED = {
+    "right": "right",
+    "closed_strict": "yes / no",
+    "closed_legacy": "yes / no, legacy",
+    "open_strict": "other",
+    "open_legacy": "other, legacy",
+}
 HELD_OUT = {"token_log_prob": "log-probability a token", "perplexity": "perplexity"}
 SYSTEMS = {
     "chance": "chance",
@@ -43,7 +51,7 @@ SYSTEMS = {
 }
 
 
-def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+def measure_instruct(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     """Asks the test questions of every stage and seed.
 
     Args:
@@ -61,16 +69,18 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     for run in runs:
         steps = figures.trained(run.stage.name, run.folder)
         main = run.is_main
-        assembly, trainable = assemble(run, library), run.trained(library.mesh)
+        assembly = assemble_instruct(run, library)
         data, task = assembly.data, assembly.task
+        trainable = trained(run, task, library)
         functions = data.publish(task, library.mesh).bind(trainable, assembly.frozen)
         own = data.test["adapted"].run([], functions)
         values = {"adapted" if main else run.stage.name: own}
-        language = library.encoder(run.stage.encoders["language"])
-        assert isinstance(language, LanguageModel)
+        language, _ = encoders_of(run.stage, library)
         if text is not None:
             prompter = Prompter(task, language, library.mesh)
-            own[TEXT_METRIC] = perplexity(prompter.model, text, prompter.adapters(trainable)[TEXT])
+            own[TEXT_METRIC] = perplexity(
+                prompter.model(trainable), text, prompter.adapters(trainable)[TEXT]
+            )
             if main:
                 frozen = frozen or {TEXT_METRIC: perplexity(language, text)}
                 values["frozen"] = frozen
@@ -93,8 +103,8 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     systems = figures.ordered(SYSTEMS)
     labels = {
         **SYSTEMS,
-        **{s.name: describe(s) for s in recipe.stages},
-        "adapted": describe(recipe.main),
+        **{s.name: _label(s, recipe) for s in recipe.stages},
+        "adapted": _label(recipe.main, recipe),
     }
     results = figures.results(recipe, systems, labels)
     return dataclasses.replace(results, routing=routing, learned=figures.learned)
@@ -111,13 +121,18 @@ def first_expert(
     return (table if table.ndim == 3 else table[:, 0])[..., 0]
 
 
-def describe(stage: Stage) -> str:
+def describe_instruct(stage: Stage) -> str:
     """What an `instruct` stage trains, in a few words."""
     i = stage.instruct
     kinds = {"routed": "routed adapters", "single": "adapters, no router", "lora": "LoRA"}
     kind = f"{kinds[i.adapter]}, rank {i.rank}" if i.adapter in kinds else i.adapter
     if i.adapter == "none":
-        kind = "projection alone"
+        alone = {"adapter": "projection alone", "projector": "projector alone"}
+        kind = alone.get(i.train, "all weights")
+        if i.train == "full" and not i.visual:
+            kind += " but the vision transformer's"
+    elif i.train == "projector":
+        kind += ", projector"
     if i.feed_forward != "none":
         towers = {"vision": "of the vision transformer", "language": "of the language model"}
         kind += f", before feed-forward parts {towers.get(i.feed_forward, 'of both')} too"
@@ -125,6 +140,14 @@ def describe(stage: Stage) -> str:
         kind += ", language model only"
     texts = stage.questions.rehearsal
     return f"{kind}, {texts} texts rehearsed" if texts else kind
+
+
+def _label(stage: Stage, recipe: Recipe) -> str:
+    """What a stage trains; its name too where another trains the same on other data."""
+    descriptions = [describe_instruct(s) for s in recipe.stages]
+    own = describe_instruct(stage)
+    named = stage.name.replace("_", " ") if stage.name != recipe.main.name else recipe.name
+    return own if descriptions.count(own) == 1 else f"{named}: {own}"
 
 
 def answer_tables(
@@ -146,22 +169,30 @@ def answer_tables(
     Returns:
       One or two tables.
     """
-    asked, pictures = (numbers(counts[n]) for n in ("questions", "test"))
+    questions, pictures = (numbers(counts[n]) for n in ("questions", "test"))
     title, metrics = "Answers that match exactly", METRICS
     caption = (
-        f"{asked} test questions about {pictures} pictures. A greedy answer is right where it is "
-        "the wanted one to the last token, the end included."
+        f"{questions} test questions about {pictures} pictures. A greedy answer is right where it "
+        "is the wanted one to the last token, the end included."
     )
     if UNANSWERED in systems["adapted"]:
         title, metrics = "ScienceQA: accuracy by slice", SCIENCEQA
         caption = (
-            f"{asked} test questions: natural, social and language science; with a text, with an "
-            "image, with neither; grades. An answer that names no option is wrong, unless the "
+            f"{questions} test questions: natural, social and language science; with a text, with "
+            "an image, with neither; grades. An answer that names no option is wrong, unless the "
             "recipe draws one."
+        )
+    elif "right" in systems["adapted"]:
+        title, metrics = "Answers to the questions that are asked", ASKED
+        caption = (
+            f"{questions} questions. A yes or no counts where it is the last one said, any other "
+            "answer where it stands in the conclusion as words; legacy: where its letters stand."
         )
     elif "perplexity" in systems["adapted"]:
         title, metrics = "Answers that were held out", HELD_OUT
-        caption = f"{asked} held-out conversations; every token of their answers weighs the same."
+        caption = (
+            f"{questions} held-out conversations; every token of their answers weighs the same."
+        )
         if "left_out" in counts:
             caption += f" {counts['left_out'][0]} rows with an empty answer were left out."
     if learned:
@@ -215,7 +246,8 @@ def router_curves(routing: Sequence[Sequence[Sequence[float]]]) -> Iterator[Curv
 
 def headline(systems: Mapping[str, Mapping[str, Sequence[float]]]) -> list[tuple[str, str]]:
     """Accuracy or perplexity, beside what stands for not looking."""
-    metric = "perplexity" if "perplexity" in systems["adapted"] else "vqa_acc"
+    adapted = systems["adapted"]
+    metric = next(m for m in ("right", "perplexity", "vqa_acc") if m in adapted)
     mean = {
         n: statistics.fmean(values[metric]) for n, values in systems.items() if metric in values
     }

@@ -6,16 +6,18 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from mmjax.data.library import Library
+from mmjax.encoders.output import Tower
 from mmjax.evals.probe import check_installed
 from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
+from mmjax.tasks.adapting import announce, tower_of
 from mmjax.tasks.base import Task
 from mmjax.tasks.defaults import Defaults
-from mmjax.tasks.dual_encoder.adapted import Adapted
-from mmjax.tasks.dual_encoder.stacking import Loaded
-from mmjax.tasks.projection import checks, data, results, tables
+from mmjax.tasks.planned import Planned
+from mmjax.tasks.projection import checks, data, results, shapes, tables
+from mmjax.tasks.projection.adapted import Projected, load_projected
 from mmjax.tasks.projection.data import LabelledData
 from mmjax.tasks.projection.task import ProjectionTask, make_projection
 from mmjax.tasks.run import Assembly, Run
@@ -28,6 +30,7 @@ class Projections(Defaults):
 
     def check(self, run: Run, library: Library) -> None:
         """Reads the records: classes, texts, sizes."""
+        announce(run.stage)
         super().check(run, library)
         checks.check_labelled(run.stage, run.recipe, run.seed, library)
 
@@ -37,22 +40,30 @@ class Projections(Defaults):
             check_installed()
 
     def task(self, run: Run, base: Task | None, library: Library) -> ProjectionTask:
-        """Projectors over towers of any width."""
-        encoders = run.stage.encoders.items()
-        towers = {role: library.tower(role, spec, None) for role, spec in encoders}
+        """Projectors over towers of any width, into which adapters have to fit."""
+        stage = run.stage
+        towers = {role: tower_of(stage, role, library, None) for role in stage.encoders}
+        corpus = library.corpus(run.stage.pairs)
+        for name in run.stage.projection.features:
+            towers[name] = Tower(name, data.ready_width(corpus, name))
         return make_projection(run.stage, towers, library.mesh)
 
     def assemble(self, run: Run, library: Library) -> Assembly[ProjectionTask, LabelledData]:
         """Puts the run together."""
-        return data.assemble(run, library)
+        return data.assemble_projection(run, library)
+
+    def planned(self, run: Run, base: Planned | None, library: Library) -> Planned:
+        """What the run's programs are made for; see `mmjax.tasks.planned`."""
+        return shapes.planned(run, base, library)
 
     def measure(self, runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         """F1 of usual classifiers."""
-        return results.measure(runs, recipe, library)
+        return results.measure_projection(runs, recipe, library)
 
     def tables(self, results: Results) -> list[Table]:
         """Raw features beside projected ones."""
-        return tables.projection_tables(results.systems, results.labels, results.counts)
+        found = tables.projection_tables(results.systems, results.labels, results.counts)
+        return [*found, *tables.cost_table(results.timings, results.counts, len(results.seeds))]
 
     def headline(self, results: Results) -> list[tuple[str, str]]:
         """The best classifier on both."""
@@ -65,7 +76,7 @@ class Projections(Defaults):
         pairs = recipe.main.pairs
         notes = [
             tables.verdict(results.systems),
-            *reporting.notes_on_pictures(recipe),
+            *reporting.notes_on_images(recipe),
             *reporting.notes_on_texts(library),
         ]
         if pairs.folds:
@@ -84,11 +95,9 @@ class Projections(Defaults):
             notes=notes,
         )
 
-    def load(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Adapted:
+    def load(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Projected:
         """The encoders with their projectors."""
-        loaded = Loaded.of(folder, allow_other_encoder, mesh)
-        task = make_projection(loaded.stage, loaded.towers, loaded.library.mesh)
-        return Adapted(loaded, loaded.bound(task))
+        return load_projected(folder, allow_other_encoder, mesh)
 
 
 PROJECTIONS = Projections()

@@ -13,13 +13,14 @@ from mmjax.report.results import Results
 from mmjax.rng import seed_for
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
-from mmjax.tasks.projection.data import assemble, classes_of, features_of, raw_views
-from mmjax.tasks.projection.tables import ALONE, METHODS
+from mmjax.tasks.adapting import told
+from mmjax.tasks.projection.data import assemble_projection, classes_of, features_of, raw_views
+from mmjax.tasks.projection.tables import ALONE, FITTING, METHODS, STORED
 from mmjax.tasks.published import Published
 from mmjax.tasks.run import Run
 
 
-def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+def measure_projection(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     """Runs all probes, seed by seed.
 
     Args:
@@ -35,22 +36,29 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     corpus = library.corpus(main.pairs)
     labels = classes_of(corpus)
     names = sorted({item.label for item in corpus.items if item.label})
-    raw = [features_of(view) for view in raw_views(main, recipe, library).values()]
+    positive = main.projection.positive
+    own = names.index(positive) if positive else None
     for seed in recipe.seeds:
         split = library.split(main.pairs, seed)
+        views = raw_views(main, recipe, library, split["train"])
+        raw = [features_of(view) for view in views.values()]
         maps = list(
             baselines(raw, split, labels, main.projection.out_dim, seed_for(seed, "baselines"))
         )
         for run in (r for r in runs if r.seed == seed):
             figures.trained(run.stage.name, run.folder)
-            assembly, trainable = assemble(run, library), run.trained(library.mesh)
+            assembly, trainable = assemble_projection(run, library), run.trained(library.mesh)
             functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
             embedded = assembly.data.val.embed(functions)
             sides = {side: embedded[items] for side, items in split.items()}
-            maps.append(FeatureMap("projection", describe(run.stage), sides))
+            maps.append(FeatureMap("projection", describe_projection(run.stage), sides))
         sides = {side: labels[items] for side, items in split.items()}
-        probed = probe(maps, sides, seed_for(seed, "probes"), f" of seed {seed}")
+        probed = probe(maps, sides, seed_for(seed, "probes"), f" of seed {seed}", own)
         figures.add(probed.values)
+        for method, seconds in probed.seconds.items():
+            name = f"{FITTING} {method}, all seeds"
+            figures.timings[name] = figures.timings.get(name, 0.0) + seconds
+        figures.count({f"{STORED} {one.name}": 4 * one.sides["train"].shape[1] for one in maps})
         chosen, said = probed.best["projection"]
         chosen_by_seed.append(chosen)
         words: list[str] = [names[c] for c in said]
@@ -70,8 +78,10 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     return dataclasses.replace(results, probes=True, classes=classes)
 
 
-def describe(stage: Stage) -> str:
+def describe_projection(stage: Stage) -> str:
     """What a `projection` stage trains, in a few words."""
     p = stage.projection
     hidden = p.hidden or "min(d/2, 16)"
-    return f"projection {stage.name}: {p.loss}, {p.mode}, hidden {hidden}, to {p.out_dim}"
+    return (
+        f"projection {stage.name}: {p.loss}, {p.mode}, hidden {hidden}, to {p.out_dim}{told(stage)}"
+    )

@@ -3,10 +3,13 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
+from mmjax.evals.probe import POSITIVE
 from mmjax.report.page import Table
 
 METHODS = ("raw", "PCA", "LDA", "projection")
 ALONE = "= "  # begins the systems that are one kind of features by itself
+FITTING = "fitting classifiers on"  # begins how long that took, by method
+STORED = "bytes an item:"  # begins what an item's features take in float32, by kind
 Systems = Mapping[str, Mapping[str, Sequence[float]]]
 
 
@@ -25,6 +28,7 @@ def projection_tables(
       features by itself.
     """
     names = _classifiers(systems["raw"])
+    positive = any(metric.endswith(f" {POSITIVE}") for metric in systems["raw"])
     shown = (labels["projection"],)
     dealt = ", ".join(
         f"{_range(counts[side])} {what}"
@@ -40,7 +44,11 @@ def projection_tables(
         "on the inner split. Raw features under LR are the linear probe."
     )
     tables: list[Table] = []
-    for average, note in (("weighted", caption), ("macro", "The same choices, classes alike.")):
+    averages = [("weighted", caption), ("macro", "The same choices, classes alike.")]
+    if positive:
+        note = "The same choices, F1 of one class against all others; not to be compared with "
+        averages.append((POSITIVE, f"{note}weighted F1, which counts every class."))
+    for average, note in averages:
         rows = tuple(
             (labels[method], _cells(systems[method], names, average)) for method in METHODS
         )
@@ -71,6 +79,37 @@ def projection_tables(
     note = "Weighted F1; the classifier's settings alone are chosen."
     tables.append(Table("Every kind of features by itself", (*names, "mean"), rows, note))
     return tables
+
+
+def cost_table(
+    timings: Mapping[str, float], counts: Mapping[str, Sequence[int]], seeds: int
+) -> list[Table]:
+    """What features take to store and classifiers to fit on them; nothing where nobody measured.
+
+    Args:
+      timings: phase -> seconds, all seeds.
+      counts: "bytes an item: KIND" -> one number a seed, among others.
+      seeds: how many.
+    """
+    stored = {k.removeprefix(f"{STORED} "): v for k, v in counts.items() if k.startswith(STORED)}
+    rows: list[tuple[str, tuple[tuple[float, ...], ...]]] = []
+    for kind, sizes in stored.items():
+        rows.append((kind, (tuple(map(float, sizes)), ())))
+    for name, seconds in timings.items():
+        if name.startswith(FITTING):
+            method = name.removeprefix(f"{FITTING} ").partition(",")[0]
+            rows.append((f"classifiers on {method}", ((), (seconds / seeds,))))
+        elif name.startswith("training "):
+            called = name.partition(",")[0]
+            rows.append((called, ((), (seconds / seeds,))))
+    if not rows:
+        return []
+    columns = ("bytes an item", "seconds a seed")
+    caption = (
+        "Features in float32. Classifiers: all of them, in every setting and alternative that is "
+        "tried, on as many cores as there are, so that the figures compare with each other alone."
+    )
+    return [Table("What it costs", columns, tuple(rows), caption, (".0f", ".2f"))]
 
 
 def projection_headline(systems: Systems) -> list[tuple[str, str]]:

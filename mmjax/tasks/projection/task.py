@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.projection import Projector
+from mmjax.adapters.towers import begun, within
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce, pairwise_bce, supervised
 from mmjax.losses.distill import unit
@@ -22,7 +23,13 @@ from mmjax.tasks import typed
 from mmjax.trees import PyTree
 
 LABEL = "label"  # the role of class numbers
-FUNCTIONS = {"image": "embed_images", "text": "embed_texts", "joined": "embed_joined"}
+JOINED = "joined"  # of a single projector, which reads all modalities side by side
+FUNCTIONS = {"image": "embed_images", "text": "embed_texts"}
+
+
+def function_of(role: str) -> str:
+    """What the published function is called that projects a modality."""
+    return FUNCTIONS.get(role, f"embed_{role}")
 
 
 @dataclass(frozen=True)
@@ -31,11 +38,13 @@ class ProjectionTask:
 
     A batch holds every tower's role and `label`: {"label": class numbers}. Beside "features" a
     role may hold "present": False where an example lacks that modality, which then takes no part.
+    The frozen tree holds the encoders that have an adapter, by role.
 
     Attributes:
       towers: role -> frozen tower; one alone, `joined`, where a single projector reads everything.
       spec: loss and sizes.
       mesh: the loss goes round its data axis; None leaves a sharded batch to the compiler.
+      parts: role -> frozen tower, of those that `joined` puts side by side.
 
     Source: arXiv 2502.02048 (Margaritis, Petridis, Bertsimas, 2025); `supcon` and `infonce` are
       other losses in its place.
@@ -44,6 +53,12 @@ class ProjectionTask:
     towers: Mapping[str, Tower]
     spec: ProjectionSpec
     mesh: Mesh | None = None
+    parts: Mapping[str, Tower] = field(default_factory=dict[str, Tower])
+
+    @property
+    def encoders(self) -> Mapping[str, Tower]:
+        """Role -> tower that may have an adapter."""
+        return self.parts or self.towers
 
     def _projector(self) -> Projector:
         s = self.spec
@@ -56,18 +71,32 @@ class ProjectionTask:
         return self.spec.loss != "pairwise_bce" if given is None else given
 
     def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
-        """Returns {role: projector}."""
+        """Returns {role: projector}, and the encoders' adapters where they have some."""
+        adapters = begun(self.encoders, key, frozen)
+        frozen = within(frozen, adapters, self.encoders)
         keys = jax.random.split(key, len(self.towers))
-        return {
-            role: typed.init(self._projector(), k, tower(frozen, batch[role])["features"])
-            for k, (role, tower) in zip(keys, self.towers.items(), strict=True)
+        return adapters | {
+            role: typed.init(self._projector(), k, self._features(role, frozen, batch[role]))
+            for k, role in zip(keys, self.towers, strict=True)
         }
+
+    def _features(self, role: str, frozen: PyTree, inputs: Inputs) -> Float[Array, "b d"]:
+        if role != JOINED or "features" in inputs:
+            read = {name: values for name, values in inputs.items() if name != "present"}
+            return self.towers[role](frozen, read)["features"]
+        found: list[Float[Array, "b d"]] = []
+        for name, tower in self.parts.items():
+            own = {
+                k.removeprefix(f"{name}/"): x for k, x in inputs.items() if k.startswith(f"{name}/")
+            }
+            found.append(tower(frozen, own)["features"])
+        return jnp.concatenate(found, axis=1)
 
     def project(
         self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None
     ) -> Float[Array, "b e"]:
         """From a tower's inputs to its projection, of unit length or not; a key means dropout."""
-        features = self.towers[role](frozen, inputs)["features"]
+        features = self._features(role, within(frozen, trainable, self.encoders, key), inputs)
         projected: Float[Array, "b e"]
         projected = typed.apply(self._projector(), trainable[role], features, key=key)
         return unit(projected) if self.normalize else projected
@@ -82,8 +111,7 @@ class ProjectionTask:
         for role, sub in zip(self.towers, keys, strict=True):
             inputs = batch[role]
             present[role] = inputs.get("present", jnp.ones(len(labels), bool))
-            kept = {name: values for name, values in inputs.items() if name != "present"}
-            projected[role] = self.project(role, trainable, frozen, kept, sub)
+            projected[role] = self.project(role, trainable, frozen, inputs, sub)
         scale = -jnp.log(jnp.float32(self.spec.temperature))
         found: list[tuple[Float[Array, ""], PairLoss]]
         if self.spec.loss == "infonce":
@@ -111,12 +139,21 @@ class ProjectionTask:
         return sum((value for value, _ in found), start=jnp.zeros(())), metrics
 
     def functions(self) -> Mapping[str, EmbedFn]:
-        """One for each tower: `embed_images`, `embed_texts`, or `embed_joined`."""
+        """One for each tower: `embed_images`, `embed_texts`, `embed_NAME`, or `embed_joined`.
+
+        Rows that lack the modality are 0.
+        """
 
         def projecting(role: str) -> EmbedFn:
-            return lambda t, f, inputs: self.project(role, t, f, inputs)
+            def embed(trainable: PyTree, frozen: PyTree, inputs: Inputs) -> Float[Array, "b e"]:
+                projected = self.project(role, trainable, frozen, inputs)
+                if "present" not in inputs:
+                    return projected
+                return jnp.where(inputs["present"][:, None], projected, jnp.float32(0))
 
-        return {FUNCTIONS.get(role, f"embed_{role}"): projecting(role) for role in self.towers}
+            return embed
+
+        return {function_of(role): projecting(role) for role in self.towers}
 
 
 def make_projection(stage: Stage, towers: Mapping[str, Tower], mesh: Mesh | None) -> ProjectionTask:
@@ -130,7 +167,8 @@ def make_projection(stage: Stage, towers: Mapping[str, Tower], mesh: Mesh | None
     Returns:
       The task.
     """
-    if stage.projection.mode == "single":
-        towers = {"joined": Tower("joined", sum(tower.width for tower in towers.values()))}
     ring = mesh if mesh is not None and mesh.shape["data"] > 1 else None
-    return ProjectionTask(dict(towers), stage.projection, ring)
+    if stage.projection.mode != "single":
+        return ProjectionTask(dict(towers), stage.projection, ring)
+    joined = {JOINED: Tower(JOINED, sum(tower.width for tower in towers.values()))}
+    return ProjectionTask(joined, stage.projection, ring, dict(towers))

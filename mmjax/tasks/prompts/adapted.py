@@ -5,24 +5,49 @@ from pathlib import Path
 
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
+from mmjax import sharding
 from mmjax.checks import arguments
 from mmjax.checks.arguments import whole
 from mmjax.checks.foreign import reading
-from mmjax.data.tables import PatchTable, Table, View, table_of
+from mmjax.data.tables import InputTable, PatchTable, View, table_of
 from mmjax.encoders.pictures import ImageLike
 from mmjax.errors import MmjaxError
 from mmjax.runs.adapter_files import CARD
 from mmjax.tasks.dual_encoder.adapted import Adapted, Shown
 from mmjax.tasks.dual_encoder.stacking import Loaded
 from mmjax.tasks.prompts import data as fewshot
+from mmjax.tasks.prompts.joint import Joint, joint_on
+from mmjax.tasks.prompts.task import PromptsTask
+from mmjax.tasks.prompts.taught import Named, Taught, fit_residual, likeliest
 from mmjax.tasks.published import Published
+from mmjax.trees import PyTree
 
 
 class Classifier(Adapted):
     """A trained `prompts` adapter with the frozen dual encoder below it."""
 
-    def classify(self, images: Sequence[ImageLike], k: int = 1) -> list[list[tuple[str, float]]]:
+    def __init__(self, loaded: Loaded, joint: Joint, task: PromptsTask, frozen: PyTree) -> None:
+        """Puts together what was loaded; see `mmjax.load_adapter`.
+
+        Args:
+          loaded: the adapter with all that it stands on.
+          joint: the dual encoder below it.
+          task: the method.
+          frozen: what the method reads of its classes.
+        """
+        self._joint, self._frozen, self._trainable = joint, frozen, loaded.trainable
+        self._published = Published(task, loaded.library.mesh)
+        scores = self._published.bind(loaded.trainable, frozen)
+        super().__init__(loaded, {**joint.functions(loaded.library), **scores})
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes that it learned."""
+        return tuple(self.card["classes"])
+
+    def classify(self, images: Sequence[ImageLike], k: int = 1) -> Named:
         """Names the likeliest classes of pictures; those that it learned.
 
         Args:
@@ -35,31 +60,73 @@ class Classifier(Adapted):
         Raises:
           MmjaxError: what are no pictures, or `k` is no number above 0.
         """
-        whole("k", k, 1)
+        return self._classify("score", images, k)
+
+    def classify_base(self, images: Sequence[ImageLike], k: int = 1) -> Named:
+        """The same by the frozen model alone, which knows the classes by their names."""
+        return self._classify("score_base", images, k)
+
+    def taught(self, classes: Sequence[str], shots: Sequence[Sequence[ImageLike]] = ()) -> "Taught":
+        """A classifier of other classes, known by their names and perhaps by a few pictures.
+
+        A residual on the names' embeddings is fitted to the pictures (TaskRes), and what it changes
+        is added to what the adapter says of the names; where the method learned its classes alone
+        (`PromptSpec.names_new_classes`), to what the frozen model says of them.
+
+        Args:
+          classes: two or more names, in the language that the text encoder reads.
+          shots: for each class its pictures, as many as there are; empty fits nothing.
+
+        Returns:
+          The classifier.
+
+        Raises:
+          MmjaxError: fewer than two names, one twice, one without a token that the encoder knows,
+            as many lists of shots as there are no classes, or what are no pictures.
+        """
+        names = [str(name) for name in arguments.texts(classes, "classes")]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise MmjaxError(f"expected two classes or more, each once; got {names}")
+        if len(shots) not in (0, len(names)):
+            raise MmjaxError(f"{len(shots)} lists of shots for {len(names)} classes; one for each")
+        known = fewshot.know(
+            self._stage, self._joint, names, self._library, self.card["seed"], kept=False
+        )
+        new = sharding.place({**known, "untrained": np.zeros(())}, self._library.mesh)
+        scores = self._published.bind(self._trainable, {**self._frozen, "new": new})
+        of_names = scores.get("score_new", scores["score_base_new"])
+        text, scale = known["text"], float(np.exp(known["logit_scale"]))
+        residual: Float[np.ndarray, "c e"] = np.zeros_like(text)
+        labels = np.asarray([c for c, of_class in enumerate(shots) for _ in of_class])
+        if len(labels):
+            table = self._table([picture for of_class in shots for picture in of_class])
+            rows = View(table, np.arange(len(table)))
+            embedded = np.asarray(table.gather(rows.rows)["features"], np.float32)
+            residual = fit_residual(embedded, labels, of_names(rows), text, scale)
+        return Taught(tuple(names), self._table, of_names, scores["score_base_new"], residual)
+
+    def _table(self, images: Sequence[ImageLike]) -> InputTable:
+        """Pictures as the method reads them."""
         pictures = Shown(arguments.pictures(images))
-        table: Table = table_of(list(self.embed_images(pictures)))
+        table: InputTable = table_of(list(self.embed_images(pictures)))
         if self._stage.prompts.reads_patches:
-            encoder = self._library.encoder(self._specs["image"])
-            tokens = table_of(list(encoder.outputs(pictures, "tokens")))
+            tokens = table_of(list(self._outputs("image", pictures, "tokens")))
             table = PatchTable(table, tokens, np.arange(len(pictures)))
+        return table
+
+    def _classify(self, function: str, images: Sequence[ImageLike], k: int) -> Named:
+        whole("k", k, 1)
+        table = self._table(images)
         with reading(self._folder / CARD, "the card of its parameters", MmjaxError):
-            logits = self._functions["score"](View(table, np.arange(len(images))))
-        share = np.exp(logits - logits.max(axis=1, keepdims=True))
-        share /= share.sum(axis=1, keepdims=True)
-        names, best = self.card["classes"], np.argsort(-share, axis=1, kind="stable")[:, :k]
-        return [
-            [(names[c], float(row[c])) for c in order]
-            for row, order in zip(share, best, strict=True)
-        ]
+            logits = self._functions[function](View(table, np.arange(len(images))))
+        return likeliest(logits, self.classes, k)
 
 
 def load_classifier(folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Classifier:
     """Loads the adapter and checks its encoders; see `mmjax.load_adapter`."""
     loaded = Loaded.of(folder, allow_other_encoder, mesh)
     stage, card, library = loaded.stage, loaded.card, loaded.library
-    joint = fewshot.joint_on(stage, loaded.base, loaded.frozen, loaded.base_card, library)
+    joint = joint_on(stage, loaded.base, loaded.frozen, loaded.base_card, library)
     known = fewshot.know(stage, joint, card["classes"], library, card["seed"])
     frozen = fewshot.frozen_of(stage, joint, known, library)
-    task = fewshot.task_of(stage, joint, library)
-    scores = Published(task, library.mesh).bind(loaded.trainable, frozen)
-    return Classifier(loaded, {**joint.functions(library), **scores})
+    return Classifier(loaded, joint, fewshot.task_of(stage, joint, library), frozen)

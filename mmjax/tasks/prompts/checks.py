@@ -11,6 +11,7 @@ from mmjax.data.splits import Split
 from mmjax.encoders.prompted import vectors_of, words_of
 from mmjax.errors import MmjaxError, setting
 from mmjax.specs.spec import Stage
+from mmjax.tasks.prompts import classes
 from mmjax.tasks.prompts import data as fewshot
 from mmjax.tasks.run import Run
 
@@ -41,7 +42,7 @@ def _check_shots(
 
 def check_classes(stage: Stage, seed: int, library: Library) -> None:
     """Of `prompts`: enough pictures of enough classes, on both sides of the split."""
-    corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
+    corpus, split = library.corpus(stage.pairs), classes.split_of(stage, seed, library)
     trained, other = fewshot.classes_of(stage, corpus)
     shots = fewshot.shots_of(stage, corpus, split, trained, seed)
     _check_shots(stage, corpus, split, trained, len(shots))
@@ -53,8 +54,10 @@ def check_classes(stage: Stage, seed: int, library: Library) -> None:
 
 def check_names(run: Run, library: Library) -> None:
     """Of `prompts`: names of classes and a context that the text tower can read."""
-    stage, spec, language = run.stage, run.stage.prompts, run.recipe.languages[1]
-    corpus, encoder = library.corpus(stage.pairs), library.encoder(stage.encoders["text"])
+    stage, spec = run.stage, run.stage.prompts
+    language = classes.language_of(stage, run.recipe.languages)
+    corpus = library.corpus(stage.pairs)
+    encoder = library.encoder(stage.encoders[stage.text_role])
     names = [corpus.labels[x][language] for part in fewshot.classes_of(stage, corpus) for x in part]
     templates = spec.templates if spec.method == "factorised" else ()
     words_of(encoder, names)

@@ -11,14 +11,16 @@ from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
+from mmjax.tasks.adapting import announce, tower_of
 from mmjax.tasks.base import Task
 from mmjax.tasks.defaults import Defaults
 from mmjax.tasks.dual_encoder.eval_sets import check_labels
 from mmjax.tasks.dual_encoder.stacking import base_name, outside_base
-from mmjax.tasks.prompts import checks, classes, data, results, tables
+from mmjax.tasks.prompts import chain, checks, classes, data, results, tables
 from mmjax.tasks.prompts.adapted import Classifier, load_classifier
 from mmjax.tasks.prompts.data import ShotsData
-from mmjax.tasks.prompts.tables import Grid
+from mmjax.tasks.prompts.joint import joint_on
+from mmjax.tasks.prompts.tables import ShotsGrid
 from mmjax.tasks.prompts.task import PromptsTask
 from mmjax.tasks.run import Assembly, Run
 
@@ -28,6 +30,8 @@ class Prompts(Defaults):
 
     def check(self, run: Run, library: Library) -> None:
         """Reads the records: enough pictures of enough classes."""
+        stage = run.stage
+        announce(stage, {"image": stage.train.batch_size * len(stage.pairs.views)})
         super().check(run, library)
         checks.check_classes(run.stage, run.seed, library)
 
@@ -37,8 +41,10 @@ class Prompts(Defaults):
 
     def task(self, run: Run, base: Task | None, library: Library) -> Task:
         """The dual encoder below; names and context are what its text tower can read."""
-        joint = data.joint_on(run.stage, base, {}, None, library)
+        joint = joint_on(run.stage, base, {}, None, library)
         checks.check_names(run, library)
+        for role in run.stage.adapters:
+            tower_of(run.stage, role, library, None)  # an adapter has to fit
         return joint.task
 
     def base_of(self, recipe: Recipe, seed: int) -> Run:
@@ -47,7 +53,7 @@ class Prompts(Defaults):
 
     def assemble(self, run: Run, library: Library) -> Assembly[PromptsTask, ShotsData]:
         """Puts the run together."""
-        return data.assemble(run, library)
+        return data.assemble_prompts(run, library)
 
     def left_out(self, recipe: Recipe, library: Library) -> Sequence[LeftOut]:
         """Classes without enough families."""
@@ -55,22 +61,24 @@ class Prompts(Defaults):
 
     def measure(self, runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         """Accuracy of every method."""
-        return results.measure(runs, recipe, library)
+        return results.measure_prompts(runs, recipe, library)
 
     def tables(self, results: Results) -> list[Table]:
-        """Accuracy by shots, without parts, on new classes."""
-        return tables.fewshot_tables(grid_of(results), results.counts)
+        """Accuracy by shots, without parts, on new classes; of a chain its links first."""
+        found = chain.chain_tables(results.systems, results.labels)
+        return [*found, *tables.fewshot_tables(grid_of(results), results.counts)]
 
     def headline(self, results: Results) -> list[tuple[str, str]]:
         """What few shots are worth."""
-        return tables.fewshot_headline(grid_of(results))
+        links = chain.chain_headline(results.systems)
+        return [*links, *tables.fewshot_headline(grid_of(results))]
 
     def report(
         self, results: Results, runs: Sequence[Run], recipe: Recipe, library: Library
     ) -> Report:
         """Tables, accuracy over shots, classes."""
         main, grid = reporting.main_run(runs), grid_of(results)
-        notes = [*reporting.notes_on_pictures(recipe), *reporting.notes_on_texts(library)]
+        notes = [*reporting.notes_on_images(recipe), *reporting.notes_on_texts(library)]
         return reporting.make_report(
             results,
             main,
@@ -90,9 +98,10 @@ class Prompts(Defaults):
         return load_classifier(folder, allow_other_encoder, mesh)
 
 
-def grid_of(results: Results) -> Grid:
+def grid_of(results: Results) -> ShotsGrid:
     """Figures by method and shots."""
-    return Grid(results.systems, results.labels, results.protocol)
+    found = {k: v for k, v in results.systems.items() if not k.startswith(chain.LINK)}
+    return ShotsGrid(found, results.labels, results.protocol)
 
 
 PROMPTS = Prompts()

@@ -9,14 +9,15 @@ from mmjax.report.classes import Answered, class_figures
 from mmjax.report.figures import Figures
 from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
+from mmjax.tasks.prompts.chain import LINK, is_chain, measure_chain
 from mmjax.tasks.prompts.classes import classes_of, left_out
-from mmjax.tasks.prompts.data import ShotsData, assemble
+from mmjax.tasks.prompts.data import ShotsData, assemble_prompts
 from mmjax.tasks.prompts.tables import describe_method, protocol_of
 from mmjax.tasks.published import Published
 from mmjax.tasks.run import Run
 
 
-def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
+def measure_prompts(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     """Classifies the test items by every method, seed by seed.
 
     Args:
@@ -32,9 +33,9 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         values: dict[str, dict[str, float]] = {}
         for run in (r for r in runs if r.seed == seed):
             figures.trained(run.stage.name, run.folder)
-            if run.stage.name == "base" and not run.is_main:
+            if run.stage.name in recipe.links:
                 continue  # seen as the zero-shot system
-            assembly, trainable = assemble(run, library), run.trained(library.mesh)
+            assembly, trainable = assemble_prompts(run, library), run.trained(library.mesh)
             functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
             data, half = assembly.data, run.stage.fewshot.half == "base"
             for name, system in data.test.items():
@@ -48,6 +49,8 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
                     continue  # what the frozen base says is the same for every stage on it
                 values[label] = system.run([FewShot()], functions)
             if run.is_main:
+                if is_chain(recipe):
+                    values |= measure_chain(run, assembly, trainable, library)
                 answers.append(_answered(run, data, functions))
                 figures.count({side: len(items) for side, items in data.items.items()})
                 figures.count({"classes": len(data.classes)})
@@ -58,6 +61,8 @@ def measure(runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
     for stage in (s for s in recipe.stages if s.task == "prompts"):
         name = "adapted" if stage is recipe.main else stage.name
         labels[name], protocol[name] = describe_method(stage), protocol_of(stage)
+    labels |= {f"{LINK}{name}": name for name in recipe.links}
+    labels[f"{LINK}{recipe.main.name}"] = f"{recipe.main.name}: {labels['adapted']}"
     corpus = library.corpus(recipe.main.pairs)
     names, gone = classes_of(recipe.main, corpus)[0], left_out(recipe.main, corpus)
     classes = class_figures(labels["adapted"], names, corpus, answers, gone)

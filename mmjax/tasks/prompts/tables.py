@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from mmjax.report.page import Table, numbers
 from mmjax.report.plots import COLOURS, Curve
 from mmjax.specs.spec import Stage
+from mmjax.tasks.adapting import told
 
 Systems = Mapping[str, Mapping[str, Sequence[float]]]
 Cell = tuple[float, ...]
@@ -18,6 +19,7 @@ NAMES = {
     "cocoop": "CoCoOp",
     "kgcoop": "KgCoOp",
     "linear_probe": PROBE,
+    "linear_probe_plus": "LP++",
     "tip_adapter": "Tip-Adapter-F",
     "clip_adapter": "CLIP-Adapter",
     "task_residual": "TaskRes",
@@ -27,6 +29,10 @@ NAMES = {
 
 def describe_method(stage: Stage) -> str:
     """What a `prompts` stage trains, in a few words."""
+    return f"{_method(stage)}{told(stage)}"
+
+
+def _method(stage: Stage) -> str:
     spec = stage.prompts
     if spec.method == "tip_adapter" and not stage.train.steps:
         return "Tip-Adapter, training-free"
@@ -42,7 +48,7 @@ def protocol_of(stage: Stage) -> dict[str, int | str]:
     return {"shots": stage.fewshot.shots, "half": stage.fewshot.half}
 
 
-class Grid:
+class ShotsGrid:
     """Figures by method and number of shots."""
 
     def __init__(
@@ -96,7 +102,7 @@ class Grid:
         return next((k for k, mean in means.items() if mean is not None and mean >= wanted), None)
 
 
-def fewshot_tables(grid: Grid, counts: Mapping[str, Sequence[int]]) -> list[Table]:
+def fewshot_tables(grid: ShotsGrid, counts: Mapping[str, Sequence[int]]) -> list[Table]:
     """The tables, accuracy by shots first.
 
     Args:
@@ -160,7 +166,7 @@ PARTS = (
 )
 
 
-def fewshot_headline(grid: Grid) -> list[tuple[str, str]]:
+def fewshot_headline(grid: ShotsGrid) -> list[tuple[str, str]]:
     """How many shots reach the linear probe with all of them."""
     most = grid.shots[-1]
     lines: list[tuple[str, str]] = []
@@ -177,7 +183,7 @@ def fewshot_headline(grid: Grid) -> list[tuple[str, str]]:
     return lines
 
 
-def fewshot_curves(grid: Grid) -> Iterator[Curve]:
+def fewshot_curves(grid: ShotsGrid) -> Iterator[Curve]:
     """Mean accuracy over shots; as many methods as there are colours, the main one first."""
     whole = [label for label in grid.rows if ", without" not in label and label != ZERO_SHOT]
     order = sorted(whole, key=lambda label: (label != grid.main, "training-free" in label))
@@ -189,7 +195,7 @@ def fewshot_curves(grid: Grid) -> Iterator[Curve]:
             yield Curve(label, "accuracy by shots", shots, means, "shots a class")
 
 
-def fewshot_notes(grid: Grid) -> list[str]:
+def fewshot_notes(grid: ShotsGrid) -> list[str]:
     """Where the prompts win and where they do not, in plain words."""
     notes: list[str] = []
     for label in (x for x in (NAMES["factorised"], NAMES["structured"]) if x in grid.rows):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import mmjax.data.conversations
+import mmjax.data.layout
 import mmjax.tasks.instruct.answering
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter, routing_table
@@ -111,7 +111,7 @@ def test_questions_are_asked_and_scored_in_the_words_that_were_learned(
         read.append("".join(turn.text for turn in turns))
         return cut(turns, tokenizer)
 
-    for module in (mmjax.tasks.instruct.answering, mmjax.data.conversations):
+    for module in (mmjax.tasks.instruct.answering, mmjax.data.layout):
         monkeypatch.setattr(module, "cut", heard)
     one = adapted(models, trainable, wording)
     assert one.talks == wording.talks

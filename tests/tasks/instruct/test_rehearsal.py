@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from mmjax.data.conversations import Conversation, Conversations, Layout, Turn, encode
+from mmjax.data.conversations import Conversations
+from mmjax.data.layout import Conversation, Layout, encode
 from mmjax.data.tables import RawTable
+from mmjax.data.wording import Turn
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.language_model import WORD
 from mmjax.errors import MmjaxError
@@ -71,7 +73,7 @@ def test_rehearsal_is_text_alone(model, first, share, texts):
     questions = QuestionsSpec(rehearsal=4, rehearsal_share=share, rehearsal_length=7)
     both = rehearsal.rehearse(learned, questions, 0, model)
     assert len(both) == 30 + texts  # a quarter of all; or every text once
-    assert (both.pictures[30:] == WORD).all()
+    assert (both.images[30:] == WORD).all()
     batches = [both.batch(g, 8) for g in both.plan(8, np.random.default_rng(0))]
     plain = [b["text"] for b in batches if "image" not in b]
     assert len(plain) == -(-texts // 8)

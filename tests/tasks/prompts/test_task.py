@@ -39,6 +39,7 @@ SPECS = {
     "tip_adapter": PromptSpec("tip_adapter", beta=3.0),
     "clip_adapter": PromptSpec("clip_adapter", bottleneck=4),
     "task_residual": PromptSpec("task_residual"),
+    "linear_probe_plus": PromptSpec("linear_probe_plus"),
     "clap": PromptSpec("clap", anchor=1.0),
 }
 
