@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from mmjax.processes import peers
+from mmjax.processes import peers, watchdog
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE = 10.0  # seconds that a library's long call outside the loop may take to come to its end
@@ -69,7 +69,8 @@ def held() -> Iterator[None]:
     if watch is not None:
         watch.busy(True)
     try:
-        yield
+        with watchdog.watching():
+            yield
     finally:
         _held -= 1
         if watch is not None:
@@ -80,6 +81,7 @@ def held() -> Iterator[None]:
 
 def stop_here() -> int | None:
     """Asked after every step: the signal that ends the run here, the same in every process."""
+    watchdog.alive()
     watch = peers.current()
     if watch is None:
         return _asked

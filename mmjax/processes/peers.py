@@ -12,6 +12,8 @@ import threading
 import time
 from typing import Any
 
+from mmjax.errors import first_line
+
 LOST = 75  # exit code: the run goes on with the same command (EX_TEMPFAIL of sysexits.h)
 _FAILED = 1
 _EVERY = 1.0  # seconds between two signs of life
@@ -62,6 +64,17 @@ def waiting(index: str | None, count: str | None, timeout: float) -> threading.T
     return timer
 
 
+def give_up(sentence: str) -> None:
+    """Ends this process, and with it all others, so that a scheduler starts them again.
+
+    Args:
+      sentence: what a user must know.
+    """
+    if _watch is not None:
+        _watch.tell_lost()
+    _end(LOST, sentence)
+
+
 def explain() -> None:
     """Ends this process with the name of the one that is lost, if that is why something failed."""
     if _watch is not None:
@@ -103,9 +116,7 @@ class _Watch(threading.Thread):
                 self._look()
             except Exception as error:  # what the client raises differs between versions of JAX
                 if not self._left.wait(_EVERY) and not self._answers():
-                    self._lose(
-                        0, f" ({str(error).splitlines()[0][:80]})" if self._count > 2 else ""
-                    )
+                    self._lose(0, f" ({first_line(error, 80)})" if self._count > 2 else "")
             self._left.wait(_EVERY)
 
     def _answers(self) -> bool:
@@ -151,8 +162,8 @@ class _Watch(threading.Thread):
                 self._lose(i)
 
     def _directory(self, name: str) -> dict[str, str]:
-        found = self._client.key_value_dir_get(name)
-        return {key.removeprefix(name): value for key, value in found}
+        entries = self._client.key_value_dir_get(name)
+        return {key.removeprefix(name): value for key, value in entries}
 
     def _tell(self, name: str, what: str) -> None:
         self._client.key_value_set(f"{_NEWS}{name}", what, True)
@@ -180,6 +191,14 @@ class _Watch(threading.Thread):
             if self._index == 0:
                 time.sleep(3 * _EVERY)
             _end(code, "")
+
+    def tell_lost(self) -> None:
+        """Tells the others that this process is lost to them."""
+        with contextlib.suppress(Exception):
+            self._tell(f"lost/{self._index}", "")
+        self._left.set()
+        if self._index == 0:
+            time.sleep(3 * _EVERY)  # they read it here, where the coordinator lives
 
     # ---- The agreement to stop
 

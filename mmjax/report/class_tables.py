@@ -1,15 +1,13 @@
 """The report's part on classes: a table, what is taken for what, examples, what is left out."""
 
-import io
 import math
 from collections.abc import Iterator
 
-from PIL import Image
-
 from mmjax.data.labels import sentences
 from mmjax.data.records import Corpus, Item
+from mmjax.report import samples
 from mmjax.report.classes import ClassFigures
-from mmjax.report.page import Classified, ClassReport, Table
+from mmjax.report.page import ClassifiedImage, ClassReport, Table
 
 THUMBNAIL = 96  # pixels
 MATRIX = 60  # classes; a larger matrix is no picture any more
@@ -33,17 +31,17 @@ def class_report(figures: ClassFigures, corpus: Corpus) -> ClassReport:
         left_out=tuple(sentences(figures.left_out)),
         names=names if small else (),
         matrix=tuple(
-            tuple(figures.said.get(name, {}).get(said, 0) for said in names) for name in names
+            tuple(figures.said.get(name, {}).get(answer, 0) for answer in names) for name in names
         )
         if small
         else (),
         confusions=tuple(
             sorted(
                 (
-                    (name, said, count)
-                    for name, found in figures.said.items()
-                    for said, count in found.items()
-                    if said != name
+                    (name, answer, count)
+                    for name, counts in figures.said.items()
+                    for answer, count in counts.items()
+                    if answer != name
                 ),
                 key=lambda row: -row[2],
             )[:CONFUSIONS]
@@ -57,11 +55,13 @@ def _table(figures: ClassFigures) -> Table:
     """One row a class: its items, those on each side, and the share of right answers."""
     rows = []
     for c, name in enumerate(figures.names):
-        asked = [seed[c] for seed in figures.asked]
+        support = [seed[c] for seed in figures.asked]
         right = [seed[c] for seed in figures.right]
-        accuracy = tuple(r / n if n else math.nan for r, n in zip(right, asked, strict=True))
+        accuracy = tuple(r / n if n else math.nan for r, n in zip(right, support, strict=True))
         train = tuple(float(seed[c]) for seed in figures.train)
-        rows.append((name, ((float(figures.items[c]),), train, tuple(map(float, asked)), accuracy)))
+        rows.append(
+            (name, ((float(figures.items[c]),), train, tuple(map(float, support)), accuracy))
+        )
     columns = ("items", "on the training side", "asked about", "accuracy")
     nothing = sum(not any(seed[c] for seed in figures.asked) for c in range(len(figures.names)))
     caption = f"Accuracy of {figures.system}, class by class."
@@ -70,18 +70,15 @@ def _table(figures: ClassFigures) -> Table:
     return Table("Classes", columns, tuple(rows), caption, (".0f", ".0f", ".0f", ".3f"))
 
 
-def _pictures(figures: ClassFigures, corpus: Corpus) -> Iterator[Classified]:
-    wanted = {row[0] for row in figures.examples}
-    items = {item.id: item for item in corpus.items if item.id in wanted}
-    for name, label, said in figures.examples:
+def _pictures(figures: ClassFigures, corpus: Corpus) -> Iterator[ClassifiedImage]:
+    ids = {row[0] for row in figures.examples}
+    # An item may be a text or numbers alone.
+    items = {item.id: item for item in corpus.items if item.id in ids and item.images}
+    for name, label, answer in figures.examples:
         if name in items:
-            yield Classified(thumbnail(items[name]), label, said)
+            yield ClassifiedImage(thumbnail(items[name]), label, answer)
 
 
 def thumbnail(item: Item) -> bytes:
     """A small picture of an item in its first style, as PNG."""
-    image = item.picture(next(iter(item.images)))
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return samples.thumbnail(item.picture(next(iter(item.images))), THUMBNAIL)

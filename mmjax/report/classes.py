@@ -43,7 +43,7 @@ class ClassFigures:
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> "ClassFigures":
         """What `dataclasses.asdict` made of one."""
-        left_out = [LeftOut(**one) for one in values["left_out"]]
+        left_out = [LeftOut(**fields) for fields in values["left_out"]]
         return cls(**{**values, "left_out": left_out})
 
 
@@ -53,12 +53,12 @@ class Answered:
 
     Attributes:
       items: numbers of the items in the corpus.
-      said: the class that each goes to.
+      predicted: the class that each goes to.
       train: numbers of the items on the training side.
     """
 
     items: Int[np.ndarray, " n"]
-    said: Sequence[str]
+    predicted: Sequence[str]
     train: Int[np.ndarray, " t"]
 
 
@@ -83,26 +83,26 @@ def class_figures(
     """
 
     def count(labels: Sequence[str]) -> list[int]:
-        found = Counter(labels)
-        return [found[name] for name in names]
+        counts = Counter(labels)
+        return [counts[name] for name in names]
 
-    said: dict[str, Counter[str]] = {name: Counter() for name in names}
-    asked, right, train = [], [], []
-    for one in seeds:
-        labels = [corpus.items[i].label for i in one.items]
-        asked.append(count(labels))
-        right.append(count([a for a, b in zip(labels, one.said, strict=True) if a == b]))
-        train.append(count([corpus.items[i].label for i in one.train]))
-        for label, answer in zip(labels, one.said, strict=True):
-            said[label][answer] += 1
+    confusions: dict[str, Counter[str]] = {name: Counter() for name in names}
+    support, right, train = [], [], []
+    for answers in seeds:
+        labels = [corpus.items[i].label for i in answers.items]
+        support.append(count(labels))
+        right.append(count([a for a, b in zip(labels, answers.predicted, strict=True) if a == b]))
+        train.append(count([corpus.items[i].label for i in answers.train]))
+        for label, answer in zip(labels, answers.predicted, strict=True):
+            confusions[label][answer] += 1
     return ClassFigures(
         system,
         list(names),
         count([item.label for item in corpus.items]),
         train,
-        asked,
+        support,
         right,
-        {name: dict(found.most_common()) for name, found in said.items()},
+        {name: dict(counts.most_common()) for name, counts in confusions.items()},
         _examples(corpus, seeds[0]) if seeds else [],
         list(left_out),
     )
@@ -111,12 +111,12 @@ def class_figures(
 def _examples(corpus: Corpus, answers: Answered) -> list[list[str]]:
     """Right and wrong ones, spread evenly over the items: neither list is hand-picked."""
     rows = [
-        [corpus.items[i].id, corpus.items[i].label, said]
-        for i, said in zip(answers.items, answers.said, strict=True)
+        [corpus.items[i].id, corpus.items[i].label, answer]
+        for i, answer in zip(answers.items, answers.predicted, strict=True)
     ]
-    found = []
+    examples = []
     for is_right in (True, False):
         part = [row for row in rows if (row[1] == row[2]) == is_right]
         chosen = np.linspace(0, len(part) - 1, min(EXAMPLES, len(part))).round().astype(int)
-        found += [part[i] for i in np.unique(chosen)]
-    return found
+        examples += [part[i] for i in np.unique(chosen)]
+    return examples

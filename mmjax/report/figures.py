@@ -50,8 +50,8 @@ class Figures:
 
     def learn(self, visits: Int[np.ndarray, " n"]) -> None:
         """Adds how often one seed learned each of its rows."""
-        found = {"rows": len(visits), "seen": int((visits > 0).sum()), "visits": int(visits.sum())}
-        for what, number in found.items():
+        counts = {"rows": len(visits), "seen": int((visits > 0).sum()), "visits": int(visits.sum())}
+        for what, number in counts.items():
             self.learned.setdefault(what, []).append(number)
 
     def results(
@@ -76,6 +76,6 @@ class Figures:
 
     def ordered(self, first: Iterable[str]) -> dict[str, dict[str, list[float]]]:
         """The systems: those named first, then the others, `adapted` last."""
-        known = [name for name in first if name in self.systems]
-        others = [name for name in self.systems if name not in (*known, "adapted")]
-        return {name: self.systems[name] for name in (*known, *others, "adapted")}
+        leading = [name for name in first if name in self.systems]
+        others = [name for name in self.systems if name not in (*leading, "adapted")]
+        return {name: self.systems[name] for name in (*leading, *others, "adapted")}

@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from rich.text import Text
 
 from mmjax.files import write_atomic
 from mmjax.report import plots
-from mmjax.report.plots import Curve
+from mmjax.report.plots import Curve, Figure
+from mmjax.report.samples import Samples
 
 _MISSING = "–"
 
@@ -145,12 +147,12 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Classified:
+class ClassifiedImage:
     """A picture as PNG, its class, and the class that it was put into."""
 
     png: bytes
     label: str
-    said: str
+    predicted: str
 
 
 @dataclass(frozen=True)
@@ -172,14 +174,14 @@ class ClassReport:
     names: tuple[str, ...] = ()
     matrix: tuple[tuple[int, ...], ...] = ()
     confusions: tuple[tuple[str, str, int], ...] = ()
-    examples: tuple[Classified, ...] = ()
+    examples: tuple[ClassifiedImage, ...] = ()
     caption: str = ""
 
     @property
-    def parts(self) -> tuple[tuple[str, tuple[Classified, ...]], ...]:
+    def parts(self) -> tuple[tuple[str, tuple[ClassifiedImage, ...]], ...]:
         """The examples with their titles."""
-        right = tuple(e for e in self.examples if e.label == e.said)
-        wrong = tuple(e for e in self.examples if e.label != e.said)
+        right = tuple(e for e in self.examples if e.label == e.predicted)
+        wrong = tuple(e for e in self.examples if e.label != e.predicted)
         return ("Put into their class", right), ("Put into another", wrong)
 
 
@@ -215,6 +217,8 @@ class Report:
     tables: tuple[Table, ...] = ()
     curves: tuple[Curve, ...] = ()
     galleries: tuple[Gallery, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    samples: tuple[Samples, ...] = ()
     hard_samples: HardSamples | None = None
     classes: ClassReport | None = None
     components: tuple[Component, ...] = ()
@@ -230,12 +234,13 @@ def numbers(counts: Sequence[int]) -> str:
     return " / ".join(map(str, sorted(set(counts))))
 
 
-def write_report(workdir: Path, report: Report) -> tuple[Path, Path]:
+def write_report(workdir: Path, report: Report, name: str = "report") -> tuple[Path, Path]:
     """Writes report.html, which needs no other file and no network, and report.md.
 
     Args:
       workdir: run directory, made if it is not there.
       report: what to show; every text in it is escaped.
+      name: of both files, without what stands behind the dot.
 
     Returns:
       Paths of the HTML page and of the Markdown page, each written whole or not at all.
@@ -256,24 +261,48 @@ def write_report(workdir: Path, report: Report) -> tuple[Path, Path]:
         duration=format_duration,
         memory=format_bytes,
         data_uri=_data_uri,
+        csv_uri=_csv_uri,
+        file_name=lambda name: re.sub(r"[^\w.-]+", "_", name).strip("_") or "curve",
         md=_escape_markdown,
         md_code=_code_block,
     )
     workdir.mkdir(parents=True, exist_ok=True)
-    paths = workdir / "report.html", workdir / "report.md"
+    paths = workdir / f"{name}.html", workdir / f"{name}.md"
     groups = plots.groups(report.curves)
     hard = report.hard_samples
     series = {"before the first step": hard.before, "in the end": hard.after} if hard else {}
     for path, template in zip(paths, ("report.html.j2", "report.md.j2"), strict=True):
         page = environment.get_template(template).render(
             report=report,
+            html=paths[0].name,
             plots=plots.curves(report.curves, groups) if path.suffix == ".html" else {},
+            numbers=plots.as_csv(report.curves),
             histogram=plots.histogram("weight of a pair", series) if series else "",
             ends=_ends(report.curves),
             groups=groups,
         )
         write_atomic(path, page)
     return paths
+
+
+def _csv_uri(text: str) -> str:
+    return f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def print_timings(timings: Mapping[str, float]) -> None:
+    """Prints where a start's time went.
+
+    Args:
+      timings: phase -> seconds, in the order in which they are shown.
+    """
+    total = sum(timings.values()) or 1.0
+    shown = RichTable(title=Text(f"Where {total:,.1f} s went"))
+    shown.add_column("")
+    shown.add_column("seconds", justify="right")
+    shown.add_column("share", justify="right")
+    for name, seconds in timings.items():
+        shown.add_row(Text(name), f"{seconds:,.1f}", f"{seconds / total:.0%}")
+    Console().print(shown)
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
@@ -310,14 +339,15 @@ def format_values(values: Iterable[float], spec: str = ".3f") -> str:
       that have a value, saying how many when some have none; a dash for none at all.
     """
     everything = list(values)
-    known = [value for value in everything if not math.isnan(value)]
-    if not known:
+    valid = [value for value in everything if not math.isnan(value)]
+    if not valid:
         return _MISSING
-    if len(known) == 1:
-        text = format(known[0], spec)
+    if len(valid) == 1:
+        text = format(valid[0], spec)
     else:
-        text = f"{statistics.fmean(known):{spec}} ± {statistics.stdev(known):{spec}}"
-    return text if len(known) == len(everything) else f"{text} ({len(known)} of {len(everything)})"
+        spread = format(statistics.stdev(valid), spec.lstrip("+"))
+        text = f"{statistics.fmean(valid):{spec}} ± {spread}"
+    return text if len(valid) == len(everything) else f"{text} ({len(valid)} of {len(everything)})"
 
 
 def format_duration(seconds: float) -> str:

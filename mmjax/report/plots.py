@@ -1,15 +1,18 @@
 """Plots of the report, as SVG that takes the page's own colours and fonts."""
 
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Shaped
 
 # After Okabe and Ito: told apart by colour-blind readers, readable on white and on black.
 COLOURS = ("#2b87c8", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#7b5fc2")
+Values: TypeAlias = "Sequence[float] | Shaped[np.ndarray, ' n']"
 # Stands for "the text colour of the page" in matplotlib's SVG, which knows no currentColor.
 _INK = "#010203"
 
@@ -23,6 +26,15 @@ class Curve:
     steps: tuple[int, ...]
     values: tuple[float, ...]
     xlabel: str = "step"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with its heading and what a reader must know of it."""
+
+    title: str
+    svg: str
+    caption: str = ""
 
 
 def groups(curves: Iterable[Curve]) -> dict[str, str]:
@@ -43,6 +55,24 @@ def curves(every: Iterable[Curve], colours: Mapping[str, str]) -> dict[str, str]
     return {metric: _curves(metric, members, colours) for metric, members in by_metric.items()}
 
 
+def as_csv(every: Iterable[Curve]) -> dict[str, str]:
+    """The numbers of each metric's curves, for whoever draws them anew.
+
+    Args:
+      every: curves.
+
+    Returns:
+      metric -> CSV with the columns run, step (or what the curve is over) and value.
+    """
+    tables: dict[str, list[str]] = {}
+    for curve in every:
+        head = f"run,{curve.xlabel.replace(' ', '_')},value"
+        rows = tables.setdefault(curve.metric, [head])
+        name = '"' + curve.run.replace('"', '""') + '"'
+        rows += [f"{name},{s},{v!r}" for s, v in zip(curve.steps, curve.values, strict=True)]
+    return {metric: "\n".join(rows) + "\n" for metric, rows in tables.items()}
+
+
 def _curves(metric: str, members: list[Curve], colours: Mapping[str, str]) -> str:
     with _axes(metric, members[0].xlabel) as (axes, page):
         for curve in members:
@@ -59,7 +89,32 @@ def _curves(metric: str, members: list[Curve], colours: Mapping[str, str]) -> st
     return "".join(page)
 
 
-def histogram(name: str, series: Mapping[str, Sequence[float]], bins: int = 24) -> str:
+def picture_of(found: Sequence[tuple[str, Sequence[int], Sequence[float]]]) -> bytes:
+    """Draws curves beside each other for pages that show pictures alone.
+
+    Args:
+      found: (metric, steps, values) of each.
+
+    Returns:
+      A PNG; nothing for no curves.
+    """
+    if not found:
+        return b""
+    from matplotlib.figure import Figure as Drawing
+
+    drawing = Drawing(figsize=(3.2 * len(found), 2.4), layout="constrained", dpi=100)
+    for axes, (metric, steps, values) in zip(
+        np.atleast_1d(drawing.subplots(1, len(found))), found, strict=True
+    ):
+        axes.plot(steps, values, color=COLOURS[0], marker="o" if len(steps) == 1 else "")
+        axes.set(title=metric, xlabel="step")
+        axes.spines[["top", "right"]].set_visible(False)
+    page = io.BytesIO()
+    drawing.savefig(page, format="png", metadata={"Software": None})
+    return page.getvalue()
+
+
+def histogram(name: str, series: Mapping[str, Values], bins: int = 24) -> str:
     """Draws how several series of values are spread, over one another.
 
     Args:
@@ -70,12 +125,40 @@ def histogram(name: str, series: Mapping[str, Sequence[float]], bins: int = 24) 
     Returns:
       An SVG element.
     """
-    edges = np.histogram_bin_edges(np.concatenate([list(v) for v in series.values()]), bins)
+    edges = np.histogram_bin_edges(np.concatenate([np.asarray(v) for v in series.values()]), bins)
     with _axes(name, name) as (axes, page):
         for (label, values), colour in zip(series.items(), COLOURS, strict=False):
             style = {"color": colour, "alpha": 0.45, "label": label}
             axes.hist(values, edges, histtype="stepfilled", **style)
         axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
+    return "".join(page)
+
+
+def lines(
+    name: str,
+    series: Mapping[str, tuple[Values, Values]],
+    mark: float | None = None,
+    marked: str = "used",
+) -> str:
+    """Draws what depends on a number.
+
+    Args:
+      name: of the number.
+      series: name -> (numbers, values); one series alone needs no name.
+      mark: where a dashed line stands upright.
+      marked: what it is.
+
+    Returns:
+      An SVG element.
+    """
+    with _axes(name + "".join(series), name) as (axes, page):
+        for (label, (xs, ys)), colour in zip(series.items(), itertools.cycle(COLOURS)):
+            axes.plot(xs, ys, color=colour, linewidth=1.6, label=label or "_")
+        if mark is not None:
+            style = {"color": _INK, "linestyle": "--", "linewidth": 1, "alpha": 0.7}
+            axes.axvline(mark, label=marked, **style)
+        if mark is not None or len(series) > 1:
+            axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
     return "".join(page)
 
 

@@ -68,8 +68,8 @@ class Results:
             if digest not in (None, digest_of(figures)):
                 raise MmjaxError("its figures are not those that were written")
             classes = figures.get("classes")
-            found = ClassFigures.of_json(classes) if classes else None
-            return cls(**{**figures, "classes": found})
+            class_figures = ClassFigures.of_json(classes) if classes else None
+            return cls(**{**figures, "classes": class_figures})
         except (OSError, AttributeError, KeyError, TypeError, ValueError, MmjaxError) as error:
             raise MmjaxError(
                 f"{path} is damaged ({error}); make it again with --mode evaluate"

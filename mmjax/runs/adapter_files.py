@@ -19,7 +19,7 @@ from mmjax import sharding, trees
 from mmjax.checkpoint import quiet_about_full_disks, saving
 from mmjax.checks.arguments import whole
 from mmjax.checks.foreign import is_file, reading, shown_path
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, first_line
 from mmjax.files import write_atomic
 from mmjax.sharding import to_host
 from mmjax.specs.card import check_card
@@ -114,8 +114,9 @@ def load_adapter_params(folder: Path) -> tuple[PyTree, dict[str, Any]]:
     except MmjaxError:
         raise
     except Exception as error:  # Orbax raises many kinds for torn files
-        reason = str(error).strip().split("\n")[0][:200]
-        raise MmjaxError(f"the adapter at {path} is damaged ({reason}); train it again") from error
+        raise MmjaxError(
+            f"the adapter at {path} is damaged ({first_line(error)}); train it again"
+        ) from error
     return _verified(trainable, card, path), card
 
 
@@ -180,13 +181,16 @@ def find_adapter(path: Path, seed: int | None = None) -> Path:
     for folder in (path, path / "adapter"):
         if is_file(folder / CARD):
             return folder
-    known = os.path.isdir(path)  # which, unlike pathlib's, takes any name
-    seeds = sorted(path.glob("seed_*" if seed is None else f"seed_{seed}")) if known else []
-    found = [card.parent for s in seeds for card in s.glob(f"*/{CARD}")]
-    found += [card.parent for s in seeds for card in s.glob(f"*/adapter/{CARD}")]
-    cards = {folder: read_card(folder) for folder in found}
+    is_folder = os.path.isdir(path)  # which, unlike pathlib's, takes any name
+    seeds = sorted(path.glob("seed_*" if seed is None else f"seed_{seed}")) if is_folder else []
+    folders = [card.parent for s in seeds for card in s.glob(f"*/{CARD}")]
+    folders += [card.parent for s in seeds for card in s.glob(f"*/adapter/{CARD}")]
+    cards = {folder: read_card(folder) for folder in folders}
     # Beside the main stage a run folder holds its base and baselines, under names of their own.
     main = {f: c for f, c in cards.items() if c["stage"]["name"] == main_name(c["stage"]["task"])}
+    # In a chain each link is its own task's main stage; what another one stands on is not meant.
+    carrying = {c["base"]["fingerprint"] for c in main.values() if c["base"] is not None}
+    main = {f: c for f, c in main.items() if c["trainable"]["fingerprint"] not in carrying}
     if not main:
         raise MmjaxError(
             f"no adapter at {shown_path(path)}: found no {CARD} there; train one first"
@@ -207,11 +211,11 @@ def base_folder(card: Mapping[str, Any], folder: Path) -> Path | None:
     if card["base"] is None:
         return None
     below, task = folder / card["base"]["path"], card["stage"]["task"]
-    found = read_card(below)["stage"]["task"]
-    wanted = family_of(task).stands_on
-    if found not in wanted:
+    base_task = read_card(below)["stage"]["task"]
+    allowed = family_of(task).stands_on
+    if base_task not in allowed:
         raise MmjaxError(
-            f"{folder / CARD}: 'base.path' leads to a {found!r} adapter; one of the task {task!r} "
-            f"stands on {' or '.join(wanted)}"
+            f"{folder / CARD}: 'base.path' leads to a {base_task!r} adapter; one of the task "
+            f"{task!r} stands on {' or '.join(allowed)}"
         )
     return below

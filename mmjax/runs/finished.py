@@ -116,8 +116,8 @@ def adapter_misfit(folder: Path, step: int, progress: Mapping[str, Any]) -> str 
         _, card = load_adapter_params(folder / ADAPTER)
     except MmjaxError as error:
         return str(error)
-    wanted = progress.get("adapter", card["trainable"]["fingerprint"])
-    own = card["step"] == progress["best_step"] and card["trainable"]["fingerprint"] == wanted
+    fingerprint = progress.get("adapter", card["trainable"]["fingerprint"])
+    own = card["step"] == progress["best_step"] and card["trainable"]["fingerprint"] == fingerprint
     if own or card["step"] > step:
         return None
     return f"{folder / ADAPTER} is not the adapter of step {progress['best_step']}"

@@ -122,8 +122,8 @@ def _check_free(path: Path, file: int) -> None:
         reaches = False
     if not owner or reaches:
         return  # nobody's, or of a process of this host that is gone: its lock would be held
-    told = f"whether process {owner.get('pid')} on {owner.get('host')} is still at work"
-    with status(f"looking {told} in {path.parent}"):
+    question = f"whether process {owner.get('pid')} on {owner.get('host')} is still at work"
+    with status(f"looking {question} in {path.parent}"):
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             time.sleep(BEAT / 8)
@@ -135,9 +135,9 @@ def _owner(path: Path) -> dict[str, Any]:
     """What the lock's file says; empty where it says nothing."""
     for _ in range(3):  # it may be written at this moment
         with contextlib.suppress(OSError, ValueError):
-            found = json.loads(path.read_bytes())
-            if isinstance(found, dict):
-                return found
+            owner = json.loads(path.read_bytes())
+            if isinstance(owner, dict):
+                return owner
         time.sleep(0.02)
     return {}
 

@@ -28,7 +28,7 @@ def kept(config: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({k: v for k, v in config.items() if k not in FREE}))
 
 
-def read(workdir: Path) -> dict[str, Any]:
+def read_recipe(workdir: Path) -> dict[str, Any]:
     """The recipe of a run folder, nested as its file has it.
 
     Args:
@@ -47,14 +47,14 @@ def read(workdir: Path) -> dict[str, Any]:
             "with --config"
         )
     with reading(path, "the recipe of a run", MmjaxError):
-        found = json.loads(path.read_bytes())
-    if not isinstance(found, dict):
+        config = json.loads(path.read_bytes())
+    if not isinstance(config, dict):
         raise MmjaxError(
-            f"{path} is damaged: it holds {shown(found)}, not a JSON object; put it back, or use "
+            f"{path} is damaged: it holds {shown(config)}, not a JSON object; put it back, or use "
             "another --workdir"
         )
     nested: dict[str, Any] = {}
-    for name, value in found.items():  # earlier versions wrote dotted names
+    for name, value in config.items():  # earlier versions wrote dotted names
         *parents, last = name.split(".")
         place = nested
         for part in parents:
@@ -79,9 +79,9 @@ def differences(
       "NAME: VALUE there, VALUE here", sorted by name; empty where they are the same.
 
     Raises:
-      MmjaxError: as `read`.
+      MmjaxError: as `read_recipe`.
     """
-    theirs, mine = flat(read(workdir)), flat(kept(config))
+    theirs, mine = flat(read_recipe(workdir)), flat(kept(config))
     names = sorted(k for k in theirs.keys() | mine.keys() if theirs.get(k) != mine.get(k))
     return tuple(
         f"{name}: {theirs.get(name)!r} there, {mine.get(name)!r} here"
@@ -101,16 +101,16 @@ def check_same(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...] =
     Raises:
       MmjaxError: it is another's; names what differs.
     """
-    found = differences(workdir, config, free)
-    if not found:
+    changes = differences(workdir, config, free)
+    if not changes:
         return
-    told = f"{', '.join(found[:3])}{', ...' if found[3:] else ''}"
+    summary = f"{', '.join(changes[:3])}{', ...' if changes[3:] else ''}"
     advice = "use another --workdir or remove it"
     if free:
         advice = "leave --config out, for the folder keeps its own recipe, or use that of the run"
     elif not differences(workdir, config, ASKED):
         advice = "--mode evaluate asks other questions of a finished run"
-    raise MmjaxError(f"{workdir} holds a run of another recipe ({told}); {advice}")
+    raise MmjaxError(f"{workdir} holds a run of another recipe ({summary}); {advice}")
 
 
 def evaluation_folder(workdir: Path, config: Mapping[str, Any]) -> Path:
@@ -125,19 +125,19 @@ def evaluation_folder(workdir: Path, config: Mapping[str, Any]) -> Path:
     """
     if not differences(workdir, config):
         return workdir
-    asked = {name: kept(config).get(name) for name in ASKED}
-    return workdir / "evaluations" / digest_of(asked)[:12]
+    settings = {name: kept(config).get(name) for name in ASKED}
+    return workdir / "evaluations" / digest_of(settings)[:12]
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values as dotted names."""
-    found: dict[str, Any] = {}
+    dotted: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
+            dotted |= flat(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = value
-    return found
+            dotted[prefix + name] = value
+    return dotted
 
 
 def get_config(workdir: str) -> ConfigDict:
@@ -147,7 +147,7 @@ def get_config(workdir: str) -> ConfigDict:
         "checkpoint": {"allow_other_encoder": False},
         "writer": {"tensorboard": False},
     }
-    return ConfigDict({**_tuples(read(Path(workdir))), **usual})
+    return ConfigDict({**_tuples(read_recipe(Path(workdir))), **usual})
 
 
 def _tuples(value: Any) -> Any:

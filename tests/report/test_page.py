@@ -1,3 +1,4 @@
+import base64
 import io
 import math
 import re
@@ -9,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from mmjax.report.page import (
-    Classified,
+    ClassifiedImage,
     ClassReport,
     Component,
     Curve,
@@ -160,6 +161,14 @@ def test_one_plot_a_metric_in_the_colour_of_the_page(pages):
     assert not set(identifiers[0]) & set(identifiers[1])
 
 
+def test_the_numbers_of_every_plot_can_be_taken_away(pages):
+    links = re.findall(r'href="data:text/csv;base64,([^"]+)" download="([^"]+)"', pages[0])
+    assert [name for _, name in links] == ["loss.csv", "val_mR.csv"]
+    rows = base64.b64decode(links[0][0]).decode().splitlines()
+    assert rows[:3] == ["run,step,value", '"adapted/0",0,2.0', '"adapted/0",10,1.0']
+    assert rows[6] == '"adapted/1",20,nan'
+
+
 def test_hard_samples_show_pairs_and_the_histogram_of_their_weights(tmp_path):
     pairs = tuple(HardPair(_png("red"), NASTY, 2.5, 0.125 * i) for i in range(3))
     hard = HardSamples(
@@ -188,7 +197,10 @@ def test_classes_show_what_is_right_what_is_mistaken_and_what_is_left_out(tmp_pa
         names=("cat", NASTY),
         matrix=((1, 1), (0, 0)),
         confusions=(("cat", NASTY, 1),),
-        examples=(Classified(_png("red"), "cat", "cat"), Classified(_png("blue"), "cat", NASTY)),
+        examples=(
+            ClassifiedImage(_png("red"), "cat", "cat"),
+            ClassifiedImage(_png("blue"), "cat", NASTY),
+        ),
     )
     html, markdown = write_report(tmp_path, _report(curves=(), galleries=(), classes=classes))
     page, text = html.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")

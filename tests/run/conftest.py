@@ -244,7 +244,7 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 def start() -> Callable[..., Path]:
     """Returns `start(toy, workdir, **changes)`: a run in this process, names with dots as keys."""
     from mmjax import study
-    from mmjax.specs.recipe import resolve
+    from mmjax.specs.recipe import resolve_recipe
 
     def run(
         toy: Toy, workdir: Path, changes: Mapping[str, Any] | None = None, command: str = "test"
@@ -252,7 +252,7 @@ def start() -> Callable[..., Path]:
         config = changed(toy.config, changes or {})
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MMJAX_CACHE", str(toy.cache))
-            study.run(resolve(config), config, workdir, command)
+            study.run(resolve_recipe(config), config, workdir, command)
         return workdir
 
     return run

@@ -1,11 +1,13 @@
 """What each process of `test_layouts.py` does: the same tiny runs on meshes over all processes."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,8 @@ from mmjax import checkpoint, sharding
 from mmjax.adapters.lora import Lora
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.data.class_tokens import ClassTokenTable
-from mmjax.data.conversations import Conversations, Encoded
+from mmjax.data.conversations import Conversations
+from mmjax.data.layout import Encoded
 from mmjax.data.pipeline import Choices, Phase, examples, train_batches
 from mmjax.data.tables import RawTable, table_of
 from mmjax.encoders import llama
@@ -26,12 +29,21 @@ from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.output import Inputs, Tower
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.evals import View
+from mmjax.processes import launchers
 from mmjax.runs import adapter_files
-from mmjax.specs.dual_encoder import AdapterSpec, HeadSpec, LossSpec
+from mmjax.specs.dual_encoder import (
+    AdapterSpec,
+    ContinualSpec,
+    HeadSpec,
+    LossSpec,
+    ResidualSpec,
+    WeightingSpec,
+)
 from mmjax.state import TrainState, create
 from mmjax.step import TrainStep, make_train_step
 from mmjax.tasks.base import Task
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
+from mmjax.tasks.dual_encoder.domain import DomainTask
 from mmjax.tasks.dual_encoder.language import LanguageTask
 from mmjax.tasks.instruct.task import InstructTask
 from mmjax.tasks.published import Published
@@ -50,7 +62,9 @@ Found = dict[str, list[float]]  # what -> figures, those of the steps in order
 
 def main(out: Path) -> None:
     """Joins the others, runs everything on every mesh and says what it found."""
-    sharding.join_processes(peer_timeout=300)  # many processes start on few cores
+    launch = launchers.find_launch(os.environ, asked=True)
+    assert launch is not None
+    sharding.join_processes(launch, peer_timeout=300)  # many processes start on few cores
     found = {}
     for model in MODELS:
         found[str(model)] = measure(sharding.make_mesh(-1, model), out / f"model_{model}")
@@ -63,6 +77,7 @@ def measure(mesh: Mesh, folder: Path) -> Found:
     model = mesh.shape["model"]
     # What takes long to compile is compiled for one mesh only.
     found = language(mesh, "contrastive" if model == 2 else "distill_mse")
+    found["domain"], found["domain_adapter"] = domain(mesh)
     found["instruct"] = instruct(mesh, folder if model == 4 else None)
     check_split(mesh)
     return found
@@ -102,6 +117,30 @@ def language(mesh: Mesh, kind: Literal["contrastive", "distill_mse"]) -> Found:
     functions = Published(task, mesh).bind(state.trainable, frozen)
     embedded = functions["embed_texts"](View(texts, np.arange(count)))
     return {kind: losses, "embedded": embedded.ravel().tolist()}
+
+
+def domain(mesh: Mesh) -> tuple[list[float], list[float]]:
+    """Losses of residual adapters on a dual encoder, and the size of each parameter in the end."""
+    rng, count = np.random.default_rng(2), 2 * ROWS
+    tables = {
+        role: table_of(list(rng.normal(size=(count, WIDTH)).astype(np.float32)))
+        for role in ("image", "text")
+    }
+    choices = {r: Choices.of(table, [[i] for i in range(count)]) for r, table in tables.items()}
+    head = HeadSpec(out_dim=WIDTH)
+    base = ContrastiveTask(Tower("image", WIDTH), Tower("text", WIDTH), head, head, LossSpec())
+    one = {role: {"features": jnp.zeros((2, WIDTH))} for role in tables}
+    heads = jax.eval_shape(base.init, jax.random.key(0), {}, one)
+    frozen = {"base": sharding.place(drawn(heads), mesh)}
+    weighing = WeightingSpec(pairs="focal", beta=0.5)
+    task = DomainTask(base, ResidualSpec(bottleneck=4), weighing, ContinualSpec(), LossSpec(), mesh)
+    phase = Phase(0, choices)
+    example = sharding.place_batch(examples(phase, ROWS, 0, mesh), mesh, ROWS)
+    init = jax.jit(task.init, out_shardings=sharding.replicated(mesh))
+    step, state = begin(task, init(jax.random.key(0), frozen, example), mesh, lr=2e-3)
+    batches = train_batches([phase], STEPS, ROWS, 0, mesh)
+    state, losses = go_on(step, state, frozen, batches, mesh)
+    return losses, [float(np.sum(np.abs(x))) for x in jax.tree.leaves(state.trainable)]
 
 
 def encode(params: PyTree, inputs: Inputs) -> Inputs:
@@ -160,7 +199,7 @@ def instruct(mesh: Mesh, folder: Path | None) -> list[float]:
     card = whole_card("instruct", step=STEPS)
     adapter_files.save_adapter(folder / "adapter", state.trainable, card)
     loaded, _ = adapter_files.load_adapter_params(folder / "adapter")
-    jax.tree.map(np.testing.assert_array_equal, loaded, sharding.to_host(state.trainable))
+    chex.assert_trees_all_equal(loaded, sharding.to_host(state.trainable))
     return first + rest
 
 

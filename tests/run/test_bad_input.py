@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmjax import study
 from mmjax.errors import MmjaxError
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 
 
 def refused(done, *parts):
@@ -57,7 +57,9 @@ def test_help_names_the_own_flags_first_and_exits_0(flag, toy):
     assert others > places[-1] if flag == "--helpfull" else others == -1
 
 
-@pytest.mark.parametrize("form", ["--config.base={}", "--config.base='{}'", "--config.base {}"])
+@pytest.mark.parametrize(
+    "form", ["--config.base={}", "--config.base='{}'", "--config.base.path={}"]
+)
 def test_a_base_may_be_given_plainly_where_the_file_has_a_recipe(form, toy, tmp_path):
     flags = shlex.split(form.replace("'", "\\'").format(tmp_path / "nothing"))
     refused(toy.run(tmp_path / "run", *flags), f"no adapter at {tmp_path / 'nothing'}")
@@ -276,6 +278,6 @@ def test_a_picture_of_no_pixels(toy, data):
 
 def test_specs_name_the_unknown_key(toy):
     with pytest.raises(MmjaxError, match=r"config.train.epochs is 3; expected one of the keys"):
-        resolve(toy.change({"train.epochs": 3}))
+        resolve_recipe(toy.change({"train.epochs": 3}))
     with pytest.raises(MmjaxError, match=r"config.base is empty"):
-        study.run(resolve(toy.change({"base": None})), {}, toy.folder, "")
+        study.run(resolve_recipe(toy.change({"base": None})), {}, toy.folder, "")

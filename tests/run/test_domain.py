@@ -10,7 +10,7 @@ import mmjax
 from mmjax import predict, study
 from mmjax.errors import MmjaxError
 from mmjax.report.results import Results
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks.catalog import definition_of
 
 HEADS = {"residual": {"tune": "heads"}, "weighting": {"pairs": "none"}}
@@ -52,7 +52,7 @@ def domain(toy, recipe, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("domain") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMJAX_CACHE", str(toy.cache))
-        study.run(resolve(recipe), recipe, workdir, "test")
+        study.run(resolve_recipe(recipe), recipe, workdir, "test")
     return workdir
 
 
@@ -92,12 +92,12 @@ def test_training_sees_the_domain_alone_and_the_base_the_rest(domain, recipe, to
     from mmjax.sharding import make_mesh
 
     library = Library(make_mesh(), ("zh", "en"))
-    pairs = resolve(recipe).main.pairs
+    pairs = resolve_recipe(recipe).main.pairs
     own, rest = library.split(pairs, 0, domain=True), library.split(pairs, 0)
     items = library.corpus(pairs).items
     assert {items[i].label for side in own.values() for i in side} == {"w18"}
     assert {items[i].label for side in rest.values() for i in side} == {"w19"}
-    stage = next(s for s in resolve(recipe).stages if s.name == "fewer")
+    stage = next(s for s in resolve_recipe(recipe).stages if s.name == "fewer")
     fewer = library.split(stage.pairs, 0, domain=True)
     assert set(fewer["train"]) < set(own["train"])
     assert np.array_equal(fewer["test"], own["test"])
@@ -116,7 +116,7 @@ def test_loaded_and_exported_it_embeds_the_same(domain, recipe, toy, tmp_path, c
     adapted = mmjax.load_adapter(domain, kind=mmjax.Adapted)
     assert adapted.card["stage"]["name"] == "domain"
     found = adapted.embed_texts(["w4 w14", "w8 w15"])
-    predict.export(study.plan(resolve(recipe), domain), tmp_path)
+    predict.export(study.plan(resolve_recipe(recipe), domain), tmp_path)
     other = mmjax.load_adapter(tmp_path / "seed_0" / "domain", kind=mmjax.Adapted)
     np.testing.assert_array_equal(other.embed_texts(["w4 w14", "w8 w15"]), found)
     assert adapted.search(["w4 w14"], [toy.folder / "00.png"])[0][0][0] == 0
@@ -130,7 +130,7 @@ def test_a_stopped_run_ends_with_the_same_bits(domain, recipe, toy, tmp_path, ca
         folder = workdir / "seed_0" / stage
         (folder / "done.json").unlink()
         shutil.rmtree(folder / "checkpoints" / "4")
-    study.run(resolve(recipe), recipe, workdir, "test")
+    study.run(resolve_recipe(recipe), recipe, workdir, "test")
     for stage in STAGES:
         assert toy.card(workdir, stage)["trainable"] == toy.card(domain, stage)["trainable"]
     before, after = (json.loads((d / "results.json").read_text()) for d in (domain, workdir))
@@ -146,8 +146,10 @@ def test_a_language_adapter_can_be_the_base(finished, recipe, toy, tmp_path, cac
         "base": str(finished),
         "variants": {},
     }
-    study.run(resolve(config), config, tmp_path / "run", "test")
-    export = predict.export(study.plan(resolve(config), tmp_path / "run"), tmp_path / "export")[0]
+    study.run(resolve_recipe(config), config, tmp_path / "run", "test")
+    export = predict.export(
+        study.plan(resolve_recipe(config), tmp_path / "run"), tmp_path / "export"
+    )[0]
     assert (export / "base" / "base" / "adapter.safetensors").is_file()
     texts = mmjax.load_adapter(tmp_path / "run", kind=mmjax.Adapted).embed_texts(["w24 w34"])
     np.testing.assert_array_equal(
@@ -160,7 +162,7 @@ def test_bases_that_do_not_fit_are_refused(domain, finished, recipe, toy, tmp_pa
         config = {**recipe, "variants": {}, **changes}
         workdir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         with pytest.raises(MmjaxError, match=message):
-            study.run(resolve(config), config, workdir, "test")
+            study.run(resolve_recipe(config), config, workdir, "test")
 
     base = str(domain / "seed_0" / "base")
     refuse(

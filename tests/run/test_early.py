@@ -6,7 +6,7 @@ import pytest
 
 from mmjax import study
 from mmjax.errors import MmjaxError
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def refuse(toy, tmp_path, monkeypatch):
         config = toy.change(changes) if config is None else config
         workdir = tmp_path / "run"
         with pytest.raises(MmjaxError, match=message) as info:
-            study.run(resolve(config), config, workdir, "test")
+            study.run(resolve_recipe(config), config, workdir, "test")
         assert "\n" not in str(info.value)
         assert not (tmp_path / "cache" / "features").exists()
         assert not workdir.exists()

@@ -11,7 +11,7 @@ from mmjax import study
 from mmjax.errors import MmjaxError
 from mmjax.runs import run_folder
 from mmjax.specs.build import as_dict
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def kept(folder):
 def test_another_recipe_is_refused_and_the_results_stay(german, other):
     before = kept(german)
     with pytest.raises(MmjaxError) as info:
-        study.evaluate(resolve(other), other, german, "test")
+        study.evaluate(resolve_recipe(other), other, german, "test")
     assert "holds a run of another recipe (base.pairs.source: " in str(info.value)
     assert "leave --config out, for the folder keeps its own recipe" in str(info.value)
     assert kept(german) == before
@@ -70,7 +70,7 @@ def test_the_folder_alone_is_enough(german, toy):
 
 
 def test_measured_again_is_told(german, toy, capsys):
-    study.evaluate(resolve(toy.config), toy.config, german, "test")
+    study.evaluate(resolve_recipe(toy.config), toy.config, german, "test")
     assert f"measured again: the results and the report in {german} are replaced" in (
         capsys.readouterr().out
     )
@@ -83,7 +83,7 @@ def test_a_folder_gives_the_recipe_that_it_was_trained_with(form, german, toy):
     if form == "flat":  # as earlier versions wrote it
         path.write_text(json.dumps(run_folder.flat(json.loads(path.read_text()))))
     found = as_dict(run_folder.get_config(str(german)))
-    assert resolve(found) == resolve(toy.config)
+    assert resolve_recipe(found) == resolve_recipe(toy.config)
     assert run_folder.evaluation_folder(german, found) == german
     more = found | {"evals": ("retrieval",)}
     place = run_folder.evaluation_folder(german, more)

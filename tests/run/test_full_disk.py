@@ -96,7 +96,7 @@ def test_features(call, tmp_path, monkeypatch):
     nobody: Any = None
     request = feature_cache.Request("text", ("key",), ["a", "b"], ["a", "b"], "pooled")
     with pytest.raises(MmjaxError, match=r"cannot write features to .*: No space.* MMJAX_CACHE"):
-        feature_cache.load(tmp_path, request, lambda: nobody)
+        feature_cache.load_features(tmp_path, request, lambda: nobody)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from mmjax.data.library import Library
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.errors import DataError, MmjaxError
 from mmjax.evals.vqa import accuracies
+from mmjax.interop.peft import import_lora
 from mmjax.report.results import Results
-from mmjax.specs.recipe import resolve
+from mmjax.runs.adapter_files import load_adapter_params
+from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks.catalog import assemble, definition_of
 from mmjax.tasks.instruct.rehearsal import own_texts
 from mmjax.tasks.run import Run
@@ -93,7 +96,7 @@ def recipe(world) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def finished(recipe, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("run")
-    study.run(resolve(recipe), recipe, workdir, "python -m mmjax.main")
+    study.run(resolve_recipe(recipe), recipe, workdir, "python -m mmjax.main")
     return workdir
 
 
@@ -159,8 +162,8 @@ def test_the_adapter_answers_as_it_was_measured(finished, world):
     """Greedy decoding word by word, without the modality token, finds what `exact` counted."""
     adapted = mmjax.load_adapter(finished, kind=mmjax.Answering)
     measured = Results.load(finished / "results.json").systems
-    asked = easy_vqa.load(f"easy_vqa:{world / 'vqa'}", "test")
-    images = [asked.pictures[q.picture] for q in asked.questions]
+    asked = easy_vqa.load_easy_vqa(f"easy_vqa:{world / 'vqa'}", "test")
+    images = [asked.images[q.image] for q in asked.questions]
     white = [Image.new("RGB", (64, 64), "white")] * len(images)
     for system, shown in (("adapted", images), ("blank", white)):
         found = adapted.answer([q.text for q in asked.questions], shown, max_new_tokens=4)
@@ -180,7 +183,13 @@ def test_the_adapter_answers_as_it_was_measured(finished, world):
 
 @pytest.mark.slow
 def test_exported_it_answers_the_same(finished, recipe, world, tmp_path):
-    predict.export(study.plan(resolve(recipe), finished), tmp_path)
+    predict.export(study.plan(resolve_recipe(recipe), finished), tmp_path)
+    # PEFT's own files, of the stage whose adapter PEFT has.
+    assert not (tmp_path / "seed_0" / "instruct" / "peft").exists()
+    layers = mmjax.load_encoder(str(world / "language")).params["layers"]
+    _, theirs = import_lora(tmp_path / "seed_0" / "lora" / "peft", layers)
+    mine, _ = load_adapter_params(tmp_path / "seed_0" / "lora")
+    chex.assert_trees_all_equal(theirs, mine["language"])
     images = [world / "vqa" / "test" / "images" / f"{i}.png" for i in range(3)]
     folders = finished, tmp_path / "seed_0" / "instruct"
     one, other = (
@@ -198,7 +207,7 @@ def test_a_stopped_run_ends_with_the_same_bits(finished, recipe, tmp_path):
     folder = workdir / "seed_0" / "instruct"
     (folder / "done.json").unlink()
     shutil.rmtree(folder / "checkpoints" / "40")
-    study.run(resolve(recipe), recipe, workdir, "test")
+    study.run(resolve_recipe(recipe), recipe, workdir, "test")
     one, other = (f / "seed_0" / "instruct" for f in (finished, workdir))
     assert losses_of(one) == losses_of(other)  # to the last digit, those after the stop too
     cards = [json.loads((f / "adapter" / "adapter_card.json").read_text()) for f in (one, other)]
@@ -214,7 +223,7 @@ def test_cached_class_tokens_give_the_same_loss(recipe, tmp_path, monkeypatch, m
     losses = []
     for cached in (True, False):
         changes = {"variants": {}, "instruct.visual": False, "train.cache_features": cached}
-        made = resolve(changed(recipe, changes))
+        made = resolve_recipe(changed(recipe, changes))
         library = Library(mesh(1), made.languages)
         found: Any = assemble(Run(made, made.stages[0], 0, tmp_path), library)
         batch, key = found.data.example(16, 0), jax.random.key(0)
@@ -269,13 +278,13 @@ def test_cached_class_tokens_give_the_same_loss(recipe, tmp_path, monkeypatch, m
 def test_recipes_that_are_refused(changes, message, recipe, tmp_path):
     changes = {"variants": {}, **changes}
     with pytest.raises(MmjaxError, match=message):
-        study.run(resolve(changed(recipe, changes)), recipe, tmp_path, "test")
+        study.run(resolve_recipe(changed(recipe, changes)), recipe, tmp_path, "test")
 
 
 def test_pictures_may_be_prepared_as_lavin_prepares_them(recipe, mesh):
     found = {}
     for pictures in ("own", "imagenet_square"):
-        made = resolve(changed(recipe, {"encoders.image.pictures": pictures}))
+        made = resolve_recipe(changed(recipe, {"encoders.image.pictures": pictures}))
         library = Library(mesh(1), made.languages)
         found[pictures] = library.encoder(made.stages[0].encoders["image"]).preprocess
     side = found["own"].crop
@@ -293,7 +302,7 @@ def test_encoders_of_the_wrong_kind_are_refused(recipe, world, write_folder, tmp
     write_folder(tmp_path / "bert", "bert_tiny")
     changes = {"variants": {}, "encoders.language.source": str(tmp_path / "bert")}
     with pytest.raises(MmjaxError, match="needs a language model"):
-        study.run(resolve(changed(recipe, changes)), recipe, tmp_path / "run", "test")
+        study.run(resolve_recipe(changed(recipe, changes)), recipe, tmp_path / "run", "test")
 
 
 @pytest.mark.parametrize(
@@ -311,4 +320,4 @@ def test_damaged_questions_are_named(damage, message, world, tmp_path):
     folder = shutil.copytree(world / "vqa", tmp_path / "vqa")
     damage(folder / "test")
     with pytest.raises(DataError, match=message):
-        easy_vqa.load(f"easy_vqa:{folder}", "test")
+        easy_vqa.load_easy_vqa(f"easy_vqa:{folder}", "test")

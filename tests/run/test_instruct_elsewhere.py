@@ -39,11 +39,11 @@ class Toy(conftest.Toy):
 def train(recipe: Path, workdir: Path, *then: str) -> None:
     """What the child does."""
     from mmjax import assets, study
-    from mmjax.specs.recipe import resolve
+    from mmjax.specs.recipe import resolve_recipe
 
-    sharding.set_up(0, False, assets.cache_dir() / "compiled")
+    sharding.set_up(0, None, assets.cache_dir() / "compiled")
     config = ast.literal_eval(recipe.read_text())
-    study.run(resolve(config), config, workdir, "test")
+    study.run(resolve_recipe(config), config, workdir, "test")
     if then == ("answer",):
         np.savez(workdir / "answers.npz", **answers(workdir, recipe.parent, None))
 

@@ -21,7 +21,7 @@ from mmjax.errors import MmjaxError
 from mmjax.evals.scienceqa import accuracies, read_answer
 from mmjax.report.results import Results
 from mmjax.specs.build import as_dict
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks.catalog import assemble, definition_of
 from mmjax.tasks.instruct.sources import load_source
 from tests.run.conftest import Toy, changed, draw
@@ -168,7 +168,7 @@ def test_the_command_trains_evaluates_and_reports(finished, world):
 def test_answers_are_those_of_the_loaded_adapter(finished, world):
     """A fresh process's `answer`, row by row, says what evaluation counted."""
     config = as_dict(lavin_scienceqa_7b.get_config("tiny"))
-    recipe = resolve(one_device(config, world))
+    recipe = resolve_recipe(one_device(config, world))
     library = Library(sharding.make_mesh(1, 8), recipe.languages)
     (run,) = study.plan(recipe, finished)
     assembly, trainable = assemble(run, library), run.trained(library.mesh)
@@ -179,7 +179,7 @@ def test_answers_are_those_of_the_loaded_adapter(finished, world):
     adapted = mmjax.load_adapter(finished, kind=mmjax.Answering)
     folder = world / "scienceqa" / "images" / "test"
     for pictures in (False, True):
-        rows = [i for i, p in enumerate(asked.problems) if (p.picture is not None) == pictures]
+        rows = [i for i, p in enumerate(asked.problems) if (p.image is not None) == pictures]
         prompts = [asked.problems[i].prompt for i in rows]
         texts = [p.removeprefix("Question: ").removesuffix("\nResponse:") for p in prompts]
         shown = [folder / asked.problems[i].id / "image.png" for i in rows] if pictures else None
@@ -209,7 +209,7 @@ def test_mixed_instructions_are_learned_and_held_out(world, tmp_path, monkeypatc
     }
     config = one_device(as_dict(lavin_chat.get_config("tiny")), world)
     config = changed(config, changes)
-    study.run(resolve(config), config, tmp_path, "test")
+    study.run(resolve_recipe(config), config, tmp_path, "test")
     results = Results.load(tmp_path / "results.json")
     assert results.counts["train"] == [7]  # of 11 rows with an answer, 4 are held out
     assert set(results.systems["adapted"]) == {"token_log_prob", "perplexity"}
@@ -240,7 +240,7 @@ def test_mixed_instructions_are_learned_and_held_out(world, tmp_path, monkeypatc
 
 def prepared(world: Path, changes: dict[str, Any], tmp_path: Path) -> Any:
     config = changed(one_device(as_dict(lavin_scienceqa_7b.get_config("tiny")), world), changes)
-    recipe = resolve(config)
+    recipe = resolve_recipe(config)
     library = Library(sharding.make_mesh(1, 8), recipe.languages)
     (run,) = study.plan(recipe, tmp_path)
     return assemble(run, library).data, library
@@ -270,7 +270,7 @@ def test_batches_are_of_one_modality_and_long_rows_are_cut(world, tmp_path):
 
 def resolve_spec(world: Path) -> Any:
     config = one_device(as_dict(lavin_scienceqa_7b.get_config("tiny")), world)
-    return resolve(config).main.questions
+    return resolve_recipe(config).main.questions
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_a_corrupt_picture_is_named_by_its_problem(world, tmp_path):
 
 def test_the_recipes_are_the_papers():
     small, large = (
-        resolve(as_dict(module.get_config())).main
+        resolve_recipe(as_dict(module.get_config())).main
         for module in (lavin_scienceqa_7b, lavin_scienceqa_13b)
     )
     assert (small.instruct.temperature, large.instruct.temperature) == (10, 5)
@@ -314,7 +314,7 @@ def test_the_recipes_are_the_papers():
         assert stage.train.steps == 20 * (math.ceil(6218 / 32) + math.ceil(6508 / 32))
         assert stage.train.batch_size == 32
         assert stage.optim.warmup_steps == stage.train.steps // 10
-    chat = resolve(as_dict(lavin_chat.get_config())).main
+    chat = resolve_recipe(as_dict(lavin_chat.get_config())).main
     assert chat.optim.lr == small.optim.lr
     assert chat.train.steps == 15 * 6538
     assert chat.questions.evaluation == "held_out"

@@ -22,7 +22,7 @@ from mmjax.data import feature_cache
 from mmjax.errors import MmjaxError
 from mmjax.report.results import Results
 from mmjax.specs.build import as_dict
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks.catalog import definition_of
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +150,7 @@ def config_of(world, **changes):
 
 
 def recipe_of(world, **changes):
-    return resolve(config_of(world, **changes))
+    return resolve_recipe(config_of(world, **changes))
 
 
 def test_one_flag_names_the_checkpoint_of_both_towers_in_base_and_stage(world):
@@ -258,7 +258,7 @@ def test_classification_after_the_fact(finished, adapted, world, cached, monkeyp
     monkeypatch.chdir(world / "imagenet")
     before = (finished / "results.json").read_bytes()
     config = config_of(world, **changes)
-    study.evaluate(resolve(config), config, finished, "test")
+    study.evaluate(resolve_recipe(config), config, finished, "test")
     (place,) = (finished / "evaluations").iterdir()
     results = Results.load(place / "results.json")
     assert (finished / "results.json").read_bytes() == before
@@ -325,7 +325,7 @@ def test_a_chinese_clip_is_measured_as_it_is(world, write_folder, cached, tmp_pa
     config.evals = ("retrieval", "classification")
     config.benchmarks.retrieval = ()
     config.benchmarks.classification = (str(world / "cifar"),)
-    recipe = resolve(as_dict(config))
+    recipe = resolve_recipe(as_dict(config))
     study.run(recipe, {"name": recipe.name}, tmp_path / "run", "test")
     results = Results.load(tmp_path / "run" / "results.json")
     assert list(results.labels.values()) == ["base, zh queries"]

@@ -52,7 +52,8 @@ def alone(tmp_path_factory) -> dict[str, layouts.Found]:
 @pytest.mark.slow
 def test_one_process_finds_the_same_whatever_the_mesh(alone):
     assert list(alone) == [str(model) for model in layouts.MODELS]
-    for what, model in (("instruct", "2"), ("instruct", "4"), ("distill_mse", "4")):
+    compared = {"instruct": "24", "distill_mse": "4", "domain": "24"}
+    for what, model in ((what, model) for what, models in compared.items() for model in models):
         assert_allclose(alone[model][what], alone["1"][what], 1e-5)
         assert len(set(alone["1"][what])) == layouts.STEPS  # something is learned
         assert np.isfinite(alone["1"][what]).all()

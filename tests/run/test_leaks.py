@@ -24,11 +24,11 @@ def alone(toy, seeds, steps):
 def test_stages_give_back_descriptors_and_threads(toy, cached, tmp_path, mesh):
     from mmjax import study
     from mmjax.data.library import Library
-    from mmjax.specs.recipe import resolve
+    from mmjax.specs.recipe import resolve_recipe
     from mmjax.training import train
 
     config = alone(toy, (0, 1, 2), 3)
-    recipe = resolve(config)
+    recipe = resolve_recipe(config)
     library = Library(mesh(1), recipe.languages)
     counts = []
     for run in study.plan(recipe, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from mmjax import study
 from mmjax.errors import MmjaxError
 from mmjax.runs import lock
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 
 ROOT = Path(__file__).parents[2]
 OWNER = """
@@ -158,11 +158,11 @@ def test_a_folder_that_can_only_be_read_needs_no_lock(tmp_path, monkeypatch):
 
 
 def test_a_run_and_an_evaluation_hold_their_folder(toy, tmp_path, monkeypatch):
-    recipe, seen = resolve(toy.config), []
+    recipe, seen = resolve_recipe(toy.config), []
 
     def look(*arguments):
         with pytest.raises(MmjaxError, match="is in use by process"):
-            study.run(*arguments)
+            study.run(*arguments[:4])  # without the clock
         seen.append(arguments)
 
     monkeypatch.setattr(study, "_run", look)

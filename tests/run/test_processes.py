@@ -15,7 +15,7 @@ from mmjax import sharding, study
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.generation import score
 from mmjax.report.results import Results
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 from tests.run import test_instruct
 from tests.run.conftest import Toy, changed
 from tests.run.test_instruct import losses_of
@@ -79,7 +79,7 @@ def test_two_processes_learn_instructions_as_one_does(
     launch(Toy(tmp_path, config), tmp_path / "two", tmp_path)
     monkeypatch.setenv("MMJAX_CACHE", str(tmp_path / "alone"))
     monkeypatch.setattr(sharding, "make_mesh", lambda *_: mesh(2 // model, model))
-    study.run(resolve(config), config, tmp_path / "one", "test")
+    study.run(resolve_recipe(config), config, tmp_path / "one", "test")
     for stage in (*variants, "instruct"):
         one, two = (losses_of(tmp_path / run / "seed_0" / stage) for run in ("one", "two"))
         assert len(one) == 6
@@ -106,7 +106,7 @@ words = [f"w{i}" for i in range(4, 24)]
 request = feature_cache.Request("text", (bert.outputs_fingerprint,), words, words, "pooled")
 for name in ("first", "again"):
     texts = rehearsal.own_texts(model, 5, 4, 0)
-    table = feature_cache.load(assets.cache_dir() / "features", request, lambda: bert)
+    table = feature_cache.load_features(assets.cache_dir() / "features", request, lambda: bert)
     rest = [[t] for t in texts[:, 2:].tolist()]
     said = [one.token_log_probs for (one,) in score(model, texts[:, :2].tolist(), rest)]
     out = assets.cache_dir().with_name(f"{sys.argv[3]}_{name}")

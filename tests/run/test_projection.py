@@ -13,7 +13,7 @@ from mmjax.errors import MmjaxError
 from mmjax.evals import probe
 from mmjax.report.results import Results
 from mmjax.sharding import make_mesh
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks.catalog import definition_of
 
 
@@ -45,7 +45,7 @@ def projection(toy, recipe, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMJAX_CACHE", str(toy.cache))
         patch.setattr(probe, "classifiers", few(probe.classifiers))
-        study.run(resolve(recipe), recipe, workdir, "test")
+        study.run(resolve_recipe(recipe), recipe, workdir, "test")
     return workdir
 
 
@@ -71,8 +71,15 @@ def test_every_method_is_measured_in_every_fold(projection, recipe, toy, cached)
     for metrics in results.systems.values():
         assert set(metrics) == {f"{c} {a}" for c in ("CART", "LR", "kNN") for a in probe.AVERAGES}
         assert all(len(v) == 1 and 0 <= min(v) <= max(v) <= 1 for v in metrics.values())
-    assert results.counts == {"train": [24], "val": [8], "test": [8], "classes": [2]}
-    first, macro, against, by_itself = definition_of("projection").tables(results)
+    stored = {k: v for k, v in results.counts.items() if k.startswith("bytes an item: ")}
+    sizes = {"train": [24], "val": [8], "test": [8], "classes": [2]}
+    assert results.counts == sizes | stored
+    assert [name.removeprefix("bytes an item: ") for name in stored] == alone
+    assert list(stored.values())[-2:] == [[4 * 8], [4 * 4]]  # two projectors of four, and one
+    first, macro, against, by_itself, cost = definition_of("projection").tables(results)
+    assert [label for label, _ in cost.rows if label.startswith("classifiers on")] == [
+        f"classifiers on {method}" for method in ("raw", "PCA", "LDA", "projection")
+    ]
     assert first.columns == ("CART", "LR", "kNN", "mean")
     rows = {label: cells for label, cells in first.rows}
     raw, mine = rows["raw"], rows["projection (pairwise_bce or supcon)"]
@@ -89,7 +96,7 @@ def test_every_method_is_measured_in_every_fold(projection, recipe, toy, cached)
     assert sum(sum(found.values()) for found in classes.said.values()) == 8
     # The seeds hold out different folds, and both stages of a seed the same.
     library = Library(make_mesh(), ("zh", "en"))
-    zero, one = (library.split(resolve(recipe).main.pairs, seed)["test"] for seed in (0, 1))
+    zero, one = (library.split(resolve_recipe(recipe).main.pairs, seed)["test"] for seed in (0, 1))
     assert not set(zero) & set(one)
 
 
@@ -113,7 +120,7 @@ def test_loaded_it_projects_pictures_and_texts(projection, recipe, toy, tmp_path
         adapted.embed_texts(texts)
     with pytest.raises(MmjaxError, match="2 images and 1 texts; expected as many of each"):
         adapted.embed_joined(pictures, texts[:1])
-    predict.export(study.plan(resolve(recipe), projection), tmp_path)
+    predict.export(study.plan(resolve_recipe(recipe), projection), tmp_path)
     other = mmjax.load_adapter(tmp_path / "seed_0" / "projection", kind=mmjax.Adapted)
     np.testing.assert_array_equal(other.embed_joined(pictures, texts), found)
     paper = mmjax.load_adapter(projection / "seed_0" / "paper", kind=mmjax.Adapted)
@@ -134,7 +141,7 @@ def test_a_stopped_run_ends_with_the_same_bits(projection, recipe, toy, tmp_path
     shutil.rmtree(newest)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "classifiers", few(probe.classifiers))
-        study.run(resolve(recipe), recipe, workdir, "test")
+        study.run(resolve_recipe(recipe), recipe, workdir, "test")
     before, after = (
         json.loads((d / "seed_0/projection/adapter/adapter_card.json").read_text())["trainable"]
         for d in (projection, workdir)
@@ -157,7 +164,7 @@ def test_data_without_classes_is_refused(recipe, toy, tmp_path, cached):
         config = recipe | {"pairs": recipe["pairs"] | {"source": str(path)}}
         workdir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         with pytest.raises(MmjaxError, match=message):
-            study.run(resolve(config), config, workdir, "test")
+            study.run(resolve_recipe(config), config, workdir, "test")
 
     refuse("have one label alone")
     del rows[3]["label"]

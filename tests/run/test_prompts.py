@@ -13,7 +13,7 @@ from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.report.results import Results
 from mmjax.sharding import make_mesh
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks.catalog import definition_of
 from mmjax.tasks.run import stage_of
 
@@ -60,7 +60,7 @@ def run(toy, recipe, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("prompts") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMJAX_CACHE", str(toy.cache))
-        study.run(resolve(recipe), recipe, workdir, "test")
+        study.run(resolve_recipe(recipe), recipe, workdir, "test")
     return workdir
 
 
@@ -105,7 +105,7 @@ def test_every_class_is_accounted_for(run, recipe, toy, caplog, cached):
         for part in (told, "on the training side", "said to be"):
             assert part in text, part
     assert "What each class is taken for" in (run / "report.html").read_text(encoding="utf-8")
-    study.tell_left_out(resolve(recipe), Library(make_mesh(), ("en", "en")))
+    study.tell_left_out(resolve_recipe(recipe), Library(make_mesh(), ("en", "en")))
     assert told in caplog.text
 
 
@@ -124,7 +124,7 @@ def test_loaded_and_exported_it_classifies_the_same(run, recipe, toy, tmp_path, 
     assert [sum(p for _, p in row) for row in found] == pytest.approx([1] * 4, rel=1e-5)
     assert {name for name, _ in found[0]} == {"w14", "w15", "w16", "w17"}
     config = {**recipe, "variants": {}}
-    predict.export(study.plan(resolve(config), run), tmp_path)
+    predict.export(study.plan(resolve_recipe(config), run), tmp_path)
     assert (
         mmjax.load_adapter(tmp_path / "seed_0" / "prompts", kind=mmjax.Classifier).classify(
             images, k=4
@@ -135,6 +135,50 @@ def test_loaded_and_exported_it_classifies_the_same(run, recipe, toy, tmp_path, 
         mmjax.load_adapter(run / "seed_0" / "base", kind=mmjax.Adapted).classify(images)
 
 
+def test_other_classes_are_taught_by_names_and_pictures(run, toy, cached):
+    images = [toy.folder / f"{i:02d}.png" for i in range(8)]
+    adapted = mmjax.load_adapter(run, kind=mmjax.Classifier)
+    features = sorted((toy.cache / "features").iterdir())
+    # Its own names, taught, are its own classifier: General and Instance tokens read any name.
+    names = list(adapted.classes)
+    again = adapted.taught(names)
+    for mine, theirs in (
+        (again.classify(images, 4), adapted.classify(images, 4)),
+        (again.classify_base(images, 4), adapted.classify_base(images, 4)),
+    ):
+        for one, other in zip(mine, theirs, strict=True):
+            assert dict(one) == pytest.approx(dict(other), abs=1e-5)
+    assert adapted.classify(images, 4) != adapted.classify_base(images, 4)
+    # Pictures move it towards themselves; as many as there are of a class, and none of the last.
+    shots = [[images[0], images[4]], [images[2]], []]
+    by_name, by_shots = (
+        adapted.taught(["w20", "w21", "w22"]),
+        adapted.taught(["w20", "w21", "w22"], shots),
+    )
+    for picture, name in ((images[0], "w20"), (images[4], "w20"), (images[2], "w21")):
+        (before,), (after,) = by_name.classify([picture], 3), by_shots.classify([picture], 3)
+        assert dict(after)[name] > dict(before)[name]
+        assert after[0][0] == name
+    assert by_shots.classify_base(images, 3) == by_name.classify_base(images, 3)
+    # What a visitor types is kept nowhere.
+    assert sorted((toy.cache / "features").iterdir()) == features
+
+
+def test_what_learned_its_classes_alone_teaches_from_the_names(run, toy, cached):
+    images = [toy.folder / f"{i:02d}.png" for i in range(4)]
+    tip = mmjax.load_adapter(run / "seed_0" / "tip_adapter", kind=mmjax.Classifier)
+    taught = tip.taught(["w20", "w21"])
+    assert taught.classify(images, 2) == taught.classify_base(images, 2)
+    for classes, shots, message in (
+        (["w20"], (), "two classes or more"),
+        (["w20", "w20"], (), "each once"),
+        (["w20", "w21"], [[images[0]]], "1 lists of shots for 2 classes"),
+        (["w20", "w21"], [[images[0]], ["nothing.png"]], "nothing.png"),
+    ):
+        with pytest.raises(MmjaxError, match=message):
+            tip.taught(classes, shots)
+
+
 @pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_bits(run, recipe, toy, tmp_path, cached):
     workdir = shutil.copytree(run, tmp_path / "run")
@@ -143,7 +187,7 @@ def test_a_stopped_run_ends_with_the_same_bits(run, recipe, toy, tmp_path, cache
     (folder / "done.json").unlink()
     shutil.rmtree(folder / "adapter")
     shutil.rmtree(folder / "checkpoints" / "4", ignore_errors=True)
-    study.run(resolve(recipe), recipe, workdir, "test")
+    study.run(resolve_recipe(recipe), recipe, workdir, "test")
     assert toy.card(workdir, "prompts")["trainable"] == toy.card(run, "prompts")["trainable"]
 
 
@@ -157,7 +201,7 @@ def test_new_classes_are_asked_for_by_name(run, recipe, toy, tmp_path, cached):
     }
     workdir = tmp_path / "run"
     shutil.copytree(run / "seed_0" / "base", workdir / "seed_0" / "base")
-    study.run(resolve(config), config, workdir, "test")
+    study.run(resolve_recipe(config), config, workdir, "test")
     values = Results.load(workdir / "results.json").systems["factorised_new"]
     for name in ("base_accuracy", "new_accuracy", "harmonic_accuracy"):
         assert 0 <= values[name][0] <= 1
@@ -170,7 +214,7 @@ def test_data_that_cannot_be_dealt_is_refused_before_anything_is_trained(
         config = {**recipe, "variants": {}, **changes}
         workdir = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         with pytest.raises(MmjaxError, match=message):
-            study.run(resolve(config), config, workdir, "test")
+            study.run(resolve_recipe(config), config, workdir, "test")
         assert not list(workdir.glob("seed_*"))
 
     refuse("4 classes have fewer than 9 training pictures", fewshot={"shots": 9, "min_families": 3})
@@ -178,7 +222,8 @@ def test_data_that_cannot_be_dealt_is_refused_before_anything_is_trained(
 
 
 def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, run):
-    from mmjax.tasks.prompts.data import assemble, context_of, joint_of, know
+    from mmjax.tasks.prompts.data import assemble_prompts, context_of, know
+    from mmjax.tasks.prompts.joint import joint_of
     from mmjax.tasks.run import Run
 
     library = Library(make_mesh(), ("en", "en"))
@@ -186,13 +231,15 @@ def test_what_a_recipe_gets_wrong_about_prompts(recipe, toy, tmp_path, cached, r
 
     def stage(**prompts):
         settings = {**recipe["prompts"], **prompts}
-        return resolve({**recipe, "variants": {}, "prompts": settings}).main
+        return resolve_recipe({**recipe, "variants": {}, "prompts": settings}).main
 
     def put(**prompts):
         settings = {**recipe["prompts"], **prompts}
-        made = resolve({**recipe, "variants": {}, "languages": ("en", "en"), "prompts": settings})
+        made = resolve_recipe(
+            {**recipe, "variants": {}, "languages": ("en", "en"), "prompts": settings}
+        )
         base = Run(made, made.main, 0, run / "seed_0" / "base")
-        return assemble(Run(made, made.main, 0, run / "none", base), library)
+        return assemble_prompts(Run(made, made.main, 0, run / "none", base), library)
 
     def check(stage):
         encoder = library.encoder(stage.encoders["text"])

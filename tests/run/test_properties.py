@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from mmjax import optim, sharding, study
 from mmjax.data.library import Library
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks.catalog import assemble
@@ -30,7 +30,7 @@ def test_eight_devices_and_one_give_the_same_curve(stage, finished, straight, to
 
 def lowered(toy, workdir, changes):
     """(text of the base's train step, paths and shapes of the frozen tree)."""
-    recipe = resolve(toy.change(changes))
+    recipe = resolve_recipe(toy.change(changes))
     mesh = sharding.make_mesh()
     run = study.plan(recipe, workdir)[0]
     assembly = assemble(run, Library(mesh, recipe.languages))

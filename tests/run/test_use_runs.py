@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 import mmjax
 from mmjax import predict, study
 from mmjax.errors import MmjaxError
-from mmjax.specs.recipe import resolve
+from mmjax.specs.recipe import resolve_recipe
 
 TEXTS = ["w24 w34", "w30 w35", "w29 w37"]
 
@@ -19,7 +19,7 @@ TEXTS = ["w24 w34", "w30 w35", "w29 w37"]
 def exported(finished, toy, tmp_path_factory):
     """The run exported as safetensors."""
     folder = tmp_path_factory.mktemp("export")
-    predict.export(study.plan(resolve(toy.config), finished), folder)
+    predict.export(study.plan(resolve_recipe(toy.config), finished), folder)
     return folder
 
 
@@ -114,14 +114,14 @@ def test_evaluate_again_gives_the_same_figures(finished, toy, tmp_path, cached):
     folder = shutil.copytree(finished, tmp_path / "run")
     before = json.loads((folder / "results.json").read_text())["systems"]
     (folder / "results.json").unlink()
-    study.evaluate(resolve(toy.config), toy.config, folder, "test")
+    study.evaluate(resolve_recipe(toy.config), toy.config, folder, "test")
     assert json.loads((folder / "results.json").read_text())["systems"] == before
 
 
 def test_evaluate_before_training_is_refused(toy, tmp_path):
     with pytest.raises(MmjaxError, match=r"holds no run \(config.json is missing\)"):
-        study.evaluate(resolve(toy.config), toy.config, tmp_path, "test")
+        study.evaluate(resolve_recipe(toy.config), toy.config, tmp_path, "test")
     assert list(tmp_path.iterdir()) == []
-    study.claim(tmp_path, toy.config, resolve(toy.config))
+    study.claim(tmp_path, toy.config, resolve_recipe(toy.config))
     with pytest.raises(MmjaxError, match="is not finished; train it first"):
-        study.evaluate(resolve(toy.config), toy.config, tmp_path, "test")
+        study.evaluate(resolve_recipe(toy.config), toy.config, tmp_path, "test")

@@ -25,6 +25,7 @@ def test_what_a_run_leaves(finished, toy):
             "checkpoints",
             "done.json",
             "metrics.jsonl",
+            "pace.jsonl",
             "params.txt",
         }
         assert [step for step, _ in toy.losses(finished, stage)] == list(range(1, 13))

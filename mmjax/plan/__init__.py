@@ -1,0 +1,1 @@
+"""What a recipe costs on devices that are not here."""
