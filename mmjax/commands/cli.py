@@ -1,71 +1,92 @@
-"""The `mmjax` command: train, evaluate, export, list.
+"""The `mmjax` command: from data to a recipe, a run, its figures and what is shared.
 
-  mmjax list                                                  recipes, tasks, assets
-  mmjax train language_emoji:tiny --workdir runs/tiny         as python -m mmjax.main --config ...
+  mmjax list                                             recipes, tasks, adapters, encoders, assets
+  mmjax check photos/                                    looks your data over
+  mmjax new language --data my.csv --language de         writes a recipe that fits it
+  mmjax train language_emoji:tiny --workdir runs/tiny    as python -m mmjax.main --config ...
   mmjax train my_recipe.py --config.optim.lr=3e-4
   mmjax evaluate runs/tiny
+  mmjax compare runs/a runs/b                            a page with both
   mmjax export runs/tiny
+  mmjax push runs/tiny ORG/NAME                          adapter and page to the hub
+  mmjax chat runs/lavin_easyvqa                          as python -m mmjax.chat
+  mmjax app runs/language_emoji --images photos/         as python -m mmjax.app
+  mmjax plan lavin_scienceqa_7b --topology v5e-8         as python -m mmjax.plan
+  mmjax synthesize synthesize_emoji:tiny                 as python -m mmjax.synthesize
+  mmjax assets list                                      as python -m mmjax.assets
+  mmjax bench loss-time                                  as python -m mmjax.bench, in a checkout
+  mmjax completion bash                                  for your shell's start-up file
 
-All flags of `python -m mmjax.main --help` may follow. A recipe is a file, or the name of one that
-mmjax brings.
+`mmjax COMMAND --help` says more. A recipe is a file, or the name of one that mmjax brings; all
+flags of `python -m mmjax.main --help` may follow it.
 """
 
+import difflib
+import importlib
 import sys
 from collections.abc import Sequence
 
 from mmjax.commands import recipes
 from mmjax.errors import MmjaxError
 
-COMMANDS = ("train", "evaluate", "export", "list")
+# name -> (an example, what reads its flags: a module with `main` and `parse`).
+FLAGS = {
+    "train": ("mmjax train language_emoji:tiny", "mmjax.main"),
+    "evaluate": ("mmjax evaluate runs/language_emoji", "mmjax.main"),
+    "export": ("mmjax export runs/language_emoji", "mmjax.main"),
+    "plan": ("mmjax plan lavin_scienceqa_7b --topology v5e-8", "mmjax.plan.command"),
+    "synthesize": ("mmjax synthesize synthesize_emoji:tiny", "mmjax.synthesize.command"),
+}
+# name -> a module whose `main(arguments)` returns an exit code; its `parser()`, where there is one,
+# says what it takes.
+PROGRAMS = {
+    "list": "mmjax.commands.listing",
+    "check": "mmjax.commands.check",
+    "new": "mmjax.commands.new",
+    "compare": "mmjax.commands.compare",
+    "push": "mmjax.commands.push",
+    "chat": "mmjax.chat",
+    "app": "mmjax.app.command",
+    "assets": "mmjax.assets.__main__",
+    "bench": "mmjax.commands.bench",
+    "completion": "mmjax.commands.completion",
+}
+COMMANDS = (*FLAGS, *PROGRAMS)
+RECIPES = ("train", "plan", "synthesize")
 
 
 def arguments(argv: Sequence[str]) -> list[str]:
-    """What `python -m mmjax.main` would be given.
+    """What the program of a command would be given.
 
     Args:
       argv: command, recipe or run folder, flags.
 
     Returns:
-      Flags.
+      Its arguments.
 
     Raises:
       MmjaxError: an unknown command, or nothing to do it with.
     """
     command, rest = argv[0], list(argv[1:])
     if command not in COMMANDS:
-        raise MmjaxError(f"there is no command {command!r}; known: {', '.join(COMMANDS)}")
-    wanted = "a recipe" if command == "train" else "a run folder"
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise MmjaxError(
+            f"there is no command {command!r}; known: {', '.join(sorted(COMMANDS))}{hint}"
+        )
+    if command in ("chat", "app") and rest and not rest[0].startswith("-"):
+        return ["--adapter", *rest]
+    if command in PROGRAMS:
+        return rest
+    makes = command in RECIPES
+    operand = "a recipe" if makes else "a run folder"
     if not rest or (rest[0].startswith("-") and not {"--help", "-h"} & set(rest)):
-        raise MmjaxError(f"mmjax {command} needs {wanted}, e.g. {_EXAMPLES[command]}")
+        raise MmjaxError(f"mmjax {command} needs {operand}, e.g. {FLAGS[command][0]}")
     if rest[0].startswith("-"):
         return rest
-    if command == "train":
-        return [f"--config={recipes.find(rest[0])}", *rest[1:]]
+    if makes:
+        return [f"--config={recipes.find_recipe(rest[0])}", *rest[1:]]
     return [f"--mode={command}", f"--workdir={rest[0]}", *rest[1:]]
-
-
-_EXAMPLES = {
-    "train": "mmjax train language_emoji:tiny",
-    "evaluate": "mmjax evaluate runs/language_emoji",
-    "export": "mmjax export runs/language_emoji",
-}
-
-
-def show_list() -> None:
-    """Prints what there is."""
-    from mmjax import assets, plugins
-    from mmjax.specs.families import task_names
-
-    print("recipes (mmjax train NAME[:SIZE]):")
-    for name, what in recipes.names().items():
-        print(f"  {name:24s}{what}")
-    print(f"tasks: {', '.join(task_names())}")
-    for group in plugins.GROUPS[1:]:
-        found = plugins.installed(group)
-        if found:
-            print(f"{group.removeprefix('mmjax.')} of other packages: {', '.join(found)}")
-    ready = [e.asset.name for e in assets.list_assets() if e.ready]
-    print(f"assets that are fetched: {', '.join(ready) or 'none'} (python -m mmjax.assets list)")
 
 
 def main() -> None:
@@ -75,18 +96,16 @@ def main() -> None:
         print((__doc__ or "").strip())
         return
     try:
-        if argv == ["list"]:
-            show_list()
-            return
-        flags = arguments(argv)
+        program_argv = arguments(argv)
+        if argv[0] in PROGRAMS:
+            sys.exit(importlib.import_module(PROGRAMS[argv[0]]).main(program_argv))
     except MmjaxError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     from absl import app
 
-    from mmjax import main as door
-
-    app.run(door.main, argv=["mmjax", *flags], flags_parser=door.parse)
+    door = importlib.import_module(FLAGS[argv[0]][1])
+    app.run(door.main, argv=["mmjax", *program_argv], flags_parser=door.parse)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from mmjax.errors import MmjaxError
 from mmjax.runs import run_folder
 
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpfull", "-h", "-?"}
-_BASE = re.compile(r"--?config\.base(?:=(.*))?", re.DOTALL)
+_BASE = re.compile(r"--?config\.base(?:\.path)?(?:=(.*))?", re.DOTALL)
 
 
 class _OrNone(flags.ArgumentParser):
@@ -53,7 +53,7 @@ def asks_for_help(argv: Sequence[str]) -> bool:
     return not _HELP.isdisjoint(argv[1:])
 
 
-def describe(own: Sequence[flags.FlagHolder], argv: Sequence[str]) -> str:
+def describe_flags(own: Sequence[flags.FlagHolder], argv: Sequence[str]) -> str:
     """The flags of mmjax, one a line; with --helpfull those of the libraries after them.
 
     Args:
@@ -91,15 +91,17 @@ def with_kept_recipe(argv: Sequence[str]) -> list[str]:
 
 def _given(argv: Sequence[str], name: str) -> str | None:
     """The last value of a flag; None where it is not there."""
-    found = None
+    value = None
     for i, argument in enumerate(argv[1:], 1):
         if match := re.fullmatch(rf"--?{name}(?:=(.*))?", argument, re.DOTALL):
-            found = match[1] if match[1] is not None else "".join(argv[i + 1 : i + 2])
-    return found
+            value = match[1] if match[1] is not None else "".join(argv[i + 1 : i + 2])
+    return value
 
 
 def without_base(argv: Sequence[str]) -> tuple[list[str], str | None]:
     """Takes --config.base=FOLDER out: the file may have a whole recipe there, or nothing.
+
+    --config.base.path=FOLDER, as an adapter's card calls it, is the same.
 
     Args:
       argv: the program first.
@@ -131,7 +133,7 @@ def set_base(config: Any, value: str, argv: Sequence[str]) -> None:
       AttributeError: the file names no base.
       MmjaxError: a setting of the base is given too, which this one would replace.
     """
-    within = [x for x in argv if re.match(r"--?config\.base\.", x)]
+    within = [x for x in argv if re.match(r"--?config\.base\.(?!path(=|$))", x)]
     if within:
         raise MmjaxError(f"--config.base={value} replaces the whole base; leave {within[0]} out")
     if "base" not in config:

@@ -16,7 +16,7 @@ from mmjax.report.page import Table
 from mmjax.report.results import Results
 from mmjax.runs import run_folder
 from mmjax.specs.build import as_dict
-from mmjax.specs.recipe import Recipe, resolve
+from mmjax.specs.recipe import Recipe, resolve_recipe
 from mmjax.tasks.catalog import definition_of
 
 
@@ -46,10 +46,10 @@ def train(
         raise TypeError(
             "give the recipe's settings, not the Recipe made of them: a run folder keeps settings"
         )
-    config = as_dict(recipes.load(recipe, overrides))
-    made = resolve(config)
+    config = as_dict(recipes.load_recipe(recipe, overrides))
+    made = resolve_recipe(config)
     folder = Path(workdir or f"runs/{made.name}")
-    sharding.set_up(0, False, assets.cache_dir() / "compiled")
+    sharding.set_up(0, None, assets.cache_dir() / "compiled")
     study.run(made, config, folder, f"mmjax.train({made.name!r}, {str(folder)!r})")
     return Study(made, folder)
 
@@ -61,7 +61,7 @@ def open_study(workdir: str | Path) -> "Study":
       MmjaxError: the folder holds no run.
     """
     folder = Path(workdir)
-    return Study(resolve(as_dict(run_folder.get_config(str(folder)))), folder)
+    return Study(resolve_recipe(as_dict(run_folder.get_config(str(folder)))), folder)
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,12 @@ class Study:
           ModuleNotFoundError: pandas is not installed.
         """
         pandas = importlib.import_module("pandas")
-        found = self.results
+        results = self.results
         rows = [
             {"system": system, "metric": metric, "seed": seed, "value": value}
-            for system, metrics in found.systems.items()
+            for system, metrics in results.systems.items()
             for metric, values in metrics.items()
-            for seed, value in zip(found.seeds, values, strict=False)
+            for seed, value in zip(results.seeds, values, strict=False)
         ]
         return pandas.DataFrame(rows)
 

@@ -17,15 +17,15 @@ FOLDER = Path(mmjax.__file__).parent / "configs"
 
 def names() -> dict[str, str]:
     """The recipes that mmjax brings: name -> the first line of what each says of itself."""
-    found = {}
+    summaries = {}
     for path in sorted(FOLDER.glob("*.py")):
         lines = path.read_text("utf-8").lstrip('"').splitlines()
         if path.stem != "__init__":
-            found[path.stem] = lines[0].rstrip('".')
-    return found
+            summaries[path.stem] = lines[0].rstrip('".')
+    return summaries
 
 
-def find(recipe: str) -> str:
+def find_recipe(recipe: str) -> str:
     """A recipe's file, and the size behind its colon.
 
     Args:
@@ -60,11 +60,13 @@ def _let_them_know_each_other() -> None:
         sys.modules["configs"] = importlib.import_module("mmjax.configs")
 
 
-def load(recipe: str | Mapping[str, Any] | ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+def load_recipe(
+    recipe: str | Mapping[str, Any] | ConfigDict, overrides: Mapping[str, Any]
+) -> ConfigDict:
     """A recipe's settings with some of them replaced.
 
     Args:
-      recipe: as for `find`, or the settings themselves.
+      recipe: as for `find_recipe`, or the settings themselves.
       overrides: dotted name -> value, as `--config.NAME=VALUE` would set it.
 
     Returns:
@@ -74,7 +76,7 @@ def load(recipe: str | Mapping[str, Any] | ConfigDict, overrides: Mapping[str, A
       MmjaxError: no such recipe, one that cannot be read, or a setting that it does not name.
     """
     if isinstance(recipe, str):
-        place, _, size = find(recipe).partition(":")
+        place, _, size = find_recipe(recipe).partition(":")
         spec = importlib.util.spec_from_file_location(f"recipe_{Path(place).stem}", place)
         assert spec is not None
         assert spec.loader is not None
@@ -101,6 +103,6 @@ def _set(config: ConfigDict, name: str, value: Any) -> None:
             raise MmjaxError(f"config.{name} is no setting of this recipe: there is no {part!r}")
         place = place[part]
     if not isinstance(place, ConfigDict) or last not in place:
-        known = f"; known: {', '.join(sorted(place))}" if isinstance(place, ConfigDict) else ""
-        raise MmjaxError(f"config.{name} is no setting of this recipe{known}")
+        hint = f"; known: {', '.join(sorted(place))}" if isinstance(place, ConfigDict) else ""
+        raise MmjaxError(f"config.{name} is no setting of this recipe{hint}")
     place[last] = value

@@ -22,7 +22,7 @@ def test_every_recipe_is_brought_and_says_what_it_is():
 @pytest.mark.parametrize("name", ["language_emoji", "language_emoji.py", "configs/language_emoji"])
 def test_names_are_found_from_anywhere(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path, _, size = recipes.find(f"{name}:tiny").rpartition(":")
+    path, _, size = recipes.find_recipe(f"{name}:tiny").rpartition(":")
     assert (Path(path).name, size) == ("language_emoji.py", "tiny")
     assert Path(path).is_file()
 
@@ -30,31 +30,31 @@ def test_names_are_found_from_anywhere(name, tmp_path, monkeypatch):
 def test_a_file_of_the_users_own_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("language_emoji.py").write_text("")
-    assert recipes.find("language_emoji.py") == "language_emoji.py"
+    assert recipes.find_recipe("language_emoji.py") == "language_emoji.py"
 
 
 @pytest.mark.parametrize("name", ["langauge_emoji", "elsewhere/language_emoji", "", "nothing.py:x"])
 def test_what_is_no_recipe(name):
-    with pytest.raises(MmjaxError, match=r"there is no recipe .* one of base_emoji, domain_emoji"):
-        recipes.find(name)
+    with pytest.raises(MmjaxError, match=r"there is no recipe .* one of .*, domain_emoji"):
+        recipes.find_recipe(name)
 
 
 def test_settings_are_replaced_and_unknown_ones_refused():
-    config: Any = recipes.load("language_emoji:tiny", {"optim.lr": 3e-4, "base": "runs/x"})
+    config: Any = recipes.load_recipe("language_emoji:tiny", {"optim.lr": 3e-4, "base": "runs/x"})
     assert (config.optim.lr, config.base) == (3e-4, "runs/x")
     with pytest.raises(MmjaxError, match=r"config\.optim\.rl is no setting .* known: .*lr"):
-        recipes.load("language_emoji", {"optim.rl": 1})
+        recipes.load_recipe("language_emoji", {"optim.rl": 1})
     with pytest.raises(MmjaxError, match=r"config\.nothing\.lr .* no 'nothing'"):
-        recipes.load("language_emoji", {"nothing.lr": 1})
+        recipes.load_recipe("language_emoji", {"nothing.lr": 1})
     with pytest.raises(MmjaxError, match=r"config\.optim\.lr\.x is no setting"):
-        recipes.load("language_emoji", {"optim.lr.x": 1})
+        recipes.load_recipe("language_emoji", {"optim.lr.x": 1})
 
 
 def test_a_recipe_that_fails_is_one_sentence(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("def get_config():\n    return 1 / 0\n")
     with pytest.raises(MmjaxError, match=r"cannot read the recipe .*mine.py: division by zero"):
-        recipes.load(str(path), {})
+        recipes.load_recipe(str(path), {})
 
 
 def test_the_commands_are_the_flags_of_the_main_program():
@@ -70,7 +70,7 @@ def test_the_commands_are_the_flags_of_the_main_program():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["trian"], "there is no command 'trian'; known: train"),
+        (["trian"], r"there is no command .trian.; known: .*did you mean .train."),
         (["train"], "mmjax train needs a recipe"),
         (["evaluate", "--mode=x"], "mmjax evaluate needs a run folder"),
     ],
@@ -90,7 +90,7 @@ def test_the_command_lists_and_helps_outside_of_a_checkout(tmp_path):
     listed = say("list")
     assert listed.returncode == 0, listed.stderr
     assert "lavin_easyvqa" in listed.stdout
-    assert "tasks: contrastive" in listed.stdout
+    assert "tasks:\n  contrastive" in listed.stdout
     assert "mmjax train" in say().stdout
     wrong = say("train", "nothing")
     assert wrong.returncode == 1

@@ -1,0 +1,1 @@
+"""Looking data over before an hour is spent on it, and the recipe that fits it."""
