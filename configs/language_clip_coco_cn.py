@@ -22,7 +22,8 @@ Classification sets in ImageNet's or ELEVATER's layout, after the fact with --mo
   --config.evals='("retrieval", "classification")'
   --config.benchmarks.classification='("data/cifar-10",)'
 
-Measured: not yet; `:tiny` runs in the tests on random checkpoints. Published rows: see README.
+Measured: not yet; `:tiny` runs in the tests on random checkpoints. Published rows: see the
+guide `chinese_clip`.
 """
 
 from typing import Any

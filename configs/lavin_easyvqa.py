@@ -6,8 +6,9 @@
 
 Routed adapters in every layer of both frozen models, a projection of four class tokens and a
 modality embedding: 562,916 trained parameters. easy-VQA asks 38,575 questions about 4,000 pictures
-of one shape; 9,673 about 1,000 others are the test. Needs the assets smollm2-135m-instruct,
-dinov2-small and easy_vqa (fetched on first use).
+of one shape; 9,673 about 1,000 others are the test, of which the default asks 1,957. Measured
+(seeds 0, 1, 2; commit 6588521): .959, .999, .999, from the question alone .656. Needs the assets
+smollm2-135m-instruct, dinov2-small and easy_vqa (fetched on first use).
 
 A tenth of what is learned is text that SmolLM2 writes itself (written once, a minute), learned as
 text alone: without it what the model can do without a picture is lost.
@@ -74,7 +75,7 @@ def get_config(choice: str = "default") -> ConfigDict:
         lr=1e-3,
         schedule="cosine",
         weight_decay=0.02,
-        decay="kernels",  # not of the modality embedding: as the figures in README were measured
+        decay="kernels",  # not of the modality embedding: as the published figures were measured
         b1=0.9,
         b2=0.95,
         warmup_steps={"tiny": 1, "default": 20, "full": 200}[size],

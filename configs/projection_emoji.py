@@ -61,6 +61,8 @@ def get_config(choice: str = "") -> ConfigDict:
         keep_families=True,
         train_fraction=0.2 if choice == "few" else 1.0,
         limit=160 if tiny else 0,
+        development=0.0,
+        pool="all",
     )
     config.projection = dict(
         loss="supcon",
@@ -70,6 +72,8 @@ def get_config(choice: str = "") -> ConfigDict:
         temperature=0.1,
         dropout=0.5,
         standardize=True,
+        features=(),
+        positive="",
     )
     config.optim = dict(name="adamw", lr=1e-3, weight_decay=0.01, schedule="constant")
     config.train = dict(

@@ -11,7 +11,7 @@ that neither it nor the base has seen. Needs the assets minilm-l6, dinov2-small 
 core, once features are cached.
 
 `:exact` runs the form with one text pass for every picture and class, and CoCoOp, half a second a
-step of 4 pictures; its ablations have 16 shots only. Figures are in README (few shots). All
+step of 4 pictures; its ablations have 16 shots only. Figures are in docs/results.md. All
 settings are the same for all shots. Those of the linear probe, TaskRes, CLAP, CoOp, the factorised
 prompts and Tip-Adapter's alpha and beta were partly chosen on the validation items of seed 0; the
 others are as their papers or defaults have it. Every seed has a split of its own, so that some of

@@ -2,7 +2,7 @@
 
   python -m mmjax.main --config configs/zeroshot_chinese_clip.py
 
-Use it to check data and preprocessing against the published rows (README) before something is
+Use it to check data and preprocessing against the published rows (docs/guides) before something is
 trained on the same data, or to measure a CLIP of your own: --config.encoders.text.source names both
 of its towers. Data as in `configs/language_clip_coco_cn.py`. For an English CLIP on English
 captions set languages to ("zh", "en"), base_names to label.txt and base_templates to English ones.

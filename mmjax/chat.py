@@ -16,8 +16,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mmjax.checks.parsers import OneLineParser
 from mmjax.errors import MmjaxError
 
 if TYPE_CHECKING:
@@ -32,102 +33,94 @@ _ROLES = ("user", "assistant")
 
 
 @dataclass(frozen=True)
-class Turn:
+class ChatRequest:
     """What is asked once.
 
     Attributes:
       question: the words.
       before: (question, answer) of each exchange before it.
-      picture: that the talk is about, if any.
+      image: that the talk is about, if any.
       number: of the question, from 0.
       on_text: called with (0, piece) for every piece of the answer as it comes.
     """
 
     question: str
     before: Sequence[tuple[str, str]]
-    picture: "Image | None"
+    image: "Image | None"
     number: int
     on_text: Callable[[int, str], None]
 
 
-Reply: TypeAlias = Callable[[Turn], str]
+Reply: TypeAlias = Callable[[ChatRequest], str]
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see python -m mmjax.chat --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = OneLineParser(
         prog="python -m mmjax.chat",
         description=__doc__,
         epilog="in the loop:\n" + COMMANDS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    who = parser.add_mutually_exclusive_group(required=True)
+    who = made.add_mutually_exclusive_group(required=True)
     who.add_argument("--adapter", metavar="RUN", help="a finished `instruct` run, or its export")
     who.add_argument(
         "--model",
         metavar="SOURCE",
         help="a language model or LLaVA with a chat template, as load_encoder takes it",
     )
-    parser.add_argument("--image", metavar="PATH", help="the picture that is asked about")
-    parser.add_argument("--question", metavar="TEXT", help="answer this one and end")
-    parser.add_argument(
+    made.add_argument("--image", metavar="PATH", help="the picture that is asked about")
+    made.add_argument("--question", metavar="TEXT", help="answer this one and end")
+    made.add_argument(
         "--max-new-tokens", type=int, default=64, metavar="N", help="of an answer (default: 64)"
     )
-    parser.add_argument(
+    made.add_argument(
         "--temperature",
         type=float,
         default=0.0,
         metavar="T",
         help="above 0 draws tokens; 0 takes the likeliest (default: 0)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest share P only"
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of the draws (default: 0)"
-    )
-    parser.add_argument(
+    made.add_argument("--seed", type=int, default=0, metavar="S", help="of the draws (default: 0)")
+    made.add_argument(
         "--history",
         type=int,
         metavar="N",
         help="earlier questions and answers that are read again (default: all; none where an "
         "adapter's recipe learned single questions)",
     )
-    parser.add_argument(
+    made.add_argument(
         "--allow-other-encoder",
         action="store_true",
         help="accept frozen models that are not those of the adapter's card",
     )
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of --model")
-    parser.add_argument("--quantize", choices=["int8"], help="of --model: kernels as int8")
-    return parser
+    made.add_argument("--dtype", choices=["float32", "bfloat16"], help="of --model")
+    made.add_argument("--quantize", choices=["int8", "nf4"], help="of --model: kernels")
+    return made
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, checked as far as no model is needed."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    made = parser()
+    options = made.parse_args(arguments)
     if options.question is not None and not options.question.strip():
-        parser.error("--question is empty")
+        made.error("--question is empty")
     if options.max_new_tokens < 1:
-        parser.error(f"--max-new-tokens {options.max_new_tokens} must be at least 1")
+        made.error(f"--max-new-tokens {options.max_new_tokens} must be at least 1")
     good = options.temperature == 0 or 1e-6 <= options.temperature <= 1e6
     if not good or not 0 < options.top_p <= 1:
-        parser.error("--temperature must be at least 0 and --top-p in (0, 1]")
+        made.error("--temperature must be at least 0 and --top-p in (0, 1]")
     if options.top_p < 1 and not options.temperature:
-        parser.error("--top-p needs a --temperature above 0")
+        made.error("--top-p needs a --temperature above 0")
     if not 0 <= options.seed < 2**32:
-        parser.error(f"--seed {options.seed} must be at least 0 and below 2**32")
+        made.error(f"--seed {options.seed} must be at least 0 and below 2**32")
     if options.history is not None and options.history < 0:
-        parser.error(f"--history {options.history} must be at least 0")
+        made.error(f"--history {options.history} must be at least 0")
     if options.adapter and (options.dtype or options.quantize):
-        parser.error("--dtype and --quantize are of --model; an adapter's card says its own")
+        made.error("--dtype and --quantize are of --model; an adapter's card says its own")
     return options
 
 
@@ -162,21 +155,22 @@ def _start(options: argparse.Namespace) -> None:
     from mmjax.encoders.image_preprocess import open_image
 
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
-    sharding.set_up(0, False, assets.cache_dir() / "compiled")
+    sharding.set_up(0, None, assets.cache_dir() / "compiled")
     picture = None if options.image is None else open_image(options.image)
-    reply, talks = _of_adapter(options) if options.adapter else (_of_model(options), True)
+    reply, talks, blind = _of_adapter(options) if options.adapter else _of_model(options)
     kept = options.history
     if kept is None:
         kept = sys.maxsize if talks else 0
-    talk = Talk(reply, kept, picture)
+    talk = Talk(reply, kept, blind=blind)
+    talk.restart(picture)
     if options.question is not None:
         talk.ask(options.question)
     else:
         _loop(talk)
 
 
-def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool]:
-    """What answers, and whether it learned conversations rather than single questions."""
+def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool, str]:
+    """What answers, whether it learned conversations rather than single questions, and `blind`."""
     from mmjax.runs.adapter_files import find_adapter, read_card
     from mmjax.tasks.catalog import definition_of
     from mmjax.tasks.instruct.answering import Answering
@@ -195,10 +189,10 @@ def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool]:
     _tell(f"{card['recipe']}: {card['trainable']['count']:,} trained parameters")
     sampling, key = _sampling(options)
 
-    def reply(turn: Turn) -> str:
-        (found,) = adapted.answer(
+    def reply(turn: ChatRequest) -> str:
+        (answer,) = adapted.answer(
             [turn.question],
-            None if turn.picture is None else [turn.picture],
+            None if turn.image is None else [turn.image],
             options.max_new_tokens,
             sampling,
             key(turn.number),
@@ -206,12 +200,14 @@ def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool]:
             turn.on_text,
             look_every=1,
         )
-        return found.text
+        return answer.text
 
-    return reply, adapted.talks
+    sees = "image" in card["stage"]["encoders"]
+    return reply, adapted.talks, "" if sees else f"{folder} was trained without pictures"
 
 
-def _of_model(options: argparse.Namespace) -> Reply:
+def _of_model(options: argparse.Namespace) -> tuple[Reply, bool, str]:
+    """What answers, that it talks, and why it reads no pictures; "" where it does."""
     from mmjax import sharding
     from mmjax.encoders import LanguageModel, load_encoder
     from mmjax.generation import generate
@@ -235,16 +231,15 @@ def _of_model(options: argparse.Namespace) -> Reply:
             "with mmjax.generation.generate"
         )
     sampling, key = _sampling(options)
+    blind = "" if model.images is not None else f"{options.model} reads no pictures; a LLaVA does"
 
-    def reply(turn: Turn) -> str:
-        if turn.picture is not None and model.images is None:
-            raise MmjaxError(f"{options.model} reads no pictures; a LLaVA does")
+    def reply(turn: ChatRequest) -> str:
         pairs = (zip(_ROLES, pair, strict=True) for pair in turn.before)
         talk = [*itertools.chain.from_iterable(pairs), ("user", turn.question)]
         messages = [_message(role, text, model.images is not None) for role, text in talk]
-        if turn.picture is not None:
-            messages[0]["content"].insert(0, {"type": "image", "image": turn.picture})
-        (found,) = generate(
+        if turn.image is not None:
+            messages[0]["content"].insert(0, {"type": "image", "image": turn.image})
+        (answer,) = generate(
             model,
             [messages],
             options.max_new_tokens,
@@ -253,9 +248,9 @@ def _of_model(options: argparse.Namespace) -> Reply:
             on_text=turn.on_text,
             look_every=1,
         )
-        return found.text
+        return answer.text
 
-    return reply
+    return reply, True, blind
 
 
 def _message(role: str, text: str, in_parts: bool) -> dict[str, Any]:
@@ -285,14 +280,16 @@ class Talk:
       kept: exchanges that are read again, at most.
       picture: what is asked about; None for nothing.
       exchanges: (question, answer) since the last reset.
-      asked: questions so far; each draws its own random tokens.
+      questions: so far; each draws its own random tokens.
+      blind: why no picture can be asked about; "" where one can.
     """
 
     reply: Reply
     kept: int
     picture: "Image | None" = None
     exchanges: list[tuple[str, str]] = field(default_factory=list)
-    asked: int = 0
+    questions: int = 0
+    blind: str = ""
 
     def ask(self, question: str) -> None:
         """Prints the answer as it comes."""
@@ -305,9 +302,11 @@ class Talk:
             begun = begun or bool(piece)
             print(piece, end="", flush=True)
 
-        self.asked += 1
+        self.questions += 1
         try:
-            answer = self.reply(Turn(question, before, self.picture, self.asked - 1, show))
+            answer = self.reply(
+                ChatRequest(question, before, self.picture, self.questions - 1, show)
+            )
         finally:
             if begun:
                 print(flush=True)
@@ -317,7 +316,13 @@ class Talk:
             _tell("(an empty answer)")
 
     def restart(self, picture: "Image | None") -> None:
-        """Forgets what was said."""
+        """Forgets what was said.
+
+        Raises:
+          MmjaxError: a picture where none can be read; what was said stays.
+        """
+        if picture is not None and self.blind:
+            raise MmjaxError(self.blind)
         self.picture, self.exchanges = picture, []
 
 

@@ -15,7 +15,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from mmjax import trees
-from mmjax.errors import MmjaxError, is_full_disk, writing
+from mmjax.errors import MmjaxError, first_line, is_full_disk, writing
 from mmjax.files import digest_of
 from mmjax.sharding import to_host
 from mmjax.state import TrainState
@@ -118,14 +118,14 @@ class Checkpoints:
         )
         start = iterator.get_state()
         reason = None
-        for found in reversed(self._checkpointer.checkpoints):
-            path = self.folder / str(found.step)
+        for checkpoint in reversed(self._checkpointer.checkpoints):
+            path = self.folder / str(checkpoint.step)
             try:
                 with _quiet(_is_about_iterators):
-                    metadata = self._checkpointer.checkpointables_metadata(found.step)
+                    metadata = self._checkpointer.checkpointables_metadata(checkpoint.step)
                 custom = cast(Mapping[str, Any], metadata.custom_metadata)
                 identity, progress = custom["identity"], dict(custom["progress"])
-                wanted = custom["fingerprint"]
+                fingerprint = custom["fingerprint"]
                 # Earlier versions had no digest of these, and fingerprinted less of the state.
                 facts = custom.get("facts")
                 if facts not in (None, digest_of([identity, progress])):
@@ -136,15 +136,15 @@ class Checkpoints:
             _check_identity(identity, self._identity, path, allow_other)
             try:
                 loaded = self._checkpointer.load_checkpointables(
-                    found.step, {"state": abstract, "data": iterator}
+                    checkpoint.step, {"state": abstract, "data": iterator}
                 )
                 restored = TrainState(*loaded["state"])
-                if _fingerprint(restored, None if facts is None else iterator) != wanted:
+                if _fingerprint(restored, None if facts is None else iterator) != fingerprint:
                     raise ValueError("its bytes are not those that were saved")
-                reason = misfit(found.step, progress)
+                reason = misfit(checkpoint.step, progress)
                 if reason is None:
                     return restored, progress
-                log.warning("%s: not going on from step %d", reason, found.step)
+                log.warning("%s: not going on from step %d", reason, checkpoint.step)
             except Exception as error:  # as above
                 _report_torn(path, error)
             iterator.set_state(start)
@@ -187,8 +187,8 @@ def _fingerprint(state: TrainState, iterator: Any | None = None) -> str:
       Hexadecimal text.
     """
     parts: tuple[Any, ...] = (state.trainable, state.opt_state)
-    found = trees.fingerprint(to_host(parts if iterator is None else tuple(state)))
-    return found if iterator is None else digest_of([found, iterator.get_state()])
+    fingerprint = trees.fingerprint(to_host(parts if iterator is None else tuple(state)))
+    return fingerprint if iterator is None else digest_of([fingerprint, iterator.get_state()])
 
 
 @contextlib.contextmanager
@@ -219,24 +219,23 @@ def quiet_about_full_disks() -> Iterator[None]:
         error = record.exc_info[1] if record.exc_info else None
         return error is not None and is_full_disk(error)
 
-    told = sys.unraisablehook
+    hook = sys.unraisablehook
 
     def tell(failed: Any) -> None:
         # Writes that end after the first has failed find its event loop closed.
         if str(failed.exc_value) != "Event loop is closed":
-            told(failed)
+            hook(failed)
 
     sys.unraisablehook = tell
     try:
         with _quiet(is_told_anyway):
             yield
     finally:
-        sys.unraisablehook = told
+        sys.unraisablehook = hook
 
 
 def _report_torn(path: Path, error: Exception) -> None:
-    reason = str(error).strip().split("\n")[0][:200]
-    log.warning("checkpoint %s is damaged (%s); trying the one before it", path, reason)
+    log.warning("checkpoint %s is damaged (%s); trying the one before it", path, first_line(error))
 
 
 def saving(folder: Path) -> contextlib.AbstractContextManager[None]:

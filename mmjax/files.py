@@ -1,9 +1,11 @@
 """Files that are whole or not there, and JSON."""
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +19,90 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """Hashes a file.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Hexadecimal sha256.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state_of(path: Path) -> list[int]:
+    """What tells a file from an earlier or another one: size, time of change, inode.
+
+    Args:
+      path: the file.
+
+    Returns:
+      JSON-able numbers; none where it is gone.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole, as `write_atomic` does."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a whole file or leaves what was there: temporary name, flush to disk, rename.
+def write_atomic(path: Path, content: str | bytes, flush: bool = True) -> None:
+    """Writes a whole file or leaves what was there.
 
     Args:
       path: the file to make or replace; its folder must exist.
       content: text (written as UTF-8) or bytes.
+      flush: as of `open_atomic`.
 
     Raises:
       MmjaxError: the file cannot be written, for instance because the disk is full.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with open_atomic(path, flush) as write:
+        write(content)
+
+
+@contextlib.contextmanager
+def open_atomic(path: Path, flush: bool = True) -> Iterator[Callable[[str | bytes], None]]:
+    """Writes a file piece by piece: whole once the block ends, as it was where the block fails.
+
+    Args:
+      path: the file to make or replace; its folder must exist.
+      flush: to the disk before the file takes its name, so that a machine that goes down leaves no
+        half of it. It takes too long for thousands of files that are easily made again.
+
+    Yields:
+      What writes text (as UTF-8) or bytes behind what was written.
+
+    Raises:
+      MmjaxError: the file cannot be written, for instance because the disk is full.
+    """
     temporary: str | None = None
     try:
         with writing(path):
             fd, temporary = tempfile.mkstemp(
                 dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
             )
-            try:
+
+        def write(content: str | bytes) -> None:
+            with writing(path):
+                _write_all(fd, content.encode() if isinstance(content, str) else content)
+
+        try:
+            yield write
+            with writing(path):
                 os.fchmod(fd, 0o644)  # mkstemp's 0600 would hide a report from its reader
-                _write_all(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+                if flush:
+                    os.fsync(fd)
+        finally:
+            os.close(fd)
+        with writing(path):
             os.replace(temporary, path)
     finally:
         # After a rename the name is gone; after any failure the half-written file must go.
@@ -58,7 +116,7 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Args:
@@ -70,7 +128,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
       MmjaxError: the file lacks, is too large, or holds no JSON object.
     """
-    content = foreign.read_json(path)
+    content = foreign.read_bounded_json(path)
     if not isinstance(content, dict):
         raise MmjaxError(f"{path} holds a JSON {type(content).__name__}, expected an object")
     return content
@@ -78,4 +136,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_optional_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object, or gives an empty one where the file does not exist."""
-    return read_json(path) if path.exists() else {}
+    return read_json_object(path) if path.exists() else {}

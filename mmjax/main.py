@@ -17,6 +17,7 @@ SIGTERM.
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags
@@ -25,7 +26,7 @@ from ml_collections import config_flags
 
 from mmjax.commands import command_line
 from mmjax.errors import MmjaxError, failed_recipe, unknown_field
-from mmjax.processes import interrupts, peers
+from mmjax.processes import interrupts, launchers, peers, watchdog
 from mmjax.runs import run_folder
 
 command_line.accept_none()
@@ -50,8 +51,18 @@ DEVICES = flags.DEFINE_integer(
 )
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
-    False,
-    "Several processes: jax.distributed finds its peers (TPU pod, Slurm, env).",
+    None,
+    "Whether this is one of several processes; left out, Slurm, Open MPI, JobSet, a TPU pod or "
+    "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say so.",
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where nothing else says who is who."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "With --coordinator: how many processes there are.", lower_bound=1
+)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "With --coordinator: the number of this one, from 0.", lower_bound=0
 )
 PEER_TIMEOUT = flags.DEFINE_float(
     "peer_timeout",
@@ -60,13 +71,24 @@ PEER_TIMEOUT = flags.DEFINE_float(
     "after which one is lost.",
     lower_bound=3.0,
 )
-_OWN = (CONFIG, WORKDIR, MODE, DEVICES, DISTRIBUTED, PEER_TIMEOUT)
+STUCK_AFTER = flags.DEFINE_float(
+    "stuck_after",
+    None,
+    "Seconds without a step after which a training ends, and with it all its processes; longer "
+    "than compiling takes. 0 waits for ever; left out 3600 for several processes, else 0.",
+    lower_bound=0.0,
+)
+PROFILE = flags.DEFINE_integer(
+    "profile", 0, "Trace so many steps of every training, for Perfetto or XProf.", lower_bound=0
+)
+_PROCESSES = (DISTRIBUTED, COORDINATOR, NUM_PROCESSES, PROCESS_ID, PEER_TIMEOUT, STUCK_AFTER)
+_OWN = (CONFIG, WORKDIR, MODE, DEVICES, *_PROCESSES, PROFILE)
 
 
 def parse(argv: list[str]) -> list[str]:
     """Reads the flags; an unknown key or a recipe that cannot be read becomes one sentence."""
     if command_line.asks_for_help(argv):
-        print(f"{(__doc__ or '').strip()}\n\n{command_line.describe(_OWN, argv)}")
+        print(f"{(__doc__ or '').strip()}\n\n{command_line.describe_flags(_OWN, argv)}")
         sys.exit(0)
     _ARGUMENTS[:], base = command_line.without_base(command_line.with_kept_recipe(argv))
     try:
@@ -96,6 +118,11 @@ def main(argv: list[str]) -> None:
             "--config is missing, e.g. --config configs/language_emoji.py; --mode evaluate and "
             "--mode export need the --workdir of a run alone"
         )
+    run(start)
+
+
+def run(start: Callable[[], None]) -> None:
+    """Does what a command is for; every end has its sentence and its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
     try:
@@ -115,20 +142,30 @@ def main(argv: list[str]) -> None:
     peers.leave(0)
 
 
+def launch() -> launchers.Launch | None:
+    """What this process is part of; None where it is alone."""
+    flag_values = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, DISTRIBUTED.value
+    return launchers.find_launch(os.environ, *flag_values)
+
+
 def start() -> None:
     """Everything that imports jax."""
     from mmjax.specs.build import as_dict
-    from mmjax.specs.recipe import resolve
+    from mmjax.specs.recipe import resolve_recipe
 
     config = as_dict(CONFIG.value)
-    recipe = resolve(config)
+    recipe = resolve_recipe(config)
     workdir = Path(WORKDIR.value or f"runs/{recipe.name}")
 
     from mmjax import assets, predict, sharding, study
-    from mmjax.runs import lock
+    from mmjax.runs import lock, pace
 
     compiled = assets.cache_dir() / "compiled"
-    sharding.set_up(DEVICES.value, DISTRIBUTED.value, compiled, PEER_TIMEOUT.value)
+    joined = launch()
+    sharding.set_up(DEVICES.value, joined, compiled, PEER_TIMEOUT.value)
+    patience = 3600.0 if joined is not None else 0.0
+    watchdog.set_limit(patience if STUCK_AFTER.value is None else STUCK_AFTER.value)
+    pace.trace_steps(PROFILE.value)
     command = shlex.join(["python", "-m", "mmjax.main", *sys.argv[1:]])
     if MODE.value == "train":
         study.run(recipe, config, workdir, command)

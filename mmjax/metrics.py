@@ -35,8 +35,8 @@ def mean_of(values: Float[Array, " b"], mask: Float[Array, " b"] | None = None) 
 def merge(metrics: Iterable[Metrics]) -> Metrics:
     """Adds up sums and counts of the same names."""
     merged: Metrics = {}
-    for one in metrics:
-        for name, mean in one.items():
+    for record in metrics:
+        for name, mean in record.items():
             old = merged.get(name)
             merged[name] = (
                 mean if old is None else Mean(old.total + mean.total, old.examples + mean.examples)
@@ -49,7 +49,7 @@ def plain(metrics: Mapping[str, Mean]) -> dict[str, list[float]]:
     return {name: [float(mean.total), float(mean.examples)] for name, mean in metrics.items()}
 
 
-def read(values: Mapping[str, Sequence[float]]) -> Metrics:
+def read_metrics(values: Mapping[str, Sequence[float]]) -> Metrics:
     """What `plain` wrote."""
     return {
         name: Mean(*(jnp.asarray(value, jnp.float32) for value in pair))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from mmjax import trees
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, setting
 from mmjax.losses.temperature import LOGIT_SCALE_RANGE
 from mmjax.specs.spec import OptimSpec
 
@@ -18,6 +18,8 @@ RANGES: tuple[tuple[str, tuple[float, float]], ...] = ((r"(.*/)?logit_scale", LO
 # Last parts of paths that weight decay leaves alone, whatever their number of axes: a layer's bias
 # is a matrix where layers are stacked.
 UNDECAYED = ("bias", "scale", "shift")
+# Parameters that an adapter needs and nobody trains, such as the values that others began with.
+FIXED = r"(.*/)?fixed/.*"
 
 
 def make_schedule(spec: OptimSpec, steps: int) -> optax.Schedule:
@@ -56,7 +58,10 @@ def decayed(spec: OptimSpec, trainable: trees.PyTree) -> trees.PyTree:
     """
 
     def rule(path: tuple[jax.tree_util.KeyEntry, ...], leaf: Any) -> bool:
-        name = trees.path_of(path).rpartition("/")[2]
+        whole = trees.path_of(path)
+        name = whole.rpartition("/")[2]
+        if re.fullmatch(FIXED, whole):
+            return False
         return name == "kernel" or (
             spec.decay == "matrices" and leaf.ndim > 1 and name not in UNDECAYED
         )
@@ -64,20 +69,79 @@ def decayed(spec: OptimSpec, trainable: trees.PyTree) -> trees.PyTree:
     return jax.tree_util.tree_map_with_path(rule, trainable)
 
 
-def treatment(spec: OptimSpec, trainable: trees.PyTree) -> trees.PyTree:
-    """What `params.txt` says of each parameter: whether it is decayed, or kept in a range."""
+def trained(trainable: trees.PyTree) -> trees.PyTree:
+    """Which parameters are trained at all; a tree of bools."""
 
-    def say(path: tuple[jax.tree_util.KeyEntry, ...], is_decayed: bool) -> str:
+    def rule(path: tuple[jax.tree_util.KeyEntry, ...], _: Any) -> bool:
+        return re.fullmatch(FIXED, trees.path_of(path)) is None
+
+    return jax.tree_util.tree_map_with_path(rule, trainable)
+
+
+def rate_factors(spec: OptimSpec, trainable: trees.PyTree) -> trees.PyTree:
+    """By what each parameter's learning rate is multiplied.
+
+    Args:
+      spec: its `rates`, of which the first that matches a whole path counts.
+      trainable: the adapter's parameters (or their shapes).
+
+    Returns:
+      A tree of floats, 1 where nothing matches.
+
+    Raises:
+      MmjaxError: a pattern that is first for no parameter.
+    """
+    rules = [(re.compile(rule.parameters), rule.factor) for rule in spec.rates]
+    used: set[int] = set()
+
+    def rule(path: tuple[jax.tree_util.KeyEntry, ...], leaf: Any) -> float:
+        del leaf
+        name = trees.path_of(path)
+        for i, (pattern, factor) in enumerate(rules):
+            if pattern.fullmatch(name):
+                used.add(i)
+                return factor
+        return 1.0
+
+    factors = jax.tree_util.tree_map_with_path(rule, trainable)
+    unused = [rate.parameters for i, rate in enumerate(spec.rates) if i not in used]
+    if unused:
+        raise MmjaxError(
+            f"{setting('optim.rates')} names parameters that are not trained: {unused}; trained "
+            f"are {', '.join(path for path, _ in trees.named_leaves(trainable))[:1000]}"
+        )
+    return factors
+
+
+def scale_by_rates(factors: trees.PyTree) -> optax.GradientTransformation:
+    """Multiplies each parameter's update by its factor: as if its learning rate were."""
+
+    def scale(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        del params
+        return jax.tree.map(lambda update, factor: update * factor, updates, factors)
+
+    return optax.stateless(scale)
+
+
+def treatment(spec: OptimSpec, trainable: trees.PyTree) -> trees.PyTree:
+    """What `params.txt` says of each parameter: decayed, kept in a range, of a rate of its own."""
+
+    def say(path: tuple[jax.tree_util.KeyEntry, ...], is_decayed: bool, factor: float) -> str:
         bounds = _range_of(path)
         within = "" if bounds is None else f"kept from {bounds[0]:.4g} to {bounds[1]:.4g}"
-        return "decayed" if is_decayed and spec.weight_decay else within
+        if re.fullmatch(FIXED, trees.path_of(path)):
+            return "not trained"
+        first = "decayed" if is_decayed and spec.weight_decay else within
+        own = "" if factor == 1 else f"learning rate x {factor:g}"
+        return ", ".join(filter(None, (first, own)))
 
-    return jax.tree_util.tree_map_with_path(say, decayed(spec, trainable))
+    factors = rate_factors(spec, trainable)
+    return jax.tree_util.tree_map_with_path(say, decayed(spec, trainable), factors)
 
 
 def _range_of(path: tuple[jax.tree_util.KeyEntry, ...]) -> tuple[float, float] | None:
     name = trees.path_of(path)
-    return next((found for pattern, found in RANGES if re.fullmatch(pattern, name)), None)
+    return next((bounds for pattern, bounds in RANGES if re.fullmatch(pattern, name)), None)
 
 
 def keep_in_range() -> optax.GradientTransformation:
@@ -124,7 +188,7 @@ def make_optimizer(
       The optax transformation and its learning rate schedule.
 
     Raises:
-      MmjaxError: there is nothing to train.
+      MmjaxError: there is nothing to train, or a rate is of parameters that are not trained.
     """
     if not trees.count(trainable):
         raise MmjaxError("the task has no trainable parameters: there is nothing to optimize")
@@ -147,5 +211,12 @@ def make_optimizer(
             optax.sgd(schedule, momentum=spec.b1),
         ),
     }[spec.name]()
+    learns = trained(trainable)
+    if not all(jax.tree.leaves(learns)):
+        still = jax.tree.map(lambda one: not one, learns)
+        optimizer = optax.chain(
+            optax.masked(optimizer, learns), optax.masked(optax.set_to_zero(), still)
+        )
     chain = [optax.clip_by_global_norm(spec.clip_norm)] if spec.clip_norm else []
-    return optax.chain(*chain, optimizer, keep_in_range()), schedule
+    own = [scale_by_rates(rate_factors(spec, trainable))] if spec.rates else []
+    return optax.chain(*chain, optimizer, *own, keep_in_range()), schedule

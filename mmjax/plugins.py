@@ -29,9 +29,9 @@ _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 def reference_in(text: str) -> str | None:
     """The `package.module:Name` that a text is or, before another colon, begins with."""
-    found = _REFERENCE.match(text)
-    whole = found is not None and text[found.end() :][:1] in ("", ":")
-    return found.group() if found is not None and whole else None
+    match = _REFERENCE.match(text)
+    whole = match is not None and text[match.end() :][:1] in ("", ":")
+    return match.group() if match is not None and whole else None
 
 
 def installed(group: str) -> dict[str, importlib.metadata.EntryPoint]:
@@ -90,9 +90,9 @@ class Catalog(Generic[T]):
             imported, or it is something else.
         """
         if name in self.own:
-            found = self.own[name]
+            part = self.own[name]
             # mmjax's own modules fail in their own words: such a failure is a fault of mmjax.
-            return cast(T, _attribute(found) if isinstance(found, str) else found)
+            return cast(T, _attribute(part) if isinstance(part, str) else part)
         point = installed(self.group).get(name)
         target = point.value if point is not None else name
         if reference_in(target) != target:
@@ -103,21 +103,21 @@ class Catalog(Generic[T]):
                 f"package.module:Name for a part of your own{hint}"
             )
         try:
-            found = _attribute(target)
+            part = _attribute(target)
         except Exception as error:  # a stranger's module can fail in any way
             raise MmjaxError(
                 f"{setting(place)} is {shown(name)}, but {target} cannot be imported: "
                 f"{type(error).__name__}: {error}"
             ) from error
         # A class has all that its instances have, and is none of them.
-        is_class = isinstance(found, type) and self.kind is not type
-        if is_class or not isinstance(found, self.kind):
+        is_class = isinstance(part, type) and self.kind is not type
+        if is_class or not isinstance(part, self.kind):
             kind = self.kind[0] if isinstance(self.kind, tuple) else self.kind
             raise MmjaxError(
-                f"{setting(place)} is {shown(name)}, which is {shown(found)}; expected "
+                f"{setting(place)} is {shown(name)}, which is {shown(part)}; expected "
                 f"{self.holds}: {kind.__module__}.{kind.__qualname__}"
             )
-        return cast(T, found)
+        return cast(T, part)
 
 
 def _attribute(reference: str) -> object:

@@ -4,11 +4,14 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, overload
 
 from jax.sharding import Mesh
 
 from mmjax.errors import MmjaxError, shown
+from mmjax.files import write_atomic
+from mmjax.report.plots import picture_of
+from mmjax.runs import hub, model_card
 from mmjax.runs.adapter_files import (
     base_folder,
     export_adapter,
@@ -17,12 +20,18 @@ from mmjax.runs.adapter_files import (
     read_card,
 )
 from mmjax.tasks.catalog import definition_of
-from mmjax.tasks.dual_encoder.adapted import Adapted
-from mmjax.tasks.instruct.answering import Answering
-from mmjax.tasks.prompts.adapted import Classifier
+from mmjax.tasks.definition import Shares
 from mmjax.tasks.run import Run
+from mmjax.writer import METRICS_FILE, read_metrics, series
 
-AnyAdapted: TypeAlias = Adapted | Classifier | Answering
+if TYPE_CHECKING:  # each task's own module loads it
+    from mmjax.tasks.dual_encoder.adapted import Adapted
+    from mmjax.tasks.instruct.answering import Answering
+    from mmjax.tasks.prompts.adapted import Classifier
+
+    AnyAdapted: TypeAlias = Adapted | Classifier | Answering
+else:
+    AnyAdapted = object
 KindT = TypeVar("KindT")
 
 
@@ -57,7 +66,8 @@ def load_adapter(
     """Loads a trained adapter and the frozen encoders that its card names.
 
     Args:
-      path: a run folder, a stage's folder, an adapter's folder or an export.
+      path: a run folder, a stage's folder, an adapter's folder or an export; or
+        `hf:ORG/NAME[@REVISION]`, one of the hub.
       seed: which seed of a run folder; None takes the one with the best validation.
       allow_other_encoder: accept encoders whose fingerprints differ from the card's.
       mesh: where all of it will lie, whatever mesh it was trained on; None takes all devices as
@@ -76,15 +86,16 @@ def load_adapter(
     # Whoever calls may not check types.
     if not isinstance(path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MmjaxError(f"load_adapter takes a path, got {shown(path)}")
-    folder = find_adapter(Path(path), seed)
+    place = hub.download(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
+    folder = find_adapter(place, seed)
     card = read_card(folder)
-    found = definition_of(card["stage"]["task"]).load(folder, allow_other_encoder, mesh)
-    if kind is not None and not isinstance(found, kind):
+    adapter = definition_of(card["stage"]["task"]).load(folder, allow_other_encoder, mesh)
+    if kind is not None and not isinstance(adapter, kind):
         raise MmjaxError(
             f"{folder} holds a {card['stage']['task']!r} adapter, which loads as "
-            f"{type(found).__name__}; expected {kind.__name__}"
+            f"{type(adapter).__name__}; expected {kind.__name__}"
         )
-    return found
+    return adapter
 
 
 def export(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -106,18 +117,45 @@ def export(runs: Sequence[Run], folder: Path) -> list[Path]:
         target = folder / f"seed_{run.seed}" / run.stage.name
         temporary = target.with_name(f".{target.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        _export_whole(source, temporary)
+        export_whole(source, temporary)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         written.append(target)
     return written
 
 
-def _export_whole(source: Path, target: Path) -> None:
-    """Writes an adapter, and what it stands on in a folder `base` within."""
+def export_whole(source: Path, target: Path, name: str = "") -> None:
+    """Writes an adapter, its page and curves, and what it stands on in a folder `base` within.
+
+    Args:
+      source: the adapter's folder.
+      target: made if missing.
+      name: what the page calls it; the recipe's name where it is empty.
+
+    Raises:
+      MmjaxError: a damaged adapter, or the disk is full.
+    """
     params, card = load_adapter_params(source)
     below = base_folder(card, source)
     if below is not None:
-        _export_whole(below, target / "base")
+        export_whole(below, target / "base")
         card = card | {"base": {**card["base"], "path": "base"}}
     export_adapter(target, params, card)
+    picture = _curves(source.parent)
+    if picture:
+        write_atomic(target / model_card.CURVES, picture)
+    page = model_card.model_card(card, name, bool(picture))
+    write_atomic(target / model_card.NAME, page)
+    definition = definition_of(card["stage"]["task"])
+    if isinstance(definition, Shares):
+        definition.share(target, params, card)
+
+
+def _curves(run: Path) -> bytes:
+    """How the training went, as a PNG; nothing where no metrics lie beside the adapter."""
+    if not (run / METRICS_FILE).is_file():
+        return b""
+    records = read_metrics(run)
+    names = ("loss", *(name for r in records for name in r if name.startswith("val/")))
+    curves = [(name, *series(records, name)) for name in dict.fromkeys(names)]
+    return picture_of([(name, steps, values) for name, steps, values in curves if steps][:4])

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mmjax.processes import watchdog
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -62,32 +64,48 @@ def _new_progress() -> "Progress":
     )
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def track(
+    iterable: Iterable[T],
+    description: str,
+    total: int | None = None,
+    before: int = 0,
+    note: Callable[[], str] | None = None,
+) -> Iterator[T]:
     """Yields the items of an iterable and shows how far along they are.
 
     Args:
       iterable: anything to loop over.
       description: what is being done, e.g. "rendering emoji".
-      total: number of items where `len(iterable)` cannot tell.
+      total: number of items where `len(iterable)` cannot tell, those of `before` among them.
+      before: items that an earlier process has done: work that goes on shows its true place.
+      note: called for a short text behind the place, e.g. "loss 0.41".
 
     Returns:
       The same items, in order.
     """
     if total is None:
         with contextlib.suppress(TypeError):
-            total = len(iterable)  # type: ignore[arg-type]
-    if sys.stderr.isatty():
-        return _bar(iterable, description, total)
-    return _lines(iterable, description, total)
+            total = before + len(iterable)  # type: ignore[arg-type]
+    show = _bar if sys.stderr.isatty() else _lines
+    return show(iterable, description, total, before, note or (lambda: ""))
 
 
-def _bar(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+def _bar(
+    iterable: Iterable[T],
+    description: str,
+    total: int | None,
+    before: int,
+    said: Callable[[], str],
+) -> Iterator[T]:
+    start = time.monotonic()
     with _DISPLAY.open() as progress:
-        task = progress.add_task(description, total=total, note="")
+        task = progress.add_task(description, total=total, completed=before, note="")
         try:
-            for done, item in enumerate(iterable, 1):
+            for done, item in enumerate(iterable, before + 1):
                 yield item
-                progress.update(task, completed=done, note=f"{done}/{total or '?'}")
+                watchdog.alive()
+                note = f"{done}/{total or '?'}, {_rate(done - before, start)}{_behind(said())}"
+                progress.update(task, completed=done, note=note)
         finally:
             progress.stop_task(task)
             # A finished bar stays on the screen only for as long as the display runs.
@@ -95,20 +113,38 @@ def _bar(iterable: Iterable[T], description: str, total: int | None) -> Iterator
                 progress.remove_task(task)
 
 
-def _lines(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+def _lines(
+    iterable: Iterable[T],
+    description: str,
+    total: int | None,
+    before: int,
+    said: Callable[[], str],
+) -> Iterator[T]:
     start = spoken = time.monotonic()
-    tenth = 0
-    done = 0
-    for done, item in enumerate(iterable, 1):
+    tenth = 10 * before // total if total else 0
+    done = before
+    for done, item in enumerate(iterable, before + 1):
         yield item
+        watchdog.alive()
         now = time.monotonic()
         reached = 10 * done // total if total else 0
         if now - spoken > QUIET_SECONDS and (reached > tenth or not total):
             share = f"{10 * reached}% ({done}/{total})" if total else f"{done} done"
-            _say(f"{description}: {share}, {now - start:.0f} s")
+            pace = f"{now - start:.0f} s, {_rate(done - before, start)}{_behind(said())}"
+            _say(f"{description}: {share}, {pace}")
             spoken, tenth = now, reached
     if time.monotonic() - start > QUIET_SECONDS:
-        _say(f"{description}: finished, {done} in {time.monotonic() - start:.0f} s")
+        spent = f"{time.monotonic() - start:.0f} s, {_rate(done - before, start)}"
+        _say(f"{description}: finished, {done - before} in {spent}{_behind(said())}")
+
+
+def _behind(note: str) -> str:
+    return f", {note}" if note else ""
+
+
+def _rate(done: int, start: float) -> str:
+    """How fast it goes, from the beginning on."""
+    return f"{done / max(time.monotonic() - start, 1e-9):.3g}/s"
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 import os
 import re
+import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,62 +11,69 @@ from typing import Any
 import jax
 import numpy as np
 from jax._src import distributed as jax_distributed  # the coordinator's client has no public name
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Int
 
 from mmjax import trees
 from mmjax.errors import MmjaxError, setting
-from mmjax.processes import peers
-from mmjax.trees import PyTree
+from mmjax.processes import launchers, peers
+from mmjax.trees import PyTree, Rules
 
-Rules = Sequence[tuple[str, PartitionSpec]]
 PEER_TIMEOUT = 30.0  # seconds
+_SMALL = 1 << 16  # numbers: a leaf with fewer is not worth a gather
 REPLICATED: Rules = ((r".*", PartitionSpec()),)
 
 
 def set_up(
-    cpu_devices: int, distributed: bool, compiled: Path, peer_timeout: float = PEER_TIMEOUT
+    cpu_devices: int,
+    launch: launchers.Launch | None,
+    compiled: Path,
+    peer_timeout: float = PEER_TIMEOUT,
 ) -> None:
     """Settles JAX's devices, processes and compile cache, before anything else asks for a device.
 
     Args:
       cpu_devices: emulate so many devices on the CPU; 0 takes what there is.
-      distributed: join the other processes of this run.
+      launch: how to join the other processes of this run; None where it is alone.
       compiled: folder of compiled programs; a second start compiles nothing that the first one did.
       peer_timeout: see `join_processes`.
     """
     if cpu_devices:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", cpu_devices)
-    if distributed:
-        join_processes(peer_timeout)
-    # Programs for several CPU processes do not survive the cache: Gloo aborts with a "distributed
-    # collective mismatch".
-    if jax.process_count() == 1 or jax.default_backend() != "cpu":
+    if launch is not None:
+        join_processes(launch, peer_timeout)
+    # What JAX was told in the environment stays.
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(compiled))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def join_processes(peer_timeout: float = PEER_TIMEOUT) -> None:
+def join_processes(
+    launch: launchers.Launch | None = None, peer_timeout: float = PEER_TIMEOUT
+) -> None:
     """Joins the processes of a run, before anything else asks JAX for a device.
 
-    JAX finds TPU pods and Slurm by itself; other launchers give JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID in the environment.
-
     Args:
+      launch: who started them; JAX itself finds what it does not say. None reads the environment.
       peer_timeout: seconds that processes wait for each other, and without a sign of life after
         which one is lost; this process then ends with exit code `peers.LOST`.
     """
+    if launch is None:
+        launch = launchers.find_launch(os.environ, asked=True)
+        assert launch is not None  # several processes were asked for
     # On CPUs two programs at once may meet their peers' in another order; Gloo then gives up.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     # JAX's own notifier would swallow SIGTERM, which `mmjax.processes.interrupts` answers.
     jax.config.update("jax_enable_preemption_service", False)
-    count, number = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
-    timer = peers.waiting(number, count, peer_timeout)
+    index, count = (None if x is None else str(x) for x in (launch.index, launch.count))
+    timer = peers.waiting(index, count, peer_timeout)
+    direct = launch.coordinator is not None
     jax.distributed.initialize(
-        num_processes=None if count is None else int(count),
-        process_id=None if number is None else int(number),
+        coordinator_address=launch.coordinator,
+        num_processes=launch.count if direct else None,
+        process_id=launch.index if direct else None,
         # Longer than the timer's: JAX ends the process in a traceback.
         initialization_timeout=round(peer_timeout) + 60,
     )
@@ -72,6 +81,17 @@ def join_processes(peer_timeout: float = PEER_TIMEOUT) -> None:
     joined = jax_distributed.global_state
     assert joined.num_processes is not None
     peers.watch(joined.client, joined.process_id, joined.num_processes, peer_timeout)
+    # Programs for several CPU processes do not survive the cache: Gloo aborts with a "distributed
+    # collective mismatch".
+    if joined.num_processes > 1 and jax.default_backend() == "cpu":
+        jax.config.update("jax_enable_compilation_cache", False)
+    print(
+        f"process {joined.process_id} of {joined.num_processes} ({launch.kind}) on "
+        f"{socket.gethostname()}, pid {os.getpid()}: {jax.local_device_count()} of "
+        f"{jax.device_count()} devices ({jax.devices()[0].device_kind})",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def in_every_process(holds: Bool[np.ndarray, "*n"]) -> Bool[np.ndarray, "*n"]:
@@ -94,30 +114,56 @@ def wait_for_all(what: str) -> None:
         multihost_utils.sync_global_devices(what)
 
 
-def make_mesh(data: int = -1, model: int = 1) -> Mesh:
+def make_mesh(
+    data: int = -1, model: int = 1, slices: int = 1, devices: Sequence[Any] | None = None
+) -> Mesh:
     """The mesh ("data", "model") over all devices of all processes.
+
+    Within a slice neighbours on an axis are neighbours on the network, where JAX knows it. Slices
+    are parts of `data`: what is sent along `model` never leaves one.
 
     Args:
       data: size of the axis that splits the batch; -1 takes what `model` leaves.
       model: size of the axis that splits large weights.
+      slices: TPU slices, or groups of processes with a fast network of their own.
+      devices: JAX's, at hand or described (`jax.experimental.topologies`); None takes all.
 
     Returns:
       A mesh whose axes are both Auto (the compiler inserts the collectives).
 
     Raises:
-      MmjaxError: the sizes do not multiply to the number of devices.
+      MmjaxError: the sizes do not multiply to the number of devices, or slices that there are not.
     """
-    devices = jax.device_count()
+    devices = list(jax.devices()) if devices is None else list(devices)
+    count = len(devices)
     if data == -1:
-        data = max(devices // model, 1)
-    if data * model != devices:
+        data = max(count // model, 1)
+    if data * model != count:
         raise MmjaxError(
-            f"mesh data={data} x model={model} does not cover the {devices} devices at hand; "
-            f"set --config.mesh.data=-1 or sizes whose product is {devices}"
+            f"mesh data={data} x model={model} does not cover the {count} devices at hand; "
+            f"set --config.mesh.data=-1 or sizes whose product is {count}"
         )
-    return jax.make_mesh(
-        (data, model), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto)
+    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    by_process = num_slices == 1 and slices > 1
+    if by_process:
+        num_slices = len({device.process_index for device in devices})
+    if slices != num_slices and (slices > 1 or num_slices > 1):
+        raise MmjaxError(
+            f"mesh slices={slices}, but the {count} devices lie in {num_slices} "
+            f"{'processes' if by_process else 'slices'}; set --config.mesh.slices={num_slices}"
+        )
+    if data % slices:
+        raise MmjaxError(
+            f"mesh data={data} does not divide over {slices} slices; a model stays within a slice, "
+            f"so set a --config.mesh.model that divides {count // slices}"
+        )
+    axes = {"axis_types": (AxisType.Auto, AxisType.Auto)}
+    if slices == 1:
+        return jax.make_mesh((data, model), ("data", "model"), devices=devices, **axes)
+    placed = mesh_utils.create_hybrid_device_mesh(
+        (data // slices, model), (slices, 1), devices, process_is_granule=by_process
     )
+    return Mesh(placed, ("data", "model"), **axes)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -131,30 +177,73 @@ def shardings(tree: PyTree, mesh: Mesh | AbstractMesh, rules: Rules = REPLICATED
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
 
 
-def fit(rules: Rules, tree: PyTree, mesh: Mesh | AbstractMesh) -> Rules:
+def lying(tree: PyTree) -> PyTree:
+    """The sharding in which every leaf lies."""
+    return jax.tree.map(lambda x: x.sharding, tree)
+
+
+def spread(where: PyTree, shapes: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
+    """Shardings that split large leaves over `data` too, as fully sharded data parallelism does.
+
+    Stacks of layers are split within a layer, so that a loop over them gathers one layer at a time.
+
+    Args:
+      where: a NamedSharding for every leaf.
+      shapes: the leaves, or their shapes.
+      mesh: the mesh.
+
+    Returns:
+      The same; a leaf that is small, or of which no free axis divides, keeps its own.
+    """
+    parts = mesh.shape["data"]
+
+    def further(leaf: jax.ShapeDtypeStruct, lies: NamedSharding) -> NamedSharding:
+        spec = [*lies.spec, *(None,) * (len(leaf.shape) - len(lies.spec))]
+        first = 1 if len(leaf.shape) > 2 else 0
+        free = [i for i, axis in enumerate(spec) if axis is None and i >= first]
+        free = [i for i in free if leaf.shape[i] % parts == 0]
+        if parts == 1 or not free or np.prod(leaf.shape) < _SMALL:
+            return lies
+        spec[max(free, key=lambda i: leaf.shape[i])] = "data"
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(further, shapes, where)
+
+
+def fit(
+    rules: Rules,
+    tree: PyTree,
+    mesh: Mesh | AbstractMesh,
+    heads: Sequence[tuple[str, int]] = (),
+) -> Rules:
     """Rules of a model's own for a tree and a mesh: what does not divide evenly stays whole.
 
     Args:
       rules: (anchored pattern, PartitionSpec) pairs.
       tree: parameters or their shapes.
       mesh: the mesh; axes that it lacks split nothing.
+      heads: (pattern of whole paths, of how many parts a leaf consists along the axes that are
+        split); no part is cut.
 
     Returns:
       One rule a leaf, its whole path escaped.
     """
-    specs = trees.match_rules(tree, rules)
+    specs = dict(trees.named_leaves(trees.match_rules(tree, rules)))
+    compiled = [(re.compile(pattern), count) for pattern, count in heads]
 
-    def fitted(leaf: jax.ShapeDtypeStruct, spec: PartitionSpec) -> PartitionSpec:
+    def fitted(path: str, leaf: jax.ShapeDtypeStruct) -> PartitionSpec:
+        parts = next((count for p, count in compiled if p.fullmatch(path)), None)
         return PartitionSpec(
             *(
-                axis if axis in mesh.shape and size % mesh.shape[axis] == 0 else None
-                for axis, size in zip(spec, leaf.shape, strict=False)
+                axis
+                if axis in mesh.shape
+                and (parts or size) % mesh.shape[axis] == 0 == size % mesh.shape[axis]
+                else None
+                for axis, size in zip(specs[path], leaf.shape, strict=False)
             )
         )
 
-    fits = jax.tree.map(fitted, tree, specs)
-    leaves = zip(trees.named_leaves(tree), jax.tree.leaves(fits, is_leaf=_is_spec), strict=True)
-    return [(re.escape(path), spec) for (path, _), spec in leaves]
+    return [(re.escape(path), fitted(path, leaf)) for path, leaf in trees.named_leaves(tree)]
 
 
 def _is_spec(x: Any) -> bool:
@@ -193,6 +282,17 @@ def shard_shapes(
 def place(tree: PyTree, mesh: Mesh, rules: Rules = REPLICATED) -> PyTree:
     """Puts host arrays into their shardings."""
     return jax.device_put(tree, shardings(tree, mesh, rules)) if jax.tree.leaves(tree) else tree
+
+
+def settle(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Puts what does not lie on the mesh yet whole on every device of it; the rest stays."""
+    whole = replicated(mesh)
+
+    def put(x: jax.Array) -> jax.Array:
+        lies = isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh
+        return x if lies else jax.device_put(x, whole)
+
+    return jax.tree.map(put, tree)
 
 
 def own_rows(batch_size: int, mesh: Mesh, process: int | None = None) -> Int[np.ndarray, " own"]:

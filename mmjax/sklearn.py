@@ -308,19 +308,21 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def _parts(self, X: Any, fitting: bool) -> list[Float[np.ndarray, "n d"]]:
         """The arrays of a list or dict; NaN throughout where a modality is not there."""
         if fitting:
-            found = dict(X) if isinstance(X, Mapping) else dict(enumerate(X))
-            missing = [name for name, part in found.items() if part is None]
+            modalities = dict(X) if isinstance(X, Mapping) else dict(enumerate(X))
+            missing = [name for name, part in modalities.items() if part is None]
             if missing:
                 raise ValueError(f"X has no data of the modalities {missing} to learn from")
-            widths: dict[Any, int | None] = dict.fromkeys(found)
+            widths: dict[Any, int | None] = dict.fromkeys(modalities)
         else:
             names = self.modalities_ or range(len(self.widths_))
             widths = dict(zip(names, self.widths_, strict=True))
-            found = dict(X) if isinstance(X, Mapping) else dict(zip(names, X, strict=False))
-            if set(found) - set(widths) or (not isinstance(X, Mapping) and len(X) != len(widths)):
+            modalities = dict(X) if isinstance(X, Mapping) else dict(zip(names, X, strict=False))
+            if set(modalities) - set(widths) or (
+                not isinstance(X, Mapping) and len(X) != len(widths)
+            ):
                 raise ValueError(
-                    f"X has the modalities {list(found)}; fitted on {list(widths)} (give None for "
-                    "one that is not there)"
+                    f"X has the modalities {list(modalities)}; fitted on {list(widths)} (give None "
+                    "for one that is not there)"
                 )
         options: dict[str, Any] = dict(
             dtype=np.float32,
@@ -329,7 +331,7 @@ class ContrastiveProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         )
         arrays: dict[Any, Any] = {
             name: check_array(part, input_name=f"modality {name}", **options)
-            for name, part in found.items()
+            for name, part in modalities.items()
             if part is not None
         }
         if not arrays:

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Key
 from mmjax.encoders.output import Batch
 from mmjax.metrics import Mean, Metrics
 from mmjax.state import TrainState
-from mmjax.tasks.base import Task, Weighted
+from mmjax.tasks.base import Embedding, Task, Weighted
+from mmjax.tasks.gradient_cache import cached_gradient, cut
 from mmjax.trees import PyTree
 
 Step = Callable[[TrainState, PyTree, Batch], tuple[TrainState, Metrics]]
@@ -74,7 +75,8 @@ def make_train_step(
       task: gives the loss.
       tx: the optimizer over the trainable tree.
       accumulate: micro-batches that a batch is cut into, one after the other, to save memory; the
-        gradient is that of the whole batch, as each is weighted by what its loss is a mean over.
+        gradient is that of the whole batch, as each is weighted by what its loss is a mean over; of
+        a task that compares rows it is computed in two passes (`mmjax.tasks.gradient_cache`).
       shards: devices that the batch is split over. Each cuts its own rows, so that all of them work
         on every micro-batch and no row moves.
 
@@ -83,7 +85,9 @@ def make_train_step(
       trainable tree and `loss`.
     """
     gradient: Callable[..., Any] = jax.value_and_grad(task.loss, has_aux=True)
-    if accumulate > 1:
+    if accumulate > 1 and isinstance(task, Embedding):
+        gradient = cached_gradient(task, accumulate, shards)
+    elif accumulate > 1:
         assert isinstance(task, Weighted)
         gradient = _accumulated(task, gradient, accumulate, shards)
 
@@ -107,14 +111,10 @@ def _accumulated(
 ) -> Callable[[PyTree, PyTree, Batch, Key[Array, ""]], Any]:
     """`gradient` over micro-batches: sums of weighted parts, divided once."""
 
-    def cut(x: Array) -> Array:
-        by_shard = x.reshape(shards, count, -1, *x.shape[1:])
-        return by_shard.swapaxes(0, 1).reshape(count, -1, *x.shape[1:])
-
     def run(
         trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> tuple[tuple[Float[Array, ""], Metrics], PyTree]:
-        parts = jax.tree.map(cut, dict(batch))
+        parts = jax.tree.map(lambda x: cut(x, count, shards), dict(batch))
 
         def one(sums: PyTree, part: tuple[Batch, Key[Array, ""]]) -> tuple[PyTree, Metrics]:
             (loss, metrics), grads = gradient(trainable, frozen, *part)

@@ -4,9 +4,6 @@ import dataclasses
 import logging
 import os
 import platform
-import resource
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +16,17 @@ from mmjax.data.labels import sentences
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.files import write_json
-from mmjax.report.page import print_table, write_report
+from mmjax.processes import timings
+from mmjax.report.page import print_table, print_timings, write_report
 from mmjax.report.results import Results
 from mmjax.runs import lock, run_folder
+from mmjax.runs.pace import peak_memory
 from mmjax.specs.families import family_of
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import early
+from mmjax.tasks.cards import versions
 from mmjax.tasks.catalog import definition_of
-from mmjax.tasks.run import Run, versions
+from mmjax.tasks.run import Run
 from mmjax.training import train
 
 RESULTS = "results.json"
@@ -38,12 +38,12 @@ def plan(recipe: Recipe, workdir: Path) -> list[Run]:
     """The runs of a recipe in the order they are made: seed by seed, the base first."""
     runs: list[Run] = []
     for seed in recipe.seeds:
-        base = definition_of(recipe.main.task).base_of(recipe, seed) if recipe.base else None
+        base = definition_of(recipe.lowest.task).base_of(recipe, seed) if recipe.base else None
         for stage in recipe.stages:
             needs = base if family_of(stage.task).stands_on else None
             run = Run(recipe, stage, seed, workdir / f"seed_{seed}" / stage.name, needs)
             runs.append(run)
-            if stage.name == "base":
+            if stage.name in recipe.links:
                 base = run
     return runs
 
@@ -62,35 +62,37 @@ def run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) 
         that training refuses.
     """
     check_folder("--workdir", workdir)
-    with lock.hold(workdir):
-        _run(recipe, config, workdir, command)
+    with lock.hold(workdir), timings.recorded() as clock:
+        _run(recipe, config, workdir, command, clock)
 
 
-def _run(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) -> None:
-    began = time.monotonic()
+def _run(
+    recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str, clock: timings.Timings
+) -> None:
     if (workdir / run_folder.CONFIG).is_file():
         run_folder.check_same(workdir, config)
     runs = plan(recipe, workdir)
-    complete = (workdir / RESULTS).is_file() and all(one.is_done for one in runs)
+    complete = (workdir / RESULTS).is_file() and all(run.is_done for run in runs)
     if complete and show_again(recipe, runs, workdir):
         return
     library = _library(recipe)
     if not complete:
         # A mistake in what comes last must not cost the time of what comes first, and a start that
         # is refused leaves the folder as it was.
-        early.check(recipe, runs, library)
+        early.check_early(recipe, runs, library)
         tell_left_out(recipe, library)
-        for one in runs:
-            train(one, library, lambda: claim(workdir, config, recipe))
+        for run in runs:
+            with timings.phase("training"):
+                train(run, library, lambda: claim(workdir, config, recipe))
         claim(workdir, config, recipe)  # where all were trained already
-    _measure(recipe, runs, workdir, command, library, time.monotonic() - began)
+    _measure(recipe, runs, workdir, command, library, clock)
 
 
 def tell_left_out(recipe: Recipe, library: Library) -> None:
     """Says before the training which classes it will not see; the report says so again."""
-    found = definition_of(recipe.main.task).left_out(recipe, library)
+    left_out = definition_of(recipe.main.task).left_out(recipe, library)
     for level, wanted in ((logging.WARNING, False), (logging.INFO, True)):
-        for sentence in sentences(one for one in found if one.wanted == wanted):
+        for sentence in sentences(entry for entry in left_out if entry.wanted == wanted):
             log.log(level, "%s", sentence)
 
 
@@ -111,21 +113,23 @@ def evaluate(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: 
         another process is at work in it.
     """
     run_folder.check_same(workdir, config, run_folder.ASKED)
-    with lock.hold(workdir):
-        _evaluate(recipe, config, workdir, command)
+    with lock.hold(workdir), timings.recorded() as clock:
+        _evaluate(recipe, config, workdir, command, clock)
 
 
-def _evaluate(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str) -> None:
+def _evaluate(
+    recipe: Recipe, config: Mapping[str, Any], workdir: Path, command: str, clock: timings.Timings
+) -> None:
     runs = plan(recipe, workdir)
-    for one in runs:
-        if one.damage is not None:
+    for run in runs:
+        if run.damage is not None:
             raise MmjaxError(
-                f"{one.folder} is not whole ({one.damage}); the same command without --mode "
+                f"{run.folder} is not whole ({run.damage}); the same command without --mode "
                 "evaluate, and with --config, mends it"
             )
-        if not one.is_done:
+        if not run.is_done:
             raise MmjaxError(
-                f"{one.folder} is not finished; train it first: the same command without "
+                f"{run.folder} is not finished; train it first: the same command without "
                 "--mode evaluate, and with --config"
             )
     library = _library(recipe)
@@ -137,15 +141,15 @@ def _evaluate(recipe: Recipe, config: Mapping[str, Any], workdir: Path, command:
         )
         if jax.process_index() == 0:
             place.mkdir(parents=True, exist_ok=True)
-            asked = {name: run_folder.kept(config).get(name) for name in run_folder.ASKED}
-            write_json(place / "asked.json", asked)
+            settings = {name: run_folder.kept(config).get(name) for name in run_folder.ASKED}
+            write_json(place / "asked.json", settings)
     elif (place / RESULTS).is_file():
         print(f"measured again: the results and the report in {place} are replaced")
-    _measure(recipe, runs, place, command, library)
+    _measure(recipe, runs, place, command, library, clock)
 
 
 def _library(recipe: Recipe) -> Library:
-    mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model)
+    mesh = sharding.make_mesh(recipe.mesh.data, recipe.mesh.model, recipe.mesh.slices)
     return Library(mesh, recipe.languages)
 
 
@@ -155,11 +159,12 @@ def _measure(
     folder: Path,
     command: str,
     library: Library,
-    seconds: float = 0.0,
+    clock: timings.Timings,
 ) -> None:
     """Measures finished runs and writes results and report into a folder."""
-    began = time.monotonic()
-    results = definition_of(recipe.main.task).measure(runs, recipe, library)
+    with timings.phase("evaluation"):
+        results = definition_of(recipe.main.task).measure(runs, recipe, library)
+    spent = clock.table()
     results = dataclasses.replace(
         results,
         command=command,
@@ -167,14 +172,16 @@ def _measure(
         peak_memory_bytes=peak_memory(),
         timings={
             **results.timings,
-            "evaluation": time.monotonic() - began,
-            "this start in all": seconds + time.monotonic() - began,
+            **{f"this start: {name}": seconds for name, seconds in spent.items()},
+            "this start in all": sum(spent.values()),
         },
     )
-    _report(results, runs, recipe, library, folder)
+    with timings.phase("report"):
+        _report(results, runs, recipe, library, folder)
     if jax.process_index() == 0:
         results.save(folder / RESULTS)
         show(recipe, results, folder)
+        print_timings(clock.table())
 
 
 def _report(
@@ -253,9 +260,3 @@ def environment(recipe: Recipe) -> dict[str, str]:
         "processes": str(jax.process_count()),
         "mesh": f"data={recipe.mesh.data}, model={recipe.mesh.model}",
     }
-
-
-def peak_memory() -> int:
-    """Most resident memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -22,12 +22,14 @@ from mmjax.progress import track
 from mmjax.rng import key_for, seed_for
 from mmjax.runs import finished
 from mmjax.runs.adapter_files import save_adapter
+from mmjax.runs.pace import Pace
 from mmjax.state import TrainState, create
 from mmjax.step import make_train_step
 from mmjax.tasks import typed
 from mmjax.tasks.base import Continual, Task
+from mmjax.tasks.cards import make_card
 from mmjax.tasks.catalog import assemble
-from mmjax.tasks.run import Assembly, Data, Run, make_card
+from mmjax.tasks.run import Assembly, Data, Run
 from mmjax.trees import PyTree
 from mmjax.writer import MetricsWriter
 
@@ -61,14 +63,17 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
         return
     sharding.check_batch(spec.batch_size, mesh)
     key = key_for(run.seed, stage.name)
-    example = data.example(spec.batch_size, run.seed, mesh)
-    example = sharding.place_batch(example, mesh, spec.batch_size)
-    init = typed.jit(task.init, out_shardings=sharding.replicated(mesh))
-    trainable = init(jax.random.fold_in(key, 0), frozen, example)
+    if assembly.initial is not None:
+        trainable = assembly.initial(jax.random.fold_in(key, 0))
+    else:
+        example = data.example(spec.batch_size, run.seed, mesh)
+        example = sharding.place_batch(example, mesh, spec.batch_size)
+        init = typed.jit(task.init, out_shardings=sharding.replicated(mesh))
+        trainable = init(jax.random.fold_in(key, 0), frozen, example)
     if assembly.prior is not None:
         frozen["prior"] = prior_of(run, task, trainable, frozen, assembly.prior, mesh)
     tx, schedule = optim.make_optimizer(stage.optim, trainable, spec.steps)
-    state = sharding.place(create(trainable, tx, jax.random.fold_in(key, 1)), mesh)
+    state = sharding.settle(create(trainable, tx, jax.random.fold_in(key, 1)), mesh)
     batches = data.batches(spec.steps, spec.batch_size, run.data_seed, mesh)
     train_step = make_train_step(task, tx, spec.accumulate, mesh.shape["data"])
     published = data.publish(task, mesh)
@@ -102,20 +107,23 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
         run.folder,
         resume_step=start if restored else None,
         mark=mark,
-        tensorboard=run.recipe.tensorboard,
+        trackers=run.recipe.trackers,
     )
 
     # ---- The loop
-    window: list[metrics.Metrics] = [metrics.read(opened)] if opened else []
-    last_good = start
+    window: list[metrics.Metrics] = [metrics.read_metrics(opened)] if opened else []
+    last_good, note = start, ""
     label = f"seed {run.seed}: training {stage.name}"
-    with writer, checkpoints, interrupts.held():
-        for step in track(range(start + 1, spec.steps + 1), label):
+    with writer, checkpoints, Pace(run.folder, start) as pace, interrupts.held():
+        steps = track(range(start + 1, spec.steps + 1), label, None, start, lambda: note)
+        for step in steps:
             if progress["stopped"]:
                 break
-            batch = sharding.place_batch(next(batches), mesh, spec.batch_size)
-            state, found = train_step(state, frozen, batch)
-            window.append(found)
+            pace.begin(step)
+            with pace.spent_on("loader"):
+                batch = sharding.place_batch(next(batches), mesh, spec.batch_size)
+            state, step_metrics = train_step(state, frozen, batch)
+            window.append(step_metrics)
             # Looking at the step before this one keeps the device busy meanwhile.
             if len(window) > 1:
                 check_finite(window[-2], step - 1, run, last_good)
@@ -127,9 +135,12 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
                 window = []
                 rate = float(np.asarray(schedule(step - 1)))
                 writer.write(step, {**values, "learning_rate": rate})
+                note = f"loss {values['loss']:.3g}" if "loss" in values else ""
+                pace.record(step)
             if evaluate:
                 functions = published.bind(state.trainable, frozen)
-                values = data.val.run(assembly.evaluators, functions)
+                with pace.spent_on("evaluation"):
+                    values = data.val.run(assembly.evaluators, functions)
                 writer.write(step, {f"val/{name}": value for name, value in values.items()})
                 keep_best(run, state.trainable, step, values, progress, card)
             stop = interrupts.stop_here()
@@ -139,7 +150,8 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
                 if window:  # a signal came between two records
                     check_finite(window[-1], step, run, last_good)
                     facts["window"] = metrics.plain(metrics.merge(window))
-                checkpoints.save(state, batches, facts)
+                with pace.spent_on("saving"):
+                    checkpoints.save(state, batches, facts)
                 last_good = step
             if stop is not None:
                 raise interrupts.Interrupted(stop)
@@ -205,8 +217,8 @@ def keep_best(
     select = run.stage.train.select
     value = step if select == "none" else values[select]
     if progress["best"] is None or value > progress["best"]:
-        told = {**card, "step": step, "validation": dict(values)}
-        fingerprint = save_adapter(run.adapter, trainable, told)
+        adapter_card = {**card, "step": step, "validation": dict(values)}
+        fingerprint = save_adapter(run.adapter, trainable, adapter_card)
         progress |= {"best": value, "best_step": step, "stale": 0}
         progress |= {"adapter": fingerprint, "validation": dict(values)}
     else:
@@ -226,15 +238,15 @@ def mend_adapter(
     if reason is not None:
         log.warning("%s: written again from the checkpoint of step %d", reason, step)
         select = run.stage.train.select
-        found = {} if select == "none" else {select: progress["best"]}
-        told = {**card, "step": step, "validation": progress.get("validation", found)}
-        save_adapter(run.adapter, state.trainable, told)
+        validation = {} if select == "none" else {select: progress["best"]}
+        adapter_card = {**card, "step": step, "validation": progress.get("validation", validation)}
+        save_adapter(run.adapter, state.trainable, adapter_card)
 
 
-def check_finite(found: metrics.Metrics, step: int, run: Run, last_good: int) -> None:
+def check_finite(values: metrics.Metrics, step: int, run: Run, last_good: int) -> None:
     """Stops the run at the first loss or gradient that is no number."""
-    values = metrics.compute({name: found[name] for name in ("loss", "grad_norm")})
-    bad = [name for name, value in values.items() if not np.isfinite(value)]
+    computed = metrics.compute({name: values[name] for name in ("loss", "grad_norm")})
+    bad = [name for name, value in computed.items() if not np.isfinite(value)]
     if bad:
         raise MmjaxError(
             f"{' and '.join(bad)} at step {step} of {run.stage.name} (seed {run.seed}) is not "

@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from mmjax.errors import MmjaxError
 
 T = TypeVar("T")
 PyTree = Any
+Rules = Sequence[tuple[str, PartitionSpec]]  # who holds what on a mesh, by path
 
 
 def path_of(key_path: tuple[Any, ...]) -> str:
@@ -82,12 +84,12 @@ def overview(tree: PyTree, notes: PyTree | None = None) -> str:
     Returns:
       The lines.
     """
-    said = [""] * len(jax.tree.leaves(tree)) if notes is None else jax.tree.leaves(notes)
+    endings = [""] * len(jax.tree.leaves(tree)) if notes is None else jax.tree.leaves(notes)
     rows = [(path, leaf.shape, leaf.dtype, count(leaf)) for path, leaf in named_leaves(tree)]
     width = max((len(row[0]) for row in rows), default=0)
     lines = [
         f"{p:<{width}}  {s!s:<20} {d!s:<10} {n:>12,}  {note}".rstrip()
-        for (p, s, d, n), note in zip(rows, said, strict=True)
+        for (p, s, d, n), note in zip(rows, endings, strict=True)
     ]
     return "\n".join([*lines, f"{'total':<{width}}  {'':<20} {'':<10} {count(tree):>12,}"])
 

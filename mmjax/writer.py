@@ -1,13 +1,14 @@
-"""The run's record of numbers: metrics.jsonl, one strict JSON object a line, and TensorBoard."""
+"""The run's record of numbers: metrics.jsonl, one strict JSON object a line; and trackers."""
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmjax import tracking
 from mmjax.errors import MmjaxError, writing
 from mmjax.files import _write_all, write_atomic
 
@@ -30,7 +31,7 @@ class MetricsWriter:
         *,
         resume_step: int | None = None,
         mark: Mapping[str, Any] | None = None,
-        tensorboard: bool = False,
+        trackers: Sequence[str] = (),
         process_index: int | None = None,
     ) -> None:
         """Opens the file, after dropping the records that will be written again.
@@ -40,30 +41,29 @@ class MetricsWriter:
           resume_step: the restored checkpoint's step: later records are dropped. None starts a
             new run and drops them all.
           mark: what `mark` said when that checkpoint was saved: exactly so much is kept.
-          tensorboard: also write event files to `<workdir>/tensorboard` (needs the `tensorboard`
-            extra).
+          trackers: names of `mmjax.tracking.NAMES` that get the numbers too.
           process_index: this process's number; None asks jax.
 
         Raises:
-          MmjaxError: the file is damaged before its last line, cannot be written, or tensorboardX
-            is asked for and not installed.
+          MmjaxError: the file is damaged before its last line, cannot be written, or the
+            package of a tracker is not installed.
         """
         if process_index is None:
             import jax  # here, so that reading metrics needs no jax
 
             process_index = jax.process_index()
         self._fd: int | None = None
-        self._events: Any = None
+        self._trackers: list[tracking.Tracker] = []
         if process_index != 0:
             return
         self.path = workdir / METRICS_FILE
-        events = _open_events(workdir / "tensorboard", resume_step) if tensorboard else None
+        opened = tracking.open_trackers(trackers, workdir, resume_step)
         with writing(self.path):
             workdir.mkdir(parents=True, exist_ok=True)
             kept = _keep_up_to(self.path, resume_step, mark)
             self._size, self._digest = len(kept), hashlib.sha256(kept)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._events = events
+        self._trackers = opened
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends one record.
@@ -88,11 +88,9 @@ class MetricsWriter:
             _write_all(self._fd, line.encode())
         self._size += len(line.encode())
         self._digest.update(line.encode())
-        if self._events is not None:
-            for name, value in record.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self._events.add_scalar(name, value, step)
-            self._events.flush()
+        numbers = {k: v for k, v in record.items() if k != "step" and isinstance(v, (int, float))}
+        for tracker in self._trackers:
+            tracker.write(step, numbers)
 
     def mark(self) -> dict[str, Any] | None:
         """What is written so far, for `begins_with`: its bytes and their digest.
@@ -109,9 +107,8 @@ class MetricsWriter:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        while self._trackers:
+            self._trackers.pop().close()
 
     def __enter__(self) -> "MetricsWriter":
         """Returns itself."""
@@ -218,27 +215,3 @@ def _plain(name: str, value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     raise ValueError(f"metric {name} is a {type(value).__name__}, a scalar is expected")
-
-
-def check_tensorboard() -> None:
-    """Refuses event files where the extra is not installed.
-
-    Raises:
-      MmjaxError: tensorboardX is missing.
-    """
-    try:
-        import tensorboardX  # noqa: F401
-    except ImportError as error:
-        raise MmjaxError(
-            "TensorBoard output needs tensorboardX; pip install 'mmjax[tensorboard]',"
-            " or turn it off in the config"
-        ) from error
-
-
-def _open_events(folder: Path, resume_step: int | None) -> Any:
-    check_tensorboard()
-    from tensorboardX import SummaryWriter
-
-    # TensorBoard hides events from purge_step on that an earlier, killed process wrote.
-    purge = None if resume_step is None else resume_step + 1
-    return SummaryWriter(str(folder), purge_step=purge)

@@ -1,15 +1,18 @@
 """One strict environment for every test: 8 CPU devices, checked shapes, no silent broadcasting."""
 
+import contextlib
+import gc
 import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import platformdirs
 import pytest
 from jax.sharding import AxisType, Mesh
 from jaxtyping import install_import_hook
@@ -36,6 +39,17 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # itself does to a program stays the same. XLA_FLAGS= compiles as users do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+# What one test has compiled no other compiles again, nor a child, nor the next run of the tests.
+COMPILED = Path(platformdirs.user_cache_dir("mmjax-tests")) / "compiled"
+MOST_COMPILED = 2 << 30  # bytes; beyond, the older half goes
+for _name, _value in {
+    "jax_compilation_cache_dir": str(COMPILED),
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}.items():
+    os.environ[_name.upper()] = str(_value)
+    jax.config.update(_name, _value)
+
 # Every annotation in mmjax is checked at run time from here on, so nothing above imports mmjax. The
 # tower lets an int stand for a float, as type checkers do.
 install_import_hook("mmjax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
@@ -48,12 +62,28 @@ def _eight_devices() -> None:
         pytest.exit(f"tests need {DEVICES} CPU devices, jax has {jax.device_count()}", returncode=3)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What several tests compile is compiled once; every worker has a folder of its own."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+MOST_MAPPED = 20_000  # of the 65,530 areas of memory that Linux gives a process
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs() -> Iterator[None]:
+    """Lets go of programs: each maps some areas of memory, and without any left XLA dies."""
+    yield
+    with contextlib.suppress(OSError):  # no Linux
+        if Path("/proc/self/maps").read_bytes().count(b"\n") > MOST_MAPPED:
+            jax.clear_caches()
+            gc.collect()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Keeps what was compiled within bounds; workers leave that to whoever started them."""
+    if hasattr(session.config, "workerinput"):
+        return
+    with contextlib.suppress(OSError):  # another run of the tests does the same
+        kept = [(path.stat().st_mtime, path) for path in COMPILED.glob("*")]
+        if sum(path.stat().st_size for _, path in kept) > MOST_COMPILED:
+            for _, path in sorted(kept)[: len(kept) // 2]:
+                path.unlink()
 
 
 @pytest.fixture
@@ -65,6 +95,19 @@ def mesh() -> Callable[..., Mesh]:
         return Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def on_one_device() -> Callable[[pytest.MonkeyPatch], None]:
+    """Returns `on_one_device(patch)`: what runs in this process has one device, as a user's CPU."""
+
+    def give(patch: pytest.MonkeyPatch) -> None:
+        from mmjax import sharding
+
+        one = sharding.make_mesh(devices=jax.devices()[:1])
+        patch.setattr(sharding, "make_mesh", lambda *sizes, **more: one)
+
+    return give
 
 
 Golden = dict[str, np.ndarray]
@@ -151,14 +194,17 @@ def whole_card() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+def say(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    on_one_device: Callable[[pytest.MonkeyPatch], None],
+) -> Callable[..., Any]:
     """Returns `say(*arguments, stdin="")`: the chat in this process -> (code, stdout, stderr)."""
     from mmjax import chat, sharding
 
     # This process has its devices; of which one is enough.
-    one = jax.make_mesh((1, 1), ("data", "model"), devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "set_up", lambda *_: None)
-    monkeypatch.setattr(sharding, "make_mesh", lambda: one)
+    on_one_device(monkeypatch)
 
     def run(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))

@@ -63,7 +63,7 @@ def test_what_is_remembered(monkeypatch, capsys):
     heard = []
 
     def reply(turn):
-        heard.append((turn.question, list(turn.before), turn.picture, turn.number))
+        heard.append((turn.question, list(turn.before), turn.image, turn.number))
         turn.on_text(0, " yes")
         if turn.question == "stop":
             raise KeyboardInterrupt
@@ -120,3 +120,6 @@ def test_models_that_cannot_talk(say, folder, tmp_path):
     question = ("--question", "w9", "--image", str(tmp_path / "a.png"))
     code, _, err = say("--model", str(path), *question)
     assert (code, "reads no pictures; a LLaVA does" in err) == (2, True)
+    # In the loop it is said at once, not when the next question is asked.
+    code, out, err = say("--model", str(path), stdin=f"/image {tmp_path / 'a.png'}\n/exit\n")
+    assert (code, out, "error: " in err and "reads no pictures" in err) == (0, "", True)

@@ -1,5 +1,6 @@
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from mmjax import optim, trees
 from mmjax.errors import MmjaxError
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import MAX_LOGIT_SCALE
-from mmjax.specs.spec import OptimSpec
+from mmjax.specs.spec import OptimSpec, RateSpec
 
 TREE = {"layer": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "logit_scale": jnp.ones(())}
 
@@ -50,6 +51,42 @@ def test_matrices_decay_and_nothing_else(name):
         np.testing.assert_allclose(update, -0.05, rtol=1e-6, err_msg=path)
     for path, update in trees.named_leaves(updates["free"]):
         np.testing.assert_array_equal(update, 0, err_msg=path)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_some_parameters_learn_at_rates_of_their_own(name):
+    """As if each group had an optimizer of its own, whose learning rate is another."""
+    tree = {"vision": {"kernel": jnp.ones((2, 2))}, "text": {"kernel": jnp.full((2, 2), 2.0)}}
+    gradient = jax.tree.map(lambda x: 0.3 * x + jnp.arange(4.0).reshape(2, 2), tree)
+    settings = {"name": name, "weight_decay": 0.5, "schedule": "constant"}
+    slow = RateSpec("vision/.*", 0.1), RateSpec(".*/kernel", 1.0)
+
+    def after(spec: OptimSpec) -> Any:
+        tx, _ = optim.make_optimizer(spec, tree, 10)
+        params, state = tree, tx.init(tree)
+        for _ in range(3):
+            updates, state = tx.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    own, whole, tenth = (
+        after(OptimSpec(lr=lr, rates=rates, **settings))
+        for lr, rates in ((1e-2, slow), (1e-2, ()), (1e-3, ()))
+    )
+    np.testing.assert_allclose(own["vision"]["kernel"], tenth["vision"]["kernel"], rtol=1e-6)
+    np.testing.assert_array_equal(own["text"]["kernel"], whole["text"]["kernel"])
+    notes = trees.overview(tree, optim.treatment(OptimSpec(rates=slow, weight_decay=0.5), tree))
+    assert notes.splitlines()[1].endswith("decayed, learning rate x 0.1")
+
+
+def test_a_rate_of_nothing_that_is_trained_is_refused():
+    spec = OptimSpec(rates=(RateSpec("vision/.*", 0.1),))
+    with pytest.raises(
+        MmjaxError, match=r"optim.rates names .*'vision/.*' *\]; trained are layer/bias"
+    ):
+        optim.make_optimizer(spec, TREE, 10)
+    with pytest.raises(MmjaxError, match=r"optim.rates.parameters is '\('; expected a regular"):
+        RateSpec("(", 0.1)
 
 
 def test_kernels_alone_decay_where_the_recipe_says_so():
@@ -143,7 +180,7 @@ def test_the_range_is_kept_alike_on_any_mesh(mesh):
     }
     placed: Any = jax.device_put(tree, shardings)
     found = jax.jit(step)(placed, tx.init(placed))[0]
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    chex.assert_trees_all_equal(found, wanted)
     assert found["kernel"].sharding.is_equivalent_to(shardings["kernel"], 2)
 
 

@@ -60,11 +60,11 @@ def _imports(folder):
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        (PACKAGE, ("tensorboard", "sklearn")),
+        (PACKAGE, ("tensorboard", "sklearn", "drawings", "synthesis", "check", "tracking", "app")),
         (ROOT / "benchmarks", ("bench", "sklearn")),
         (ROOT / "configs", ()),
-        (ROOT / "tests", ("test", "parity")),
-        (ROOT / "tools", ("test", "parity")),
+        (ROOT / "tests", ("test", "parity", "browser")),
+        (ROOT / "tools", ("test", "parity", "docs")),
     ],
     ids=["mmjax", "benchmarks", "configs", "tests", "tools"],
 )
@@ -107,7 +107,9 @@ def test_import_is_light():
     # --help and the asset commands must answer at once: the heavy packages come on first use.
     code = (
         "import sys, mmjax, mmjax.errors, mmjax.progress, mmjax.assets, mmjax.chat\n"
+        "import mmjax.app.command\n"
         "heavy = {'jax', 'flax', 'transformers', 'tensorflow_datasets', 'matplotlib', 'torch'}\n"
+        "heavy.add('gradio')\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
     )
     done = subprocess.run(
@@ -131,7 +133,7 @@ def test_mesh_covers_eight_devices(mesh):
 
 def _files():
     """Every text file of the project that git would track, here without needing git."""
-    skipped = {".git", "runs", "build", "dist", "__pycache__", "node_modules"}
+    skipped = {".git", "runs", "build", "dist", "site", "__pycache__", "node_modules"}
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
         if skipped & set(parts) or any(part.startswith(".venv") for part in parts):

@@ -18,6 +18,17 @@ def test_lines_at_every_tenth_where_there_is_no_terminal(monkeypatch, capsys):
     assert lines[-1].startswith("counting: finished, 20")
 
 
+def test_work_that_goes_on_shows_its_true_place_and_what_is_said_of_it(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", -1)
+    assert list(progress.track(range(18), "training", None, 142, lambda: "loss 0.4")) == [
+        *range(18)
+    ]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("training: 90% (144/160)")
+    assert all(line.endswith(", loss 0.4") for line in lines)
+    assert lines[-1].startswith("training: finished, 18")
+
+
 def test_quick_work_is_silent(capsys):
     list(progress.track(range(100), "counting"))
     assert capsys.readouterr().err == ""

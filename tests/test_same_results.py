@@ -101,4 +101,4 @@ def test_what_the_recipes_are_run_on_is_there(tmp_path):
         arguments = command_line(name, tmp_path / "runs", tmp_path)
         assert not any("{" in argument for argument in arguments)
         folder = arguments[1].partition(":")[2]
-        assert folder == "tiny" or Path(folder).is_dir()
+        assert folder == "tiny" or Path(folder).exists()

@@ -193,7 +193,9 @@ def _events(folder):
 
 
 def test_tensorboard_gets_numbers_and_hides_what_a_killed_run_wrote(tmp_path):
-    with MetricsWriter(tmp_path, resume_step=4, tensorboard=True, process_index=0) as writer:
+    with MetricsWriter(
+        tmp_path, resume_step=4, trackers=("tensorboard",), process_index=0
+    ) as writer:
         writer.write(5, {"loss": 1.5, "phase": "train", "bad": math.nan})
     events = _events(tmp_path / "tensorboard")
     values = [(v.tag, v.simple_value, e.step) for e in events for v in e.summary.value]
@@ -205,7 +207,7 @@ def test_tensorboard_gets_numbers_and_hides_what_a_killed_run_wrote(tmp_path):
 def test_tensorboard_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(MmjaxError, match=r"mmjax\[tensorboard\]"):
-        MetricsWriter(tmp_path, tensorboard=True, process_index=0)
+        MetricsWriter(tmp_path, trackers=("tensorboard",), process_index=0)
     assert not (tmp_path / METRICS_FILE).exists()
 
 

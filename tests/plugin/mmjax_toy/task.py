@@ -17,7 +17,7 @@ from mmjax.encoders.output import Batch, Inputs, Tower
 from mmjax.evals.base import Evaluator, Functions
 from mmjax.metrics import Metrics, mean_of
 from mmjax.specs.bounds import Weight
-from mmjax.specs.family import Family, check_select
+from mmjax.specs.family import TaskSettings, check_select
 from mmjax.tasks.base import Task
 from mmjax.tasks.defaults import OneTable
 from mmjax.tasks.dual_encoder.stacking import Loaded
@@ -87,7 +87,7 @@ class Count(OneTable[Assembly[CountTask, StageData]]):
     title = "Counting dots"
     summary = "A linear map counts dots."
     curves = ("loss", "val/right")
-    family = Family(
+    family = TaskSettings(
         (frozenset({"image"}),),
         lambda stage: check_select(stage, ("right", "none")),
         settings=CountSettings,
