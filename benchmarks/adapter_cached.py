@@ -10,34 +10,36 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.harness import Options, Report, check_equal, compare
+from benchmarks.apart import Side, compare
+from benchmarks.harness import Options, Report, check_equal
 from mmjax import optim, sharding
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.rng import key_for
 from mmjax.specs.build import as_dict
-from mmjax.specs.recipe import Recipe, resolve
+from mmjax.specs.recipe import Recipe, resolve_recipe
 from mmjax.state import create
 from mmjax.step import make_train_step
 from mmjax.tasks.catalog import assemble
 from mmjax.tasks.run import Run
 
 
-class Side:
-    """One way to train: with or without the cache."""
+class Training:
+    """One way to train: with or without the cache. A call is a step."""
 
-    def __init__(self, recipe: Recipe, library: Library, cached: bool, steps: int) -> None:
-        """Builds, compiles and warms up.
+    def __init__(self, config: str, cached: bool, steps: int) -> None:
+        """Builds and compiles.
 
         Args:
-          recipe: its first stage is trained.
-          library: encoders and tables.
+          config: a recipe, whose first stage is trained.
           cached: whether features come from the cache.
-          steps: steps that will be asked for, the warm-up included.
+          steps: steps that will be asked for.
         """
+        recipe = read(config)
         stage = recipe.stages[0]
         timed = dataclasses.replace(stage.train, cache_features=cached, steps=steps)
         stage = dataclasses.replace(stage, train=timed)
+        library = Library(sharding.make_mesh(), recipe.languages)
         assembly = assemble(Run(recipe, stage, 0, Path("unused")), library)
         key, self._mesh = key_for(0, "bench"), library.mesh
         batch = sharding.place_batch(assembly.data.example(timed.batch_size, 0), self._mesh)
@@ -47,14 +49,27 @@ class Side:
         self._frozen = assembly.frozen
         self._batches = assembly.data.batches(steps, timed.batch_size, 0)
         self._step = make_train_step(assembly.task, tx)
-        self.loss = self.run()
 
-    def run(self) -> float:
+    def __call__(self) -> float:
         """One step from drawing the batch to the new state; returns the loss."""
         batch = sharding.place_batch(next(self._batches), self._mesh)
         self._state, metrics = self._step(self._state, self._frozen, batch)
         jax.block_until_ready(self._state)
         return float(metrics["loss"].total)
+
+
+def read(config: str) -> Recipe:
+    """A recipe's file.
+
+    Raises:
+      MmjaxError: there is none.
+    """
+    spec = importlib.util.spec_from_file_location("recipe", config)
+    if spec is None or spec.loader is None or not Path(config).is_file():
+        raise MmjaxError(f"adapter-cached: no recipe {config}; say --config")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return resolve_recipe(as_dict(module.get_config()))
 
 
 def run(options: Options) -> Report:
@@ -69,21 +84,17 @@ def run(options: Options) -> Report:
     Raises:
       MmjaxError: no such recipe.
     """
-    if not Path(options.config).is_file():
-        raise MmjaxError(f"adapter-cached: no recipe {options.config}; say --config")
-    found = importlib.util.spec_from_file_location("recipe", options.config)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    recipe = resolve(as_dict(module.get_config()))
-    library = Library(sharding.make_mesh(), recipe.languages)
-    # Warm-ups, and four runs a round of the side that also runs against itself.
-    steps = 4 * options.num_rounds + 2
-    sides = {
-        name: Side(recipe, library, cached, steps)
+    read(options.config)
+    # The first run, and four a round; beside itself, beside the other, rounds measured again.
+    steps = 1 + 4 * 4 * options.num_rounds
+    sides = [
+        Side(
+            name,
+            "benchmarks.adapter_cached:Training",
+            {"config": str(Path(options.config).resolve()), "cached": cached, "steps": steps},
+        )
         for name, cached in (("cached", True), ("uncached", False))
-    }
-    check_equal({name: side.loss for name, side in sides.items()}, 1e-3)
-    timed = compare({name: side.run for name, side in sides.items()}, options.num_rounds)
-    return Report([timed.grid(f"A step of {options.config}")], timed.samples())
+    ]
+    comparison = compare(sides, options, lambda values: check_equal(values, 1e-3))
+    work = f"a step of {options.config}, features cached"
+    return Report([comparison.grid(work)], comparison.samples(), comparison.lines(work))

@@ -1,12 +1,14 @@
 """Measures mmjax beside its peers; `python -m mmjax.bench NAME ...` runs some, no name runs all."""
 
 import argparse
+import dataclasses
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import Grid, Options, Report, surroundings
+from benchmarks.harness import Grid, Line, Options, Report, surroundings
 from mmjax.errors import MmjaxError
 from mmjax.files import write_atomic
 
@@ -25,7 +27,9 @@ BENCHMARKS = {
     "instruct-memory": "bytes a device of LaVIN's training step at 7B and 13B, on 1 to 256 devices",
     "loader": "pictures a second from JPEG to array",
     "merged-decode": "greedy tokens a second with a merged adapter, beside the bare model",
+    "prefix": "generation and labels behind a prefix that is read once, beside without",
     "projection-fit": "a fit of the projection, 5,000 x 768, beside PyTorch",
+    "synthesis-scale": "chip-hours of 500,000 captions with an 8B synthesizer, by arithmetic",
     "startup": "seconds to import, to answer --help, to compile first and from the cache",
 }
 
@@ -52,8 +56,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, nargs="+", default=(), help="batch sizes instead")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of timing instead")
+    parser.add_argument("--threads", type=int, default=0, help="cores of each side instead of all")
     parser.add_argument("--config", default=Options.config, help="recipe for adapter-cached")
     parser.add_argument("--json", type=Path, help="write every sample here")
+    parser.add_argument("--table", type=Path, help="write the ratios here, as a Markdown table")
     parser.add_argument("--plot", type=Path, help="draw memory and time against the batch here")
     args = parser.parse_args(arguments)
     args.peer_python = dict(entry.partition("=")[::2] for entry in args.peer_python)
@@ -71,32 +77,45 @@ def main() -> None:
     args = parse()
     names = args.names or list(BENCHMARKS)
     options = Options(
-        args.full, args.peer, args.peer_python, tuple(args.batch), args.rounds, args.config
+        args.full,
+        args.peer,
+        args.peer_python,
+        tuple(args.batch),
+        args.rounds,
+        args.config,
+        args.threads,
     )
     if {"loss-ring", "loss-max-batch", "instruct-memory"} & set(names):
         import jax
 
         jax.config.update("jax_num_cpu_devices", DEVICES)
-    if options.peer == "torch":
-        print(
-            "note: torch runs in this process too, where its threads and XLA's disturb each other; "
-            "a ratio to it says little: do not quote it",
-            flush=True,
-        )
     reports: dict[str, Report] = {}
     for name in names:
         module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
         reports[name] = module.run(options)
         for grid in reports[name].grids:
             show(grid)
+    lines = [line for report in reports.values() for line in report.lines]
+    if lines:
+        columns = ("work", "beside", "share of its time, median [90 %]", "A/A")
+        show(Grid("All of them", columns, tuple(dataclasses.astuple(line) for line in lines)))
+    if args.table:
+        write_atomic(args.table, table(lines))
     if args.json:
-        found = {name: report.samples for name, report in reports.items()}
-        text = json.dumps({"surroundings": surroundings(), "samples": found}, indent=1)
+        samples = {name: report.samples for name, report in reports.items()}
+        text = json.dumps({"surroundings": surroundings(), "samples": samples}, indent=1)
         write_atomic(args.json, text)
     if args.plot:
         from benchmarks.plot import draw
 
         draw(reports.values(), args.plot)
+
+
+def table(lines: Sequence[Line]) -> str:
+    """The ratios for a page; where the machine settled none, the page says so."""
+    rows = [("what", "beside", "share of its time", "A/A"), ("---",) * 4]
+    rows += [dataclasses.astuple(line) for line in lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def show(grid: Grid) -> None:

@@ -1,10 +1,12 @@
 """How many pictures a second does a frozen encoder embed? Random weights, pixels at hand."""
 
-import time
+import statistics
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.apart import Side, compare
 from benchmarks.harness import Grid, Options, Report
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 
@@ -14,6 +16,17 @@ SIZES = {  # hidden size, layers, heads
     "ViT-B/14": (768, 12, 12),
     "ViT-L/14": (1024, 24, 16),
 }
+
+
+def side(name: str, batch: int) -> Callable[[], None]:
+    """An encoder of one size; a run embeds the pixels."""
+    hidden, layers, heads = SIZES[name]
+    config = VisionConfig(hidden, layers, heads, 4 * hidden, 14, 224, 224, layer_scale=True)
+    module = VisionTransformer(config)
+    pixels = jax.random.normal(jax.random.key(0), (batch, 224, 224, 3), jnp.float32)
+    params = jax.jit(module.init)(jax.random.key(1), pixels[:1])["params"]
+    embed = jax.jit(lambda params, x: module.apply({"params": params}, x))
+    return lambda: (jax.block_until_ready(embed(params, pixels)), None)[1]
 
 
 def run(options: Options) -> Report:
@@ -28,24 +41,10 @@ def run(options: Options) -> Report:
     (batch, *_) = options.sizes((16,), (64,))
     rows, samples = [], {}
     for name in list(SIZES) if options.full else list(SIZES)[:2]:
-        hidden, layers, heads = SIZES[name]
-        config = VisionConfig(hidden, layers, heads, 4 * hidden, 14, 224, 224, layer_scale=True)
-        module = VisionTransformer(config)
-        pixels = jax.random.normal(jax.random.key(0), (batch, 224, 224, 3), jnp.float32)
-        params = jax.jit(module.init)(jax.random.key(1), pixels[:1])["params"]
-        embed = jax.jit(lambda params, x, module=module: module.apply({"params": params}, x))
-        seconds = []
-        for _ in range(options.num_rounds + 1):
-            began = time.perf_counter()
-            jax.block_until_ready(embed(params, pixels))
-            seconds.append(time.perf_counter() - began)
-        compiling, *timed = seconds
-        rate = batch / sorted(timed)[len(timed) // 2]
-        rows.append((name, f"{rate:,.1f}", f"{compiling:.1f}"))
-        samples[name] = {"seconds": timed, "first": compiling, "batch": batch}
-    grid = Grid(
-        f"Frozen encoder, 224 px, batch {batch}, f32",
-        ("encoder", "pictures/s", "first call, s"),
-        tuple(rows),
-    )
-    return Report([grid], samples)
+        arguments = {"name": name, "batch": batch}
+        comparison = compare([Side(name, "benchmarks.extract:side", arguments)], options)
+        rate = 2 * batch / statistics.median(comparison.seconds[name])
+        rows.append((name, f"{rate:,.1f}", comparison.refusal or str(comparison.noise)))
+        samples[name] = {**comparison.samples(), "batch": batch}
+    title = f"Frozen encoder, 224 px, batch {batch}, f32"
+    return Report([Grid(title, ("encoder", "pictures/s", "A/A"), tuple(rows))], samples)

@@ -1,17 +1,20 @@
-"""What all benchmarks share: options, timing in turn, ratios with intervals, reports."""
+"""What all benchmarks share: options, ratios with intervals, reports."""
 
+import dataclasses
 import os
 import platform
 import random
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from mmjax.errors import MmjaxError
 
 NOISE = 0.10  # a side that differs more than this from itself settles nothing
+QUIET = 0.05  # nor does a round in which others had more than this share of the cores
 Points = list[tuple[int, float]]  # (batch size, value)
 
 
@@ -26,6 +29,7 @@ class Options:
       batches: batch sizes; empty takes each benchmark's own.
       rounds: rounds of timing; 0 takes 3, or 7 where `full`.
       config: recipe that `adapter-cached` times.
+      threads: cores and threads of each side; 0 takes all that there are.
     """
 
     full: bool = False
@@ -34,6 +38,7 @@ class Options:
     batches: tuple[int, ...] = ()
     rounds: int = 0
     config: str = "configs/base_emoji.py"
+    threads: int = 0
 
     def sizes(self, quick: Sequence[int], full: Sequence[int]) -> tuple[int, ...]:
         """Batch sizes of a benchmark with these of its own."""
@@ -54,6 +59,16 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of the table that `--table` writes: a piece of work, beside whom, and the ratio."""
+
+    work: str
+    peer: str
+    ratio: str
+    noise: str
+
+
 @dataclass
 class Report:
     """What a benchmark found.
@@ -61,11 +76,13 @@ class Report:
     Attributes:
       grids: to print.
       samples: every figure measured, for JSON.
+      lines: for the table of all benchmarks.
       curves: quantity -> line -> points, to draw against the batch size.
     """
 
     grids: list[Grid] = field(default_factory=list)
     samples: dict[str, Any] = field(default_factory=dict)
+    lines: list[Line] = field(default_factory=list)
     curves: dict[str, dict[str, Points]] = field(default_factory=dict)
 
 
@@ -99,84 +116,123 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of every side, two runs a round added up; `again` is the first side once more."""
+    """What sides took, each in a process of its own; see `apart.compare`.
+
+    Attributes:
+      seconds: side -> seconds of each round, two runs added up.
+      same: the first side's seconds beside those of a second process of the same.
+      others: the share of the cores' time that went elsewhere, a round each; None: not counted.
+      idle: the same before anything ran.
+      peak: side -> most resident memory of its process in bytes.
+      facts: side -> what else it said.
+      skipped: side -> why it did not run.
+      cores: which all sides were kept to, each with as many threads.
+    """
 
     seconds: Mapping[str, list[float]]
-    again: list[float]
+    same: tuple[list[float], list[float]]
+    others: tuple[float | None, ...] = ()
+    idle: float | None = None
+    peak: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
 
     @property
-    def _first(self) -> list[float]:
-        return next(iter(self.seconds.values()))
+    def first(self) -> str:
+        """The side that the others are compared with."""
+        return next(iter(self.seconds))
 
     @property
     def noise(self) -> Ratio:
         """The first side against itself."""
-        return ratio(self.again, self._first)
+        return ratio(self.same[1], self.same[0])
 
     @property
-    def conclusive(self) -> bool:
-        """Whether the first side equals itself to within NOISE."""
-        return self.noise.low >= 1 - NOISE and self.noise.high <= 1 + NOISE
+    def refusal(self) -> str:
+        """Why no ratio is told; empty where they may be."""
+        shares = [share for share in self.others if share is not None]
+        if shares and max(shares) > QUIET:
+            return f"busy: others had {max(shares):.0%} of the cores"
+        if not 1 - NOISE <= self.noise.low <= self.noise.high <= 1 + NOISE:
+            return f"noisy: {self.first} against itself {self.noise}"
+        return ""
 
     def of(self, side: str) -> Ratio:
         """The first side's time by another's: below 1 the first is quicker."""
-        return ratio(self._first, self.seconds[side])
+        return ratio(self.seconds[self.first], self.seconds[side])
 
     def samples(self) -> dict[str, Any]:
         """All there is, for JSON."""
-        return {"seconds": dict(self.seconds), "again": self.again, "conclusive": self.conclusive}
+        return dataclasses.asdict(self) | {"refusal": self.refusal}
 
     def grid(self, title: str) -> Grid:
-        """One row a side; noise is told before any ratio."""
-        first = next(iter(self.seconds))
-        verdict = "" if self.conclusive else "inconclusive (noise): "
-        rows = [(f"{first} against itself", "", f"{verdict}{self.noise}")]
+        """One row a side; where the machine settles nothing, no ratio is told."""
+        shares = [f"{share:.0%}" for share in self.others if share is not None]
+        quiet = f"others had {', '.join(shares)} of the cores" if shares else "others: not counted"
+        rows = [("A/A", "", "", self.refusal or str(self.noise))]
         for side, taken in self.seconds.items():
-            share = "" if side == first else f"{verdict}{self.of(side)}"
-            rows.append((side, f"{min(taken) / 2:.3f}", share))
-        columns = ("side", "best seconds", f"{first} / side, median [90 % interval]")
+            share = "" if side == self.first or self.refusal else str(self.of(side))
+            best, memory = f"{min(taken) / 2:.3f}", f"{self.peak.get(side, 0) / 2**20:,.0f}"
+            rows.append((side, best, memory, share))
+        rows += [(side, "", "", why) for side, why in self.skipped.items()]
+        rows.append((f"cores {', '.join(map(str, self.cores))}", "", "", quiet))
+        columns = ("side", "best seconds", "peak MiB", f"{self.first} / side, median [90 %]")
         return Grid(title, columns, tuple(rows))
 
-
-def compare(sides: Mapping[str, Callable[[], Any]], rounds: int) -> Comparison:
-    """Times sides in turn: there and back in every round, so that drift hits all alike.
-
-    Each timed run follows an untimed one of the same side: whoever runs behind a side that has
-    just returned gigabytes to the system would pay for its pages (seen: 10 % of A/A).
-
-    Args:
-      sides: name -> a call that returns when its work is done.
-      rounds: how often.
-
-    Returns:
-      The seconds; the first side also runs against itself.
-    """
-    first = next(iter(sides))
-    order = [*((name, run) for name, run in sides.items()), ("again", sides[first])]
-    seconds: dict[str, list[float]] = {name: [] for name, _ in order}
-    for _ in range(rounds):
-        taken = dict.fromkeys(seconds, 0.0)
-        for name, run in (*order, *reversed(order)):
-            run()
-            began = time.perf_counter()
-            run()
-            taken[name] += time.perf_counter() - began
-        for name, value in taken.items():
-            seconds[name].append(value)
-    again = seconds.pop("again")
-    return Comparison(seconds, again)
+    def lines(self, work: str) -> list[Line]:
+        """The comparison for the table of all benchmarks: one line a peer."""
+        if self.refusal:
+            return [
+                Line(work, side, self.refusal, "") for side in self.seconds if side != self.first
+            ]
+        return [
+            Line(work, side, str(self.of(side)), str(self.noise))
+            for side in self.seconds
+            if side != self.first
+        ]
 
 
-def check_equal(values: Mapping[str, float], tolerance: float = 1e-4) -> None:
+def check_equal(values: Mapping[str, Any], tolerance: float = 1e-4) -> None:
     """Refuses to time sides that do not compute the same.
 
+    Args:
+      values: side -> a number, or lists of them.
+      tolerance: by the first side's largest.
+
     Raises:
-      MmjaxError: names the sides and their values.
+      MmjaxError: names two sides and how far they are apart.
     """
-    first = next(iter(values.values()))
-    if not all(abs(value - first) <= tolerance * abs(first) for value in values.values()):
-        shown = ", ".join(f"{name} {value:.7g}" for name, value in values.items())
-        raise MmjaxError(f"the sides do not agree, so their times say nothing: {shown}")
+    name, *_ = values
+    first = np.asarray(values[name], np.float64)
+    for side, value in values.items():
+        array = np.asarray(value, np.float64)
+        apart = np.abs(array - first).max() if array.shape == first.shape else np.inf
+        # Written so that what is no number is refused too.
+        if not apart <= tolerance * np.abs(first).max():
+            raise MmjaxError(
+                "the sides do not agree, so their times say nothing: "
+                f"{name} {_shown(first)}, {side} {_shown(array)}, apart by {apart:.2g}"
+            )
+
+
+def check_same(values: Mapping[str, Any]) -> None:
+    """Refuses to time sides that do not return the very same, such as texts.
+
+    Raises:
+      MmjaxError: names two sides.
+    """
+    name, *_ = values
+    for side, value in values.items():
+        if value != values[name]:
+            raise MmjaxError(
+                "the sides do not agree, so their times say nothing: "
+                f"{name} {str(values[name])[:80]!r}, {side} {str(value)[:80]!r}"
+            )
+
+
+def _shown(value: np.ndarray) -> str:
+    return f"{value:.7g}" if value.ndim == 0 else f"{list(value.shape)}"
 
 
 def surroundings() -> dict[str, Any]:

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.harness import Grid, Options, Report, check_equal, compare
+from benchmarks.apart import Side, compare
+from benchmarks.harness import Grid, Options, Report, check_equal
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter
-from mmjax.data.conversations import Conversations, Encoded, collate
+from mmjax.data.conversations import Conversations, collate
+from mmjax.data.layout import Encoded
 from mmjax.data.tables import RawTable
 from mmjax.encoders.language_model import WORD
 from mmjax.encoders.llama import Llama
@@ -93,8 +95,8 @@ def _shape(found: Conversations, groups: list[list[int]]) -> tuple[int, int]:
     return text["input_ids"].shape[1], text["labels"].shape[1]
 
 
-class Side:
-    """Training steps over given batches."""
+class Training:
+    """Training steps over given batches; a call is a step on each."""
 
     def __init__(self, batches: list[dict[str, Any]]) -> None:
         """Compiles a step for every shape among the batches."""
@@ -110,17 +112,41 @@ class Side:
         self._step = make_train_step(task, optax.sgd(0.0))
         trainable = parts.init(jax.random.key(1), params, vision)
         self._state = create(trainable, optax.sgd(0.0), jax.random.key(2))
-        self.loss = self.run()
 
-    def run(self) -> float:
+    def __call__(self) -> float:
         """A step on every batch; returns the mean loss over tokens."""
         total = tokens = 0.0
         for batch in self._batches:
-            self._state, found = self._step(self._state, self._frozen, batch)
-            total += float(found["token_loss"].total)
-            tokens += float(found["token_loss"].examples)
+            self._state, metrics = self._step(self._state, self._frozen, batch)
+            total += float(metrics["token_loss"].total)
+            tokens += float(metrics["token_loss"].examples)
         jax.block_until_ready(self._state)
         return total / tokens
+
+
+def side(rows: int, buckets: bool) -> Training:
+    """Steps on batches that stand for all of an epoch.
+
+    Args:
+      rows: of a batch.
+      buckets: whether rows are padded to their bucket's length rather than to the limit.
+
+    Returns:
+      The steps.
+    """
+    epoch = conversations(ROWS, LLAMA["vocab_size"])
+    # Evenly through the plan by size, so that few batches stand for all.
+    plan = sorted(epoch.plan(rows, np.random.default_rng(0)), key=lambda g: _shape(epoch, g))
+    chosen = [plan[len(plan) * (2 * i + 1) // (2 * TIMED)] for i in range(TIMED)]
+    if buckets:
+        return Training([epoch.batch(groups, rows) for groups in chosen])
+    most = bucket(max(len(row.answers) for row in epoch.rows))
+    return Training(
+        [
+            {"text": collate([epoch.rows[i] for group in groups for i in group], LIMIT, most, True)}
+            for groups in chosen
+        ]
+    )
 
 
 def run(options: Options) -> Report:
@@ -133,22 +159,12 @@ def run(options: Options) -> Report:
       Shares of real columns, and seconds of both.
     """
     rows = options.sizes((2,), (4,))[0]
-    found = conversations(ROWS, LLAMA["vocab_size"])
-    total = count(found, BATCH)
-    # Evenly through the plan by size, so that few batches stand for all.
-    plan = sorted(found.plan(rows, np.random.default_rng(0)), key=lambda g: _shape(found, g))
-    chosen = [plan[len(plan) * (2 * i + 1) // (2 * TIMED)] for i in range(TIMED)]
-    most = bucket(max(len(row.answers) for row in found.rows))
-    padded = [
-        {"text": collate([found.rows[i] for group in groups for i in group], LIMIT, most, True)}
-        for groups in chosen
+    total = count(conversations(ROWS, LLAMA["vocab_size"]), BATCH)
+    sides = [
+        Side(name, "benchmarks.instruct_buckets:side", {"rows": rows, "buckets": buckets})
+        for name, buckets in (("buckets", True), (f"padded to {LIMIT}", False))
     ]
-    sides = {
-        "buckets": Side([found.batch(groups, rows) for groups in chosen]),
-        f"padded to {LIMIT}": Side(padded),
-    }
-    check_equal({name: side.loss for name, side in sides.items()})
-    timed = compare({name: side.run for name, side in sides.items()}, options.num_rounds)
+    comparison = compare(sides, options, check_equal)
     real, bucketed, whole = (total[name] for name in ("real", "buckets", "padded"))
     lines = (
         (f"padded to {LIMIT}", f"{whole:,}", f"{real / whole:.1%}", "1.00"),
@@ -158,10 +174,12 @@ def run(options: Options) -> Report:
         f"Drawn lengths: {total['rows']:,} rows in {total['batches']:,} batches of {BATCH}, "
         f"{total['shapes']} shapes, {real:,} real columns"
     )
+    work = f"{TIMED} steps of {rows} rows in buckets of length, small LLaMA"
     return Report(
         [
             Grid(title, ("rows are", "columns", "real", "columns saved, times"), lines),
-            timed.grid(f"{TIMED} steps of {rows} rows, small LLaMA, f32"),
+            comparison.grid(f"{work}, f32"),
         ],
-        {**timed.samples(), "epoch": total},
+        {**comparison.samples(), "epoch": total},
+        comparison.lines(work),
     )

@@ -20,15 +20,16 @@ from mmjax import optim, sharding, trees
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter
 from mmjax.encoders import catalog
+from mmjax.encoders.attention import choose, with_kernel
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.vision import VisionTransformer
+from mmjax.plan.encoders import placed
 from mmjax.progress import track
 from mmjax.specs.spec import OptimSpec
 from mmjax.state import TrainState, create
 from mmjax.step import TrainStep, make_train_step
 from mmjax.tasks.instruct.task import InstructTask
 from mmjax.trees import PyTree
-from mmjax.weights import convert, quantize
 
 _LLAMA: Mapping[str, Any] = {"model_type": "llama", "vocab_size": 32000, "rms_norm_eps": 1e-6}
 LANGUAGE: Mapping[str, Mapping[str, Any]] = {
@@ -109,8 +110,8 @@ class Setting:
         Returns:
           The setting.
         """
-        found = [_frozen(raw, mesh, dtype, int8) for raw in (language, vision)]
-        (llama, words), (vit, pictures) = found
+        encoders = [_frozen(raw, mesh, dtype, int8) for raw in (language, vision)]
+        (llama, words), (vit, pictures) = encoders
         assert isinstance(llama, Llama)
         assert isinstance(vit, VisionTransformer)
         parts = Multimodal(
@@ -158,29 +159,18 @@ def _frozen(
 ) -> tuple[Any, PyTree]:
     """(module, parameters as shapes in the shardings that loading would give them)."""
     tower = "image" if raw["model_type"] == "clip" else None
-    family = catalog.find(raw, "config.json", tower)
+    family = catalog.find_family(raw, "config.json", tower)
     config = family.config(raw)
     module = family.module(config, dtype=dtype, param_dtype=dtype)
+    module = with_kernel(module, choose(mesh, dtype))
     if family.modality == "image":
         side = config.image_size
         example = [jax.ShapeDtypeStruct((1, side, side, config.num_channels), jnp.float32)]
     else:
         example = [jax.ShapeDtypeStruct((1, 1), jnp.int32)] * 2
     target = jax.eval_shape(module.init, jax.random.key(0), *example)["params"]
-    rules = sharding.fit(family.sharding(config), target, mesh)
-    leaves = dict(trees.named_leaves(sharding.shardings(target, mesh, rules)))
-    if int8:
-        target = quantize.abstract(target)
-        for path, leaf in trees.named_leaves(target):
-            if path.endswith(quantize.SCALE):
-                kernel = leaves[path.removesuffix(quantize.SCALE) + quantize.KERNEL]
-                leaves[path] = convert.scale_placement(kernel, leaf.ndim + 1)
-    return module, jax.tree_util.tree_map_with_path(
-        lambda path, x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=leaves[trees.path_of(path)]
-        ),
-        target,
-    )
+    rules = sharding.fit(family.sharding(config), target, mesh, family.heads(config))
+    return module, placed(target, mesh, rules, "int8" if int8 else None)
 
 
 def share(tree: PyTree) -> int:
@@ -219,7 +209,7 @@ def run(options: Options) -> Report:
         mesh = AbstractMesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
         setting = Setting.of(*arguments, mesh, **chosen)
         setting.lower()
-        found: dict[str, Any] = {
+        sample: dict[str, Any] = {
             "model": name,
             "weights": kind,
             "mesh": [data, model],
@@ -232,17 +222,17 @@ def run(options: Options) -> Report:
         if here and (options.full or name == "7B"):
             real = mesh_of(data, model)
             program = Setting.of(*arguments, real, dtype=jnp.float32, **chosen).lower().compile()
-            found["temporary"] = program.memory_analysis().temp_size_in_bytes
-        samples.append(found)
-        total = sum(found.get(part, 0) for part in ("frozen", "state", "temporary"))
+            sample["temporary"] = program.memory_analysis().temp_size_in_bytes
+        samples.append(sample)
+        total = sum(sample.get(part, 0) for part in ("frozen", "state", "temporary"))
         rows.append(
             (
                 f"{name}, {kind}, {data} x {model}",
-                f"{found['frozen'] / GB:.2f}",
-                f"{found['state'] / GB:.3f}",
-                f"{found['temporary'] / GB:.2f}" if "temporary" in found else "-",
-                f"{total / GB:.2f}" if "temporary" in found else "-",
-                ", ".join(found["unsplit"]) or "none",
+                f"{sample['frozen'] / GB:.2f}",
+                f"{sample['state'] / GB:.3f}",
+                f"{sample['temporary'] / GB:.2f}" if "temporary" in sample else "-",
+                f"{total / GB:.2f}" if "temporary" in sample else "-",
+                ", ".join(sample["unsplit"]) or "none",
             )
         )
     title = f"GB a device, {ROWS} rows of {COLUMNS} columns with a picture each, layers recomputed"

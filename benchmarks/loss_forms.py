@@ -5,14 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
+from benchmarks.pairs import SCALE, WIDTH, towers
 from mmjax.losses import contrastive
 from mmjax.losses.weighting import Focal, HardNegatives
 
-WIDTH = 512
-SCALE = 14.3
 WEIGHTED: dict[str, dict[str, Any]] = {
     "mmjax, focal": {"hard": Focal(1.0)},
     "mmjax, HCL": {"negatives": HardNegatives(0.5, 0.01)},
@@ -29,14 +27,6 @@ def naive(
 
 
 FORMS: dict[str, Callable[..., Any]] = {"mmjax": contrastive.info_nce, "naive JAX": naive}
-
-
-def towers(batch: int, width: int = WIDTH) -> Float[np.ndarray, "2 b d"]:
-    """Unit vectors whose pairs are told apart neither at once nor never."""
-    rng = np.random.default_rng(0)
-    image, noise = rng.normal(size=(2, batch, width)).astype(np.float32)
-    both = np.stack([image, 0.2 * image + noise])
-    return both / np.linalg.norm(both, axis=-1, keepdims=True)
 
 
 def step(form: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -59,3 +49,25 @@ def compiled(step: Any, batch: int, sharding: Any = None) -> Any:
     """The program for one batch size."""
     tower = jax.ShapeDtypeStruct((batch, WIDTH), jnp.float32, sharding=sharding)
     return step.lower(tower, tower, jax.ShapeDtypeStruct((), jnp.float32)).compile()
+
+
+def side(form: str, batch: int) -> Callable[[], float]:
+    """A form's loss and gradients on the batch that all sides are given.
+
+    Args:
+      form: of `FORMS` or `WEIGHTED`.
+      batch: pairs.
+
+    Returns:
+      The run; it returns the loss.
+    """
+    more = WEIGHTED.get(form)
+    loss_and_grad = step(FORMS[form]) if more is None else step(contrastive.info_nce, **more)
+    image, text = (jnp.asarray(x) for x in towers(batch))
+    logit_scale = jnp.log(jnp.float32(SCALE))
+
+    def run() -> float:
+        loss, _ = jax.block_until_ready(loss_and_grad(image, text, logit_scale))
+        return float(loss)
+
+    return run

@@ -7,7 +7,8 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks.harness import Grid, Options, Report
-from benchmarks.loss_forms import FORMS, WIDTH, step, temporary_bytes
+from benchmarks.loss_forms import FORMS, step, temporary_bytes
+from benchmarks.pairs import WIDTH
 from mmjax.losses import contrastive
 from mmjax.progress import track
 from mmjax.sharding import make_mesh
@@ -30,16 +31,16 @@ def run(options: Options) -> Report:
     steps: dict[str, tuple[Any, Any]] = {n: (step(form), None) for n, form in FORMS.items()}
     ring = step(contrastive.info_nce, mesh=mesh), NamedSharding(mesh, PartitionSpec("data"))
     steps[f"mmjax, {jax.device_count()} devices"] = ring
-    found = {}
+    batches = {}
     for name, (one, sharding) in track(steps.items(), "searching the largest batch", len(steps)):
 
         def fits(k: int, one: Callable[..., Any] = one, sharding: Any = sharding) -> bool:
             return temporary_bytes(one, k * STEP, sharding) <= budget
 
-        found[name] = STEP * largest(fits, limit)
-    rows = tuple((name, f"{batch:,}") for name, batch in found.items())
+        batches[name] = STEP * largest(fits, limit)
+    rows = tuple((name, f"{batch:,}") for name, batch in batches.items())
     title = f"Largest batch within {budget / 2**20:,.0f} MiB a device, D={WIDTH}, f32"
-    return Report([Grid(title, ("form", "batch"), rows)], {"budget": budget, "batch": found})
+    return Report([Grid(title, ("form", "batch"), rows)], {"budget": budget, "batch": batches})
 
 
 def largest(fits: Callable[[int], bool], limit: int) -> int:

@@ -3,7 +3,8 @@
 import math
 
 from benchmarks.harness import Grid, Options, Points, Report
-from benchmarks.loss_forms import FORMS, WEIGHTED, WIDTH, step, temporary_bytes
+from benchmarks.loss_forms import FORMS, WEIGHTED, step, temporary_bytes
+from benchmarks.pairs import WIDTH
 from mmjax.losses import contrastive
 from mmjax.progress import track
 
@@ -24,8 +25,8 @@ def run(options: Options) -> Report:
     steps |= {name: step(contrastive.info_nce, **more) for name, more in WEIGHTED.items()}
     lines: dict[str, Points] = {name: [] for name in steps}
     for batch in track(batches, "compiling for memory"):
-        for name, one in steps.items():
-            lines[name].append((batch, temporary_bytes(one, batch) / MIB))
+        for name, loss_and_grad in steps.items():
+            lines[name].append((batch, temporary_bytes(loss_and_grad, batch) / MIB))
     rows = []
     for name, points in lines.items():
         growth = "-"
@@ -35,4 +36,4 @@ def run(options: Options) -> Report:
         rows.append((name, *(f"{mib:,.1f}" for _, mib in points), growth))
     columns = ("form", *(f"B={batch:,}" for batch in batches), "when B doubles")
     grid = Grid(f"Temporary MiB of loss and gradients, D={WIDTH}, f32", columns, tuple(rows))
-    return Report([grid], {"mib": lines}, {"temporary memory, MiB": lines})
+    return Report([grid], {"mib": lines}, curves={"temporary memory, MiB": lines})

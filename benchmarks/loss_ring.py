@@ -8,7 +8,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.harness import Grid, Options, Report
-from benchmarks.loss_forms import SCALE, WIDTH, compiled, naive, step, towers
+from benchmarks.loss_forms import compiled, naive, step
+from benchmarks.pairs import SCALE, WIDTH, towers
 from mmjax.losses import contrastive
 from mmjax.progress import track
 
@@ -30,7 +31,7 @@ def run(options: Options) -> Report:
     small = min(batch, RUN)
     pair = tuple(jnp.asarray(x) for x in towers(small))
     logit_scale = jnp.log(jnp.float32(SCALE))
-    wanted = step(naive)(*pair, logit_scale)
+    expected = step(naive)(*pair, logit_scale)
     rows, samples = [], {}
     counts = [n for n in (1, 2, 4, 8) if n <= jax.device_count()]
     for count in track(counts, "compiling rings"):
@@ -41,10 +42,10 @@ def run(options: Options) -> Report:
         text = program.as_text()
         mib = program.memory_analysis().temp_size_in_bytes / MIB
         sent = {name: len(re.findall(rf"\b{name}(-start)?\(", text)) for name in COLLECTIVES}
-        found = ring(*jax.device_put(pair, split), logit_scale)
+        actual = ring(*jax.device_put(pair, split), logit_scale)
         error = max(
             float(jnp.linalg.norm(jax.device_get(a) - b) / jnp.linalg.norm(b))
-            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
+            for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
         )
         samples[str(count)] = {"mib": mib, "collectives": sent, "error": error}
         rows.append((str(count), f"{mib:,.1f}", *(str(n) for n in sent.values()), f"{error:.1e}"))

@@ -1,15 +1,38 @@
-"""How long do the loss and its gradients take, beside the naive form and PyTorch?"""
+"""How long do the loss and its gradients take, beside the naive form, torch and open_clip?"""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+from benchmarks.apart import Side, compare
+from benchmarks.harness import Grid, Options, Points, Report, check_equal
+from benchmarks.loss_forms import FORMS, WEIGHTED
+from benchmarks.pairs import WIDTH
 
-from benchmarks.harness import Grid, Options, Points, Report, check_equal, compare
-from benchmarks.loss_forms import FORMS, SCALE, WEIGHTED, WIDTH, step, towers
-from mmjax.losses import contrastive
-from mmjax.progress import track
+PEERS = {"torch, plain form": "plain", "open_clip": "open_clip"}
+
+
+def sides(batch: int, torch: bool) -> list[Side]:
+    """All forms of the loss.
+
+    Args:
+      batch: pairs.
+      torch: whether torch's are among them.
+
+    Returns:
+      mmjax first.
+    """
+    names = (*FORMS, *WEIGHTED)
+    arguments = {"batch": batch}
+    forms = [Side(n, "benchmarks.loss_forms:side", {"form": n, **arguments}) for n in names]
+    if torch:
+        peer = "benchmarks.peers.torch_loss"
+        forms += [Side(name, f"{peer}:{form}", arguments) for name, form in PEERS.items()]
+    return forms
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """The forms agree; weighted ones are other losses."""
+    check_equal({name: value for name, value in values.items() if name not in WEIGHTED})
 
 
 def run(options: Options) -> Report:
@@ -22,36 +45,15 @@ def run(options: Options) -> Report:
       Seconds of each form and the blockwise loss's ratio to it.
     """
     report = Report(curves={"seconds": {}})
-    batches = options.sizes((1024, 4096), (1024, 4096, 8192, 16384))
-    for batch in track(batches, "timing the loss"):
-        pair = towers(batch)
-        sides: dict[str, Callable[[], Any]] = {
-            name: _jax_side(step(form), pair) for name, form in FORMS.items()
-        }
-        if options.peer == "torch":
-            from benchmarks.loss_torch import sides as torch_sides
-
-            sides |= torch_sides(pair, SCALE)
-        check_equal({name: side() for name, side in sides.items()})
-        for name, more in WEIGHTED.items():
-            sides[name] = _jax_side(step(contrastive.info_nce, **more), pair)
-        found = compare(sides, options.num_rounds)
-        report.grids.append(found.grid(f"Loss and gradients, B={batch:,}, D={WIDTH}, f32"))
-        report.samples[str(batch)] = found.samples()
-        for name, seconds in found.seconds.items():
+    for batch in options.sizes((1024, 4096), (4096, 8192)):
+        comparison = compare(sides(batch, options.peer == "torch"), options, check)
+        work = f"contrastive loss and gradients, B={batch:,}, D={WIDTH}"
+        report.grids.append(comparison.grid(f"{work}, f32"))
+        report.lines += comparison.lines(work)
+        report.samples[str(batch)] = comparison.samples()
+        for name, seconds in comparison.seconds.items():
             points: Points = report.curves["seconds"].setdefault(name, [])
             points.append((batch, min(seconds) / 2))
     if options.peer != "torch":
-        report.grids.append(Grid("PyTorch: skipped (--peer torch)", (), ()))
+        report.grids.append(Grid("torch: skipped (--peer torch)", (), ()))
     return report
-
-
-def _jax_side(run: Callable[..., Any], pair: Any) -> Callable[[], float]:
-    image, text = (jnp.asarray(x) for x in pair)
-    logit_scale = jnp.log(jnp.float32(SCALE))
-
-    def once() -> float:
-        loss, _ = jax.block_until_ready(run(image, text, logit_scale))
-        return float(loss)
-
-    return once

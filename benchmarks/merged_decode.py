@@ -4,21 +4,23 @@ The adapter's values are random, as after some training. A merged model has bias
 and values that the bare one lacks, and nothing else beside it.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
-from benchmarks.decode import MODEL, PROMPT, mmjax_side
-from benchmarks.harness import Grid, Options, Report, compare
+from benchmarks.apart import Side, compare
+from benchmarks.decode import MODEL, Texts, load, rates, writing
+from benchmarks.harness import Options, Report, check_same
 from mmjax.adapters.merging import merge
 from mmjax.adapters.rep_adapter import RepAdapter, bind, routing_table
-from mmjax.encoders import LanguageModel, load_encoder
+from mmjax.encoders import LanguageModel
 from mmjax.encoders.language_model import TEXT
 from mmjax.errors import MmjaxError
 from mmjax.trees import PyTree
 
 ADAPTER = RepAdapter()
+MERGED, BARE, BESIDE = "merged", "bare", "beside the weights"
 
 
 def trained(model: LanguageModel) -> PyTree:
@@ -29,6 +31,24 @@ def trained(model: LanguageModel) -> PyTree:
     up["kernel"] = 0.02 * jax.random.normal(keys[1], up["kernel"].shape)
     modality = jax.random.normal(keys[2], (2, model.hidden_size))
     return bind(adapters, routing_table(model.with_hook(ADAPTER), adapters, modality), TEXT)
+
+
+def side(kind: str, rows: int, new: int) -> Callable[[], Texts]:
+    """One of the three ways; see `run`."""
+    bare = load()
+    if kind == BARE:
+        return writing(bare, rows, new)
+    adapters, routed = trained(bare), bare.with_hook(ADAPTER)
+    if kind == MERGED:
+        return writing(merge(routed, adapters), rows, new)
+    return writing(routed, rows, new, adapters)
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """The merged model writes what the model with its adapter writes, and the bare one does not."""
+    check_same({name: values[name] for name in (MERGED, BESIDE)})
+    if values[MERGED] == values[BARE]:
+        raise MmjaxError("the adapter changes nothing that is written: the comparison is empty")
 
 
 def run(options: Options) -> Report:
@@ -42,30 +62,18 @@ def run(options: Options) -> Report:
       Seconds of each side, and tokens a second.
 
     Raises:
-      MmjaxError: the merged model writes other tokens than the model with its adapter.
+      MmjaxError: the merged model writes other text than the model with its adapter.
     """
     rows, new = options.sizes((1,), (1,))[0], 64 if options.full else 16
-    bare = load_encoder(MODEL)
-    assert isinstance(bare, LanguageModel)
-    prompts = [bare.encode_prompt(PROMPT)] * rows
-    adapters = trained(bare)
-    routed = bare.with_hook(ADAPTER)
-    sides: dict[str, Any] = {
-        "merged": mmjax_side(merge(routed, adapters), prompts, new),
-        "bare": mmjax_side(bare, prompts, new),
-        "beside the weights": mmjax_side(routed, prompts, new, adapters),
-    }
-    tokens = {name: side() for name, side in sides.items()}
-    if not np.array_equal(tokens["merged"], tokens["beside the weights"]):
-        raise MmjaxError("merged and unmerged write different tokens: their times say nothing")
-    if np.array_equal(tokens["merged"], tokens["bare"]):
-        raise MmjaxError("the adapter changes nothing that is written: the comparison is empty")
-    found = compare(sides, options.num_rounds)
-    rates = [(name, f"{rows * new * 2 / min(s):.1f}") for name, s in found.seconds.items()]
+    sizes = {"rows": rows, "new": new}
+    sides = [
+        Side(kind, "benchmarks.merged_decode:side", {"kind": kind, **sizes})
+        for kind in (MERGED, BARE, BESIDE)
+    ]
+    comparison = compare(sides, options, check)
+    work = f"{MODEL.removeprefix('asset:')} with a merged adapter, {rows} rows, {new} tokens"
     return Report(
-        [
-            found.grid(f"{MODEL} with a routed adapter, {rows} rows, {new} new tokens, f32"),
-            Grid("Tokens a second", ("side", "best"), tuple(rates)),
-        ],
-        {**found.samples(), "rows": rows, "new": new},
+        [comparison.grid(f"{work}, greedy, f32"), rates(comparison, rows, new)],
+        {**comparison.samples(), **sizes},
+        comparison.lines(work),
     )

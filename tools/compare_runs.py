@@ -53,15 +53,15 @@ def compare(
       Failed: a folder holds no figures, or no adapter.
     """
     parts = [_figures, _fingerprints] if adapters else [_figures]
-    found = []
+    differences = []
     for part in parts:
-        one, other = part(old), part(new)
-        for name in dict.fromkeys([*one, *other]):  # in OLD's order
-            before, now = one.get(name, LACKS), other.get(name, LACKS)
+        old_values, new_values = part(old), part(new)
+        for name in dict.fromkeys([*old_values, *new_values]):  # in OLD's order
+            before, now = old_values.get(name, LACKS), new_values.get(name, LACKS)
             if not _same(before, now, tolerance):
                 system, metric = name
-                found.append(Difference(system, metric, before, now))
-    return found
+                differences.append(Difference(system, metric, before, now))
+    return differences
 
 
 def _figures(run: Path) -> dict[tuple[str, str], Any]:
@@ -87,14 +87,14 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def _fingerprints(run: Path) -> dict[tuple[str, str], str]:
     """(folder of a stage, "fingerprint") -> that of its adapter."""
-    found = {}
+    fingerprints = {}
     for path in sorted(run.glob("seed_*/*/adapter/adapter_card.json")):
         stage = path.parents[1].relative_to(run).as_posix()
         trained = json.loads(path.read_bytes())["trainable"]
-        found[stage, "fingerprint"] = trained["fingerprint"]
-    if not found:
+        fingerprints[stage, "fingerprint"] = trained["fingerprint"]
+    if not fingerprints:
         raise Failed(f"{run} has no adapter")
-    return found
+    return fingerprints
 
 
 def _same(old: Any, new: Any, tolerance: float) -> bool:

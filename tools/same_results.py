@@ -87,9 +87,9 @@ def checked_out(commit: str, scratch: Path, runs: Path, fresh: bool) -> Iterator
     try:
         # An installed mmjax must not come first: both sides would be the same code.
         side.start("where", "-c", "import mmjax; print(mmjax.__file__)")
-        found = Path((runs / "where.log").read_text().strip())
-        if not found.resolve().is_relative_to(tree):
-            sys.exit(f"error: {found} is imported, not what was checked out in {tree}")
+        module_path = Path((runs / "where.log").read_text().strip())
+        if not module_path.resolve().is_relative_to(tree):
+            sys.exit(f"error: {module_path} is imported, not what was checked out in {tree}")
         yield side
     finally:
         subprocess.run([*git, "remove", "--force", str(tree)])
@@ -111,26 +111,26 @@ def check(name: str, sides: Sequence[Side], data: Path, tolerance: float) -> lis
     for side in sides:
         if not (side.tree / "configs" / f"{name}.py").is_file():
             return ["", "", "", f"not run: {side.runs.name} has no such recipe"]
-    seconds, found = [], []
+    seconds, differences = [], []
     try:
         seconds.append(old.train(name, data))
     except Failed as error:
         return ["", "", "", f"not run: OLD fails: {error}"]
     try:
         seconds.append(new.train(name, data))
-        found += map(str, compare(old.runs / name, new.runs / name, tolerance))
+        differences += map(str, compare(old.runs / name, new.runs / name, tolerance))
         copy = shutil.copytree(old.runs / name, old.runs / f"{name}.evaluated_by_new")
         (copy / "results.json").unlink()
         arguments = ("-m", "mmjax.main", "--workdir", str(copy), "--mode", "evaluate")
         seconds.append(new.start(f"{name}.of_old", *arguments))
         again = compare(old.runs / name, copy, tolerance, adapters=False)
-        found += (f"OLD's run, evaluated by NEW: {one}" for one in again)
+        differences += (f"OLD's run, evaluated by NEW: {difference}" for difference in again)
     except Failed as error:
-        found.append(f"NEW fails: {error}")
-    for line in found:
+        differences.append(f"NEW fails: {error}")
+    for line in differences:
         print(f"{name}: {line}", flush=True)
     row = [f"{s:.0f}" for s in seconds] + [""] * (3 - len(seconds))
-    return [*row, f"{len(found)} differ" if found else "same"]
+    return [*row, f"{len(differences)} differ" if differences else "same"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

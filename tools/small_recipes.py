@@ -46,6 +46,15 @@ SCIENCEQA = Small(
     settings={**LAVIN, "questions.source": "scienceqa:{data}/instructions0/scienceqa"}
 )
 RECIPES = {
+    "chain_clip": Small(
+        settings={
+            "encoders.text.source": "{data}/world0/clip",
+            "encoders.foreign.source": "{data}/world0/roberta",
+            "encoders.foreign.max_length": "12",
+            "pairs.source": "{data}/products.jsonl",
+            "base.base.parallel.sources": "('{data}/world0/pairs.jsonl',)",
+        }
+    ),
     "domain_food101": Small("{data}/food", SHORT, "base_emoji"),
     "domain_muge": Small("{data}/muge", SHORT, "language_emoji"),
     "language_clip_coco_cn": Small(
@@ -75,6 +84,9 @@ RECIPES = {
             "encoders.image.source": "asset:dinov2-small",
             "encoders.text.source": "asset:minilm-l6",
         },
+    ),
+    "projection_embeddings": Small(
+        "{data}/cases.jsonl", {**SHORT, "variants.supcon.projection.hidden": "4", "seeds": "(0,)"}
     ),
     "prompts_coop": Small(
         "{data}/pets",
@@ -110,15 +122,16 @@ def command_line(name: str, runs: Path, data: Path) -> list[str]:
     small = RECIPES.get(name, Small())
     settings = {**small.settings, **({"base": str(runs / small.base)} if small.base else {})}
     recipe = f"configs/{name}.py:{small.choice}".format(data=data)
-    given = [f"--config.{key}={value.format(data=data)}" for key, value in settings.items()]
-    return ["--config", recipe, "--workdir", str(runs / name), *given]
+    overrides = [f"--config.{key}={value.format(data=data)}" for key, value in settings.items()]
+    return ["--config", recipe, "--workdir", str(runs / name), *overrides]
 
 
 def draw_data(folder: Path) -> None:
     """Writes two classes of coloured pictures in the layouts of Food-101, MUGE, MM-IMDb and CoOp.
 
     Args:
-      folder: gets the folders `food`, `muge`, `films` and `pets`.
+      folder: gets the folders `food`, `muge`, `films` and `pets`, and beside them `products.jsonl`
+        (the same pictures with names in two languages) and `cases.jsonl` (numbers of two classes).
     """
     names, rows = ("w4", "w5"), {"train": [], "test": []}
     for i in range(2 * PICTURES):
@@ -128,23 +141,36 @@ def draw_data(folder: Path) -> None:
     for name in ("classes", "labels"):
         _write(folder / f"food/meta/{name}.txt", "\n".join(names))
     films, pets = {"dev": []}, {}
-    for side, found in rows.items():
-        films[side] = [f"{i:07d}" for i, _, _ in found]
-        pets[side] = [[f"{i}.jpg", names.index(name), name] for i, name, _ in found]
-        dishes = "\n".join(f"{name}/{i}" for i, name, _ in found)
+    for side, examples in rows.items():
+        films[side] = [f"{i:07d}" for i, _, _ in examples]
+        pets[side] = [[f"{i}.jpg", names.index(name), name] for i, name, _ in examples]
+        dishes = "\n".join(f"{name}/{i}" for i, name, _ in examples)
         _write(folder / f"food/meta/{side}.txt", dishes)
         muge = folder / "muge" / {"train": "train", "test": "valid"}[side]
-        pictures = "".join(f"{i}\t{base64.b64encode(p).decode()}\n" for i, _, p in found)
+        pictures = "".join(f"{i}\t{base64.b64encode(p).decode()}\n" for i, _, p in examples)
         _write(Path(f"{muge}_imgs.tsv"), pictures)
-        asked = ({"text_id": i, "text": f"颜色{i}", "image_ids": [i]} for i, _, _ in found)
-        _write(Path(f"{muge}_texts.jsonl"), "\n".join(map(json.dumps, asked)))
-        for i, name, picture in found:
+        queries = ({"text_id": i, "text": f"颜色{i}", "image_ids": [i]} for i, _, _ in examples)
+        _write(Path(f"{muge}_texts.jsonl"), "\n".join(map(json.dumps, queries)))
+        for i, name, picture in examples:
             genre = {"w4": "Drama", "w5": "Comedy"}[name]
             film = {"genres": [genre], "plot": [f"Colour {i} is seen."]}
             _write(folder / f"films/dataset/{i:07d}.json", json.dumps(film))
             _write(folder / f"films/dataset/{i:07d}.jpeg", picture)
             _write(folder / f"food/images/{name}/{i}.jpg", picture)
             _write(folder / f"pets/images/{i}.jpg", picture)
+    every = sorted(i for examples in rows.values() for i, _, _ in examples)
+    products = (
+        {
+            "image": f"pets/images/{i}.jpg",
+            "en": f"{names[i % 2]} w{6 + i % 8}",
+            "zh": f"w{24 + i % 2} w{26 + i % 8}",
+            "label": {"en": names[i % 2], "zh": f"w{24 + i % 2}"},
+        }
+        for i in every
+    )
+    _write(folder / "products.jsonl", "\n".join(map(json.dumps, products)))
+    cases = ({"label": names[i % 2], "age": i % 7 + i % 2, "dose": i / 9} for i in every)
+    _write(folder / "cases.jsonl", "\n".join(map(json.dumps, cases)))
     _write(folder / "films/split.json", json.dumps(films))
     _write(folder / "pets/split_zhou_Drawn.json", json.dumps(pets))
 

@@ -1,0 +1,15 @@
+"""The pairs that all forms of the loss are given, whatever framework computes them."""
+
+import numpy as np
+from jaxtyping import Float
+
+WIDTH = 512
+SCALE = 14.3  # inverse temperature
+
+
+def towers(batch: int, width: int = WIDTH) -> Float[np.ndarray, "2 b d"]:
+    """Unit vectors whose pairs are told apart neither at once nor never."""
+    rng = np.random.default_rng(0)
+    image, noise = rng.normal(size=(2, batch, width)).astype(np.float32)
+    both = np.stack([image, 0.2 * image + noise])
+    return both / np.linalg.norm(both, axis=-1, keepdims=True)
