@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types format clean
+.PHONY: help demo test test-all test-app lint types docs format clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,21 +28,28 @@ test: $(VENV)/.test  ## install the light test extra (no torch) and run the test
 test-all: $(VENV)/.test $(VENV)/.parity  ## as test, with the live comparisons against torch too
 	$(PYTEST)
 
-lint: $(VENV)/.dev  ## check format, lint, and who imports whom
+lint: $(VENV)/.dev  ## check format, lint, who imports whom, and the shell scripts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/shellcheck launch/*.sh launch/slurm.sbatch
 
 format: $(VENV)/.dev  ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The tests are type-checked too, so their packages must be there.
-types: $(VENV)/.dev $(VENV)/.test $(VENV)/.parity  ## check types
+# Tests and tools are type-checked too, so their packages must be there.
+types: $(VENV)/.dev $(VENV)/.test $(VENV)/.parity $(VENV)/.docs $(VENV)/.browser  ## check types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+test-app: $(VENV)/.test $(VENV)/.browser  ## the pages of `mmjax app` over HTTP, and in Chromium where it is
+	$(BIN)/python -m pytest -q -m "app or browser" tests/app tests/run/test_app.py
+
+docs: $(VENV)/.docs  ## build the site into site/; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 clean:  ## remove the environment, runs and build products (not the asset cache)
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp, not bin/python, says that the environment is whole: an interrupted one is made anew.
@@ -61,7 +68,7 @@ $(VENV)/.made:
 	exit 1
 
 # One stamp an extra; a changed pyproject.toml installs again.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.parity $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(VENV)/.made
+$(VENV)/.demo $(VENV)/.test $(VENV)/.parity $(VENV)/.dev $(VENV)/.docs $(VENV)/.browser: $(VENV)/.%: pyproject.toml $(VENV)/.made
 	@echo "installing mmjax[$*] into $(VENV)"
 	$(BIN)/python -m pip install -e '.[$*]'
 	@touch $@
