@@ -30,6 +30,7 @@ BENCHMARKS = {
     "prefix": "generation and labels behind a prefix that is read once, beside without",
     "projection-fit": "a fit of the projection, 5,000 x 768, beside PyTorch",
     "synthesis-scale": "chip-hours of 500,000 captions with an 8B synthesizer, by arithmetic",
+    "synthesis-stream": "records a second and memory of composing, and of importing answers",
     "startup": "seconds to import, to answer --help, to compile first and from the cache",
 }
 

@@ -20,6 +20,7 @@ from benchmarks import (
     plot,
     side,
     synthesis_scale,
+    synthesis_stream,
 )
 from benchmarks.command import BENCHMARKS, parse
 from benchmarks.harness import Options
@@ -134,3 +135,10 @@ def test_a_synthesis_at_scale_counts_llama_3s_own_weights():
         for name in ("generate: read", "generate: write", "filter, examples read each time")
     )
     assert 62.5 * 312 / 989 < 2 * found < 4 * 62.5 * 312 / 989
+
+
+def test_streams_keep_their_records_and_their_memory():
+    work = synthesis_stream.run(Options(batches=(100, 1000), threads=1)).samples
+    for few, many in work.values():
+        assert (few["count"], many["count"]) == (100, 1000)
+        assert 0 < many["peak"] < 1.2 * few["peak"] < 2**30
