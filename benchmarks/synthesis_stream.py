@@ -88,7 +88,8 @@ def run(options: Options) -> Report:
     """Streams a tenth of the records, then all of them.
 
     Args:
-      options: `batches` are numbers of records instead; `full` takes 100,000 and 1,000,000 of both.
+      options: `batches` are numbers of records instead; `full` composes 100,000 at most and imports
+        1,000,000.
 
     Returns:
       Records a second and peak memory, a process each.
@@ -100,7 +101,7 @@ def run(options: Options) -> Report:
     report = Report()
     cores = cores_of(options.threads or 1)
     for work, quick in ((COMPOSED, (1_000, 10_000)), (IMPORTED, (10_000, 100_000))):
-        for count in options.sizes(quick, (100_000, 1_000_000)):
+        for count in options.sizes(quick, [10 * few for few in quick]):
             arguments = {"work": work, "count": count}
             with Worker(Side(work, f"{__name__}:side", arguments), cores, 1) as worker:
                 timed = worker.run()

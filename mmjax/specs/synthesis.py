@@ -81,6 +81,9 @@ class FilterSpec:
       threshold: least margin of Yes over No and Open that is kept; 0 keeps what a greedy judge
         would call consistent.
       keep_rate: keeps this share of the tasks instead, those with the largest margins.
+      looker: what sees the pictures and must find each precise answer likelier right than wrong,
+        besides: the run folder of an `instruct` adapter, `synthesizer` for the one that is tuned
+        here, or `llava:` and a model; "" asks nobody.
       near_duplicates: questions that are left out: `none`, `exact` ones, or `minhash`, near ones.
       similarity: of near duplicates, as Jaccard's index of their words.
     """
@@ -91,6 +94,7 @@ class FilterSpec:
     examples: str = ""
     threshold: Margin = 0.0
     keep_rate: Share | None = None
+    looker: str = ""
     near_duplicates: Literal["none", "exact", "minhash"] = "none"
     similarity: Part = 0.8
 
@@ -169,6 +173,12 @@ class SynthesisSpec:
         named = bool(self.requests.model) == (self.synthesizer == "requests")
         expected = "a name where the synthesizer is `requests`, and none where it is another"
         check(named, "requests.model", self.requests.model, expected)
+        judged = bool(self.filter.judge) or not self.filter.looker
+        expected = "nothing without a `filter.judge`, whose margins it joins"
+        check(judged, "filter.looker", self.filter.looker, expected)
+        tuned = not self.synthesizer or self.filter.looker != "synthesizer"
+        expected = "a run folder where no synthesizer is tuned here"
+        check(tuned, "filter.looker", self.filter.looker, expected)
         check(seeds, "seeds", self.seeds, "records with triplets to tune the synthesizer on")
 
 

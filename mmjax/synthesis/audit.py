@@ -12,11 +12,12 @@ from jaxtyping import Float
 from mmjax.data.turn_records import Record, read_records
 from mmjax.errors import DataError
 from mmjax.files import digest_of
-from mmjax.synthesis.judge import LABELS, Judge, decide, margins, scored
+from mmjax.synthesis.generate import WHITE, read_image
+from mmjax.synthesis.judge import LABELS, Judge, Looker, decide, look, margins, scored
 from mmjax.synthesis.parse import Triplet, triplets_of
 from mmjax.synthesis.parts import Failure, Outcome, Parts, Rows, outcomes_in, plan_batches
 
-_SCORES, _TASKS = "scores", "tasks"
+_SCORES, _LOOKED, _TASKS = "scores", "looked", "tasks"
 
 
 def judge_tasks(generated: Path, parts: Parts, judge: Judge, batch_size: int = 32) -> None:
@@ -40,16 +41,58 @@ def judge_tasks(generated: Path, parts: Parts, judge: Judge, batch_size: int = 3
 
     def do(batch: Sequence[int]) -> list[Outcome]:
         each = [tasks(row) for row in batch]
-        flat = [
-            _listed(scores) for scores in judge.scores([task for some in each for task in some])
-        ]
-        ends = np.cumsum([len(some) for some in each])
-        return [
-            {_SCORES: flat[end - len(some) : end], _TASKS: _digest(some)}
-            for some, end in zip(each, ends, strict=True)
-        ]
+        flat = judge.scores([task for some in each for task in some])
+        return _by_record(_SCORES, [_listed(scores) for scores in flat], each)
 
     parts.work(plan_batches(np.array(sizes, np.int64), batch_size), do, "judging tasks")
+
+
+def look_at_tasks(
+    generated: Path,
+    parts: Parts,
+    looker: Looker,
+    batch_size: int = 32,
+    tries: int = 2,
+    retry_failed: bool = False,
+) -> None:
+    """Asks what sees the pictures about this shard's share of all tasks.
+
+    Args:
+      generated: records with tasks.
+      parts: keeps the margins, an item a record.
+      looker: see `mmjax.synthesis.judge.look`.
+      batch_size: records whose pictures are read together, and tasks that are asked about together.
+      tries: how often a picture is read before its record counts as failed.
+      retry_failed: whether pictures that could not be read are tried again.
+
+    Raises:
+      MmjaxError: damaged files.
+    """
+    rows = Rows(generated)
+
+    def record(row: int) -> Record:
+        return Record.of_object(f"{generated}, row {row + 1}", rows[row])
+
+    def size(row: int) -> int:
+        tasks = triplets_of(record(row))
+        return max((len(task.question) + len(task.precise) for task in tasks), default=0)
+
+    def do(batch: Sequence[int]) -> list[Outcome]:
+        records = [record(row) for row in batch]
+        opened = [read_image(one, tries) for one in records]
+        each = [triplets_of(one) for one in records]
+        # One that failed keeps its place, so that the others are computed as they would be with it.
+        shown = [WHITE if isinstance(image, Failure) else image for image in opened]
+        images = [image for image, tasks in zip(shown, each, strict=True) for _ in tasks]
+        flat = look(looker, [task for some in each for task in some], images, batch_size=batch_size)
+        outcomes = _by_record(_LOOKED, flat.tolist(), each)
+        return [
+            image if isinstance(image, Failure) else outcome
+            for image, outcome in zip(opened, outcomes, strict=True)
+        ]
+
+    sizes = np.array([size(row) for row in range(len(rows))], np.int64)
+    parts.work(plan_batches(sizes, batch_size), do, "looking at pictures", retry_failed)
 
 
 def carried(generated: Path, earlier: Iterable[Path]) -> Iterator[tuple[int, Outcome]]:
@@ -69,6 +112,17 @@ def carried(generated: Path, earlier: Iterable[Path]) -> Iterator[tuple[int, Out
     for row, record in enumerate(read_records(generated) if outcomes else ()):
         if (outcome := outcomes.get(_digest(triplets_of(record)))) is not None:
             yield row, outcome
+
+
+def _by_record(
+    name: str, flat: Sequence[Any], each: Sequence[Sequence[Triplet]]
+) -> list[dict[str, Any]]:
+    """What was found of each task, record by record."""
+    ends = np.cumsum([len(some) for some in each])
+    return [
+        {name: list(flat[end - len(some) : end]), _TASKS: _digest(some)}
+        for some, end in zip(each, ends, strict=True)
+    ]
 
 
 def _digest(tasks: Sequence[Triplet]) -> str:
@@ -105,7 +159,7 @@ def audit(
     generated: Path,
     parts: Parts,
     choice: Choice = Choice(),
-    looked: Float[np.ndarray, " n"] | None = None,
+    looked: Parts | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields a row for each task, in the order of records and tasks.
 
@@ -113,26 +167,31 @@ def audit(
       generated: records with tasks.
       parts: has the scores of all of them.
       choice: which are kept.
-      looked: margins of `mmjax.synthesis.judge.look` for all tasks; None where nobody looked.
+      looked: has the margins of those who saw the pictures; None where nobody looked.
 
     Yields:
       {"id", "number", "image", "caption", "question", "precise", "informative", "scores",
-      "margin", "label", "keep", "why"}.
+      "margin", "label", "keep", "why"}, and "looked" where somebody did.
 
     Raises:
       MmjaxError: scores lack, or are of another file.
     """
     table = [_array(scores) for _, outcome in parts.merged() for scores in _scores_in(outcome)]
+    seen = None if looked is None else np.array(list(_seen(parts, looked)), np.float64)
     all_margins = margins(np.stack(table)) if table else np.zeros(0)
     judged = decide(all_margins, choice.threshold, choice.keep_rate)
-    kept = decide(all_margins, choice.threshold, choice.keep_rate, looked)
+    kept = decide(all_margins, choice.threshold, choice.keep_rate, seen)
     at = -1
     for at, row in enumerate(_rows(generated)):
         if at == len(table):
             raise DataError(f"{generated} has more tasks than were judged; judge them again")
         verdict = scored(table[at])
         why = "kept" if kept[at] else choice.why(verdict["label"])
-        why = "the picture says no" if judged[at] and not kept[at] else why
+        if seen is not None:
+            verdict = {**verdict, "looked": float(seen[at]) if np.isfinite(seen[at]) else None}
+            if judged[at] and not kept[at]:
+                unread = verdict["looked"] is None
+                why = "its picture cannot be read" if unread else "the picture says no"
         yield {**row, **verdict, "keep": bool(kept[at]), "why": why}
     if at + 1 != len(table):
         raise DataError(f"{generated} has fewer tasks than were judged; judge them again")
@@ -159,6 +218,16 @@ def _rows(generated: Path) -> Iterator[dict[str, Any]]:
 
 def _scores_in(found: Outcome) -> Sequence[Sequence[float] | None]:
     return () if isinstance(found, Failure) else found[_SCORES]
+
+
+def _seen(judged: Parts, looked: Parts) -> Iterator[float]:
+    """Margins of who saw the pictures, one a task; NaN for those of a picture that failed."""
+    for (_, scores), (_, outcome) in zip(judged.merged(), looked.merged(), strict=True):
+        count = len(_scores_in(scores))
+        values = [np.nan] * count if isinstance(outcome, Failure) else outcome[_LOOKED]
+        if len(values) != count:
+            raise DataError("pictures were looked at for other tasks than were judged")
+        yield from values
 
 
 def _array(scores: Sequence[float] | None) -> Float[np.ndarray, " 3"]:

@@ -153,7 +153,7 @@ def generate_tasks(
 
     def do(batch: Sequence[int]) -> list[Outcome]:
         records = [record(row) for row in batch]
-        opened = [_open(one, how.tries) for one in records]
+        opened = [read_image(one, how.tries) for one in records]
         # One that failed keeps its place, so that the others are computed as they would be with it.
         shown = [WHITE if isinstance(one, Failure) else one for one in opened]
         written = writer.write([how.prompt(one) for one in records], shown)
@@ -180,7 +180,8 @@ def with_tasks(record: Record, tasks: dict[str, object]) -> Record:
     return Record(record.id, record.images, record.turns[:2], {**record.meta, **tasks})
 
 
-def _open(record: Record, tries: int) -> Image.Image | Failure:
+def read_image(record: Record, tries: int) -> Image.Image | Failure:
+    """A record's first picture, white where it has none; why not, once `tries` are spent."""
     if not record.images or record.images[0].startswith(BLANK):
         return WHITE
     error = ""

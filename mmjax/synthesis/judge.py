@@ -18,7 +18,7 @@ from mmjax.data.markers import Markers
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel
 from mmjax.errors import DataError, MmjaxError, shown
-from mmjax.generation import Scored, cache_prefix, label_scores
+from mmjax.generation import Scored, cache_prefix, label_scores, score
 from mmjax.generation.labels import first_tokens
 from mmjax.progress import track
 from mmjax.synthesis.parse import Triplet
@@ -232,6 +232,31 @@ def decide(
 Looker: TypeAlias = Callable[
     [Sequence[str], Sequence[Sequence[str]], Sequence[ImageLike]], Sequence[Sequence[Scored]]
 ]
+
+
+def looker_of(model: LanguageModel) -> Looker:
+    """A language model that sees pictures, asked in its own chat's form.
+
+    Args:
+      model: a LLaVA, say; its checkpoint brings a chat template.
+    """
+
+    def ask(
+        questions: Sequence[str], answers: Sequence[Sequence[str]], images: Sequence[ImageLike]
+    ) -> list[list[Scored]]:
+        prompts = [
+            [{"role": "user", "content": [{"type": "image", "image": image}, _text(question)]}]
+            for question, image in zip(questions, images, strict=True)
+        ]
+        return score(model, prompts, answers)
+
+    return ask
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
 LOOK = 'Is "{precise}" the right answer to the question "{question}"? Answer yes or no.'
 
 

@@ -120,6 +120,10 @@ class Parts:
         done, failed = self._known()
         return int((~(done | failed)).sum())
 
+    def failed(self) -> int:
+        """Items that failed in every try so far."""
+        return int(self._known()[1].sum())
+
     def merged(self) -> Iterator[tuple[int, Outcome]]:
         """Yields (item, outcome) in the order of the items, of all shards.
 

@@ -17,11 +17,8 @@ from mmjax import study
 from mmjax.data.files import read_jsonl
 from mmjax.data.markers import markers_of
 from mmjax.data.turn_records import as_line, read_records
-from mmjax.encoders import LanguageModel
-from mmjax.encoders.load import load_encoder
 from mmjax.errors import MmjaxError, writing
 from mmjax.files import digest_of, read_optional_json, write_json
-from mmjax.predict import load_adapter
 from mmjax.progress import track
 from mmjax.runs import run_folder
 from mmjax.specs.recipe import resolve_recipe
@@ -34,22 +31,15 @@ from mmjax.synthesis.compose import (
     stage_of,
     with_kept,
 )
-from mmjax.synthesis.generate import (
-    AdaptedWriter,
-    Generating,
-    LlavaWriter,
-    Writer,
-    generate_tasks,
-    with_tasks,
-)
+from mmjax.synthesis.generate import Generating, generate_tasks, with_tasks
 from mmjax.synthesis.judge import OWN, Examples, Judge
 from mmjax.synthesis.known import KnownFiles
 from mmjax.synthesis.lines import write_lines
+from mmjax.synthesis.models import load_judge, load_looker, load_writer
 from mmjax.synthesis.parts import Failure, Outcome, Parts
 from mmjax.synthesis.quality import AUDIT, COMPOSED, FAILED, GENERATED, PAIRS, SUMMARY
 from mmjax.synthesis.report import write_report
 from mmjax.synthesis.templates import Wordings
-from mmjax.tasks.instruct.answering import Answering
 
 FREE = ("filter", "compose")  # settings that may change in a run folder: nothing is written anew
 TUNING = "tuning.jsonl"
@@ -124,12 +114,15 @@ class Synthesis:
                 earlier = sorted(set(place.parent.glob(f"{of}-*")) - {place})
                 judged.carry(lambda: audit.carried(folder / GENERATED, earlier))
         if spec.filter.judge and judged.left():
-            judge = Judge(self._judge_model(), Examples.read(self._examples))
+            judge = Judge(load_judge(spec), Examples.read(self._examples))
             audit.judge_tasks(folder / GENERATED, judged, judge, spec.filter.batch_size)
         if spec.filter.judge and self._waits(judged, "judged"):
             return False
+        looked = self._looked(own)
+        if looked is not None and self._waits(looked, "looked at"):
+            return False
         with self._alone():
-            self._filter(judged)
+            self._filter(judged, looked)
             self._compose()
             for stage in spec.compose.stages:
                 self._stage(stage)
@@ -194,7 +187,7 @@ class Synthesis:
         parts = Parts(self._folder / "generate", self._known.rows(pairs), *self._shard)
         again = self._retry and (self._folder / FAILED).exists()
         if parts.left() or again:
-            generate_tasks(pairs, parts, self._writer(), how, self._retry)
+            generate_tasks(pairs, parts, load_writer(spec, self._folder), how, self._retry)
         if self._waits(parts, "written"):
             return False
         with self._alone():
@@ -202,21 +195,6 @@ class Synthesis:
                 self._keep(parts.merged())
                 self._note("generate", "", time.monotonic() - began)
         return True
-
-    def _writer(self) -> Writer:
-        spec = self._spec
-        most = spec.generate.max_new_tokens
-        if spec.synthesizer.startswith("llava:"):
-            model = load_encoder(spec.synthesizer.removeprefix("llava:"), tower="text")
-            if not isinstance(model, LanguageModel):
-                raise MmjaxError(f"{spec.synthesizer} is no language model that sees")
-            marks = markers_of(spec.markers)
-            return LlavaWriter(model, most, len(marks.user + marks.gap))
-        place = Path(spec.synthesizer) if spec.synthesizer else self._folder / "synthesizer"
-        adapted = load_adapter(place)
-        if not isinstance(adapted, Answering):
-            raise MmjaxError(f"{place} holds an adapter that writes no texts; give an instruct run")
-        return AdaptedWriter(adapted, most)
 
     def _ask(self) -> bool:
         """Whether another program has answered; writes requests, or asks a server itself."""
@@ -262,13 +240,6 @@ class Synthesis:
         for row in rows[:3]:
             log.warning("%s failed: %s", row["id"], row["error"])
 
-    def _judge_model(self) -> LanguageModel:
-        spec = self._spec.filter
-        model = load_encoder(spec.judge, dtype=spec.dtype)
-        if not isinstance(model, LanguageModel):
-            raise MmjaxError(f"config.filter.judge is {spec.judge!r}, which is no language model")
-        return model
-
     @property
     def _examples(self) -> Path:
         return Path(self._spec.filter.examples) if self._spec.filter.examples else OWN
@@ -280,13 +251,36 @@ class Synthesis:
             return "none"
         return digest_of([spec.judge, spec.dtype, self._known.sha256(self._examples)])[:12]
 
-    def _filter(self, judged: Parts) -> None:
+    def _looked(self, own: str) -> Parts | None:
+        """What those say who see the pictures, this shard's share done; None where nobody does.
+
+        Args:
+          own: stands for the file of tasks.
+        """
+        generated, spec = self._folder / GENERATED, self._spec
+        if not spec.filter.looker:
+            return None
+        of = f"looked-{digest_of(spec.filter.looker)[:12]}"
+        place = self._folder / "judge" / f"{of}-{own}"
+        looked = Parts(place, self._known.rows(generated), *self._shard)
+        if looked.left():
+            with self._alone():
+                earlier = sorted(set(place.parent.glob(f"{of}-*")) - {place})
+                looked.carry(lambda: audit.carried(generated, earlier))
+        if looked.left() or (self._retry and looked.failed()):
+            how = spec.filter.batch_size, spec.generate.tries, self._retry
+            audit.look_at_tasks(generated, looked, load_looker(spec, self._folder), *how)
+        return looked
+
+    def _filter(self, judged: Parts, looked: Parts | None) -> None:
         spec, generated = self._spec.filter, self._folder / GENERATED
 
         def rows() -> Iterator[Mapping[str, Any]]:
             if spec.judge:
                 choice = audit.Choice(spec.threshold, spec.keep_rate)
-                verdicts: Iterable[Mapping[str, Any]] = audit.audit(generated, judged, choice)
+                verdicts: Iterable[Mapping[str, Any]] = audit.audit(
+                    generated, judged, choice, looked
+                )
             else:
                 verdicts = audit.unjudged(generated)
             if spec.near_duplicates != "none":
@@ -299,7 +293,8 @@ class Synthesis:
             write_lines(self._folder / AUDIT, track(map(as_line, rows()), "filtering"))
 
         settings = [spec.judge, spec.threshold, spec.keep_rate, spec.near_duplicates]
-        settings += [spec.similarity, self._spec.seed, self._judge_digest()]
+        settings += [spec.similarity, self._spec.seed, self._judge_digest(), spec.looker]
+        settings.append(0 if looked is None else looked.failed())  # which a retry may have healed
         self._step("filter", settings, [generated], self._folder / AUDIT, make)
 
     def _compose(self) -> None:

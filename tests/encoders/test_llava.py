@@ -17,6 +17,7 @@ from mmjax.encoders.llava_images import best_size, unpad
 from mmjax.errors import MmjaxError
 from mmjax.generation import generate, score
 from mmjax.generation.prompts import prepare
+from mmjax.synthesis.judge import looker_of
 
 NAMES = ["llava_tiny", "llava_next_tiny"]
 
@@ -223,6 +224,20 @@ TEMPLATE = (
     "{% else %}{% generation %}{{ part.text }} {% endgeneration %}{% endif %}{% endfor %}"
     "{% endfor %}"
 )
+
+
+def test_a_looker_weighs_yes_and_no_in_the_chats_form(make, golden):
+    path, arrays = make("llava_tiny"), golden("llava_tiny")
+    (path / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+    model = llava(path)
+    pictures = [arrays["picture_0"], arrays["picture_1"]]
+    looked = looker_of(model)(["w9 w8"] * 2, [["w5", "w6"]] * 2, pictures)
+    expected = score(model, [[50, 9, 8]] * 2, [[[5], [6]]] * 2, images=[[p] for p in pictures])
+    values, others = (
+        [[one.log_prob for one in row] for row in each] for each in (looked, expected)
+    )
+    assert_allclose(values, others, atol=1e-6)
+    assert abs(values[0][0] - values[1][0]) > 1e-4
 
 
 def test_messages_may_hold_pictures(make, golden):

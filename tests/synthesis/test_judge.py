@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -218,7 +219,9 @@ def test_records_whose_tasks_are_rejected_keep_their_captions(model, examples, g
     left = list(with_kept(read_records(generated), placed))
     assert [one.id for one, _ in left] == [f"r{i}" for i in range(9)]
     assert sum(len(kept) for _, kept in left) == count
-    nobody = list(audit(generated, parts, Choice(-100), np.full(len(rows), -1.0)))
+    looked, counts = Parts(tmp_path / "looked", 9), Counter(row["id"] for row in rows)
+    looked.carry(lambda: ((i, {"looked": [-1.0] * counts[f"r{i}"]}) for i in range(9)))
+    nobody = list(audit(generated, parts, Choice(-100), looked))
     assert {row["why"] for row in nobody} == {"the picture says no", "longer than the judge reads"}
     generated.write_text("".join(generated.read_text().splitlines(True)[:-1]))
     with pytest.raises(DataError, match="fewer tasks than were judged"):

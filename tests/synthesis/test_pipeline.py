@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from mmjax.errors import MmjaxError
+from mmjax.generation import Scored
 from mmjax.specs.build import as_dict
 from mmjax.specs.synthesis import resolve_synthesis
+from mmjax.synthesis import pipeline
 from mmjax.synthesis.judge import Judge
 from mmjax.synthesis.pipeline import Synthesis
 
@@ -31,6 +33,7 @@ EXAMPLES = {
     ],
 }
 COUNT = 12
+ZERO = np.zeros(1)
 FILES = ("pairs", "generated", "audit", "composed")
 
 
@@ -82,9 +85,10 @@ def answered(world, folder):
     return folder
 
 
-def run(world, folder, shard=(0, 1), **changes):
+def run(world, folder, shard=(0, 1), retry=False, **changes):
     config = as_dict(settings(world, **changes))
-    return Synthesis(resolve_synthesis(config), config, folder, "synthesize", shard).run()
+    spec = resolve_synthesis(config)
+    return Synthesis(spec, config, folder, "synthesize", shard, retry).run()
 
 
 def read(folder, name):
@@ -217,9 +221,56 @@ def test_without_a_judge_every_task_is_kept(world, tmp_path):
     assert all(one["keep"] and one["scores"] is None for one in read(folder, "audit"))
 
 
+def test_what_sees_the_pictures_has_a_say(world, tmp_path, straight, monkeypatch, capsys):
+    """Half of the pictures say no, one cannot be read; shards agree, and a retry heals it."""
+    asked = []
+
+    def looker(questions, answers, images):
+        asked.extend(questions)
+        brightness = [float(np.asarray(image).mean()) - 127.5 for image in images]
+        return [[Scored(max(0.0, b), ZERO), Scored(max(0.0, -b), ZERO)] for b in brightness]
+
+    monkeypatch.setattr(pipeline, "load_looker", lambda spec, folder: looker)
+    broken = world / "3.png"
+    picture, changes = broken.read_bytes(), {"filter": {"looker": "runs/any", "keep_rate": 1.0}}
+    folder = answered(world, tmp_path / "run")
+    try:
+        broken.write_bytes(b"no picture")
+        assert not run(world, folder, shard=(1, 2), **changes)
+        assert not run(world, folder, shard=(0, 2), **changes)
+        assert "records are not looked at yet" in capsys.readouterr().out
+        assert run(world, folder, shard=(1, 2), **changes)
+        first = {one["id"]: one for one in read(folder, "audit")}
+    finally:
+        broken.write_bytes(picture)
+    assert (first["r3"]["keep"], first["r3"]["looked"]) == (False, None)
+    assert first["r3"]["why"] == "its picture cannot be read"
+    assert len(asked) >= COUNT - 1
+    assert all(' the right answer to the question "w2' in question for question in asked)
+    assert run(world, folder, **changes)  # what failed is left alone until that is wanted
+    assert read(folder, "audit") == list(first.values())
+    count = len(asked)
+    assert run(world, folder, retry=True, **changes)
+    healed = {one["id"]: one for one in read(folder, "audit")}
+    assert healed["r3"]["looked"] is not None
+    for name, one in healed.items():
+        mean = np.asarray(Image.open(world / f"{name[1:]}.png")).mean()
+        assert one["looked"] == pytest.approx(mean - 127.5, abs=1e-3)
+        assert one["keep"] == (one["looked"] >= 0)
+        assert one["why"] == ("kept" if one["keep"] else "the picture says no")
+        assert name == "r3" or one == first[name]
+    assert {one["keep"] for one in healed.values()} == {True, False}
+    assert count < len(asked) <= count + 2  # those of its batch
+    whole = answered(world, tmp_path / "whole")
+    assert run(world, whole, **changes)
+    assert contents(whole) == contents(folder)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"filter": {"looker": "synthesizer"}}, "config.filter.looker is 'synthesizer'"),
+        ({"filter": {"judge": "", "looker": "runs/a"}}, "config.filter.looker is 'runs/a'"),
         ({"synthesizer": ""}, "config.tune is .* expected an instruct recipe"),
         ({"requests": {"model": ""}}, "config.requests.model is '' .*a name where"),
         ({"filter": {"keep_rate": 2.0}}, "config.filter.keep_rate is 2.0"),
