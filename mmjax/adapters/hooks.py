@@ -110,15 +110,15 @@ def chosen(targets: Sequence[str], sizes: Mapping[str, Any], kind: str) -> tuple
     Raises:
       MmjaxError: there are no targets, or one that means no place: nothing is left out silently.
     """
-    found: dict[str, None] = {}
+    places: dict[str, None] = {}
     for target in targets:
         matched = meant(target, sizes)
         if not matched:
             break
-        found |= dict.fromkeys(matched)
+        places |= dict.fromkeys(matched)
     else:
-        if found:
-            return tuple(found)
+        if places:
+            return tuple(places)
     raise MmjaxError(f"{kind} targets {tuple(targets)}: choose from {sorted(sizes)}")
 
 

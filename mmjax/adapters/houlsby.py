@@ -54,15 +54,15 @@ class Houlsby:
           [n, d]}}}, float32.
         """
         n, d, _ = widths(layers)["query"]
-        b, found = self.bottleneck, {}
+        b, params = self.bottleneck, {}
         for i, place in enumerate(self.places):
             limit = (3 / d) ** 0.5  # Kaiming's with a = sqrt(5), as torch's linear maps
             drawn = jax.random.uniform(jax.random.fold_in(key, i), (n, d, b), minval=-1.0)
-            found[place] = {
+            params[place] = {
                 "down": {"kernel": limit * drawn, "bias": jnp.zeros((n, b))},
                 "up": {"kernel": jnp.zeros((n, b, d)), "bias": jnp.zeros((n, d))},
             }
-        return found
+        return params
 
     def __call__(
         self, adapter: PyTree, place: str, x: Array, y: Array, kernel: Array | None

@@ -48,9 +48,9 @@ class Lora:
         Raises:
           MmjaxError: a target that these layers do not have: nothing is left out silently.
         """
-        frozen, known, params = dict(maps(layers)), widths(layers), {}
-        for i, target in enumerate(chosen(self.targets, known, "LoRA")):
-            self.check_rank(target, known[target])
+        frozen, dimensions, params = dict(maps(layers)), widths(layers), {}
+        for i, target in enumerate(chosen(self.targets, dimensions, "LoRA")):
+            self.check_rank(target, dimensions[target])
             params[target] = self.initial(jax.random.fold_in(key, i), frozen[target])
         return params
 

@@ -120,13 +120,13 @@ class Multimodal:
         Returns:
           Trees for the towers' hooks; None where there is no adapter.
         """
-        found = []
+        trees = []
         for i, (name, n) in enumerate(zip(("language", "vision"), num_layers, strict=True)):
             own = trainable.get(name)
             if own is not None and key is not None:
                 own = for_training(own, jax.random.fold_in(key, i), n)
-            found.append(own)
-        return found[0], found[1]
+            trees.append(own)
+        return trees[0], trees[1]
 
 
 def _dense(key: Key[Array, ""], width_in: int, width_out: int) -> PyTree:

@@ -92,8 +92,8 @@ def over_chunks(read: Callable[[Any], Float[Array, "k *rest"]], count: int, chun
         return read(jnp.arange(count))
     parts = -(-count // chunk)
     rows = jnp.minimum(jnp.arange(parts * chunk), count - 1).reshape(parts, chunk)
-    found = jax.lax.map(jax.checkpoint(read, prevent_cse=False), rows)
-    return found.reshape(parts * chunk, *found.shape[2:])[:count]
+    outputs = jax.lax.map(jax.checkpoint(read, prevent_cse=False), rows)
+    return outputs.reshape(parts * chunk, *outputs.shape[2:])[:count]
 
 
 def put_in(
@@ -207,18 +207,18 @@ class InTowerPrompts:
         scale, count = jnp.exp(known["logit_scale"]), len(known["slots"])
         if not (self.instance or self.conditional):
             text = self.class_features(trainable, frozen)
-            held = jnp.sum(text * known["text"], axis=-1)
-            return scale * image @ text.T, self.anchor * (1 - held.mean())
+            similarity = jnp.sum(text * known["text"], axis=-1)
+            return scale * image @ text.T, self.anchor * (1 - similarity.mean())
         learnt = self._learnt(trainable, inputs)
 
         def read(pairs: Int[Array, " k"]) -> Float[Array, "k 2"]:
             picture, label = pairs // count, pairs % count
             text = self._read(trainable, frozen, label, learnt[picture])
-            found = (text * image[picture]).sum(-1), (text * known["text"][label]).sum(-1)
-            return jnp.stack(found, axis=-1)
+            cosines = (text * image[picture]).sum(-1), (text * known["text"][label]).sum(-1)
+            return jnp.stack(cosines, axis=-1)
 
-        cosine, held = over_chunks(read, len(image) * count, self.chunk).T
-        return scale * cosine.reshape(len(image), count), self.anchor * (1 - held.mean())
+        cosine, similarity = over_chunks(read, len(image) * count, self.chunk).T
+        return scale * cosine.reshape(len(image), count), self.anchor * (1 - similarity.mean())
 
 
 @dataclass(frozen=True)

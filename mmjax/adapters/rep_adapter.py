@@ -211,16 +211,16 @@ class RepAdapter:
         full = jnp.einsum("ngrd,gh->ngrhd", kernel, eye).reshape(n, self.rank, -1)
         bias = jnp.einsum("ne,ned->nd", w[:, 0], up["bias"]) * self.scale
         bias = bias + jnp.einsum("nr,nrd->nd", down["bias"], full)
-        found = {}
+        merged = {}
         for place, old in maps.items():
             frozen = old["kernel"].astype(jnp.float32)
             folded = frozen + down["kernel"] @ (full @ frozen)
             added = jnp.einsum("nd,ndo->no", bias, frozen) + old.get("bias", 0.0)
-            found[place] = {
+            merged[place] = {
                 "kernel": folded.astype(old["kernel"].dtype),
                 "bias": added.astype(old["kernel"].dtype),
             }
-        return found
+        return merged
 
 
 def routing_table(
@@ -264,19 +264,19 @@ def _table(
 
     def step(x: Array, both: tuple[PyTree, PyTree]) -> tuple[Array, Array]:
         frozen, adapter = both
-        found: list[Array] = []
+        weights: list[Array] = []
 
         def noted(
-            adapter: PyTree, place: str, given: Array, y: Array, kernel: Array | None
+            adapter: PyTree, place: str, inputs: Array, y: Array, kernel: Array | None
         ) -> Array:
             own = hook.part(adapter, place)
             if own is not None:
-                found.append(hook.weights(own, y)[:, 0])
-            return hook(adapter, place, given, y, kernel)
+                weights.append(hook.weights(own, y)[:, 0])
+            return hook(adapter, place, inputs, y, kernel)
 
         layer = LlamaLayer(config, dtype, hook=noted)
         x, _ = layer.apply({"params": frozen}, x, alone, None, adapter)  # pyright: ignore[reportGeneralTypeIssues]
-        return x, jnp.stack(found) if hook.feed_forward else found[0]
+        return x, jnp.stack(weights) if hook.feed_forward else weights[0]
 
     return jax.lax.scan(step, modality[:, None].astype(dtype), (layers, adapters))[1]
 

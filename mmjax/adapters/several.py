@@ -67,16 +67,16 @@ class Several:
         self, adapter: PyTree, place: str, x: Array, y: Array, kernel: Array | None
     ) -> Array:
         """What comes out of a place of one layer; see `mmjax.encoders.layers.Hook`."""
-        known, found = dict(self.adapters), y
+        hooks, output = dict(self.adapters), y
         for name, weight in self.weights:
             own = adapter[name]
             if DROPOUT in adapter:
                 own = {**own, DROPOUT: adapter[DROPOUT]}
-            alone = known[name](own, place, x, y, kernel)
+            alone = hooks[name](own, place, x, y, kernel)
             if len(self.weights) == 1 and weight == 1:
                 return alone
-            found = found + (weight * (alone - y)).astype(y.dtype)
-        return found
+            output = output + (weight * (alone - y)).astype(y.dtype)
+        return output
 
     def merge(self, layers: PyTree, adapters: PyTree) -> PyTree:
         """The layers with what is switched on in them; see `LayerAdapter.merge`.
@@ -84,9 +84,9 @@ class Several:
         Raises:
           MmjaxError: one that no layers hold, or biases that only some of them need.
         """
-        known, merged = dict(self.adapters), jax.tree.map(_float32, layers)
+        hooks, merged = dict(self.adapters), jax.tree.map(_float32, layers)
         for name, weight in self.weights:
-            alone = known[name].merge(layers, adapters[name])
+            alone = hooks[name].merge(layers, adapters[name])
             if jax.tree.structure(alone) != jax.tree.structure(layers):
                 raise unmerged(repr(name), "it needs biases that the frozen maps have not")
             merged = jax.tree.map(

@@ -46,7 +46,7 @@ class Weights:
         Raises:
           MmjaxError: a pattern that names no parameter, or one whose kernel is quantised.
         """
-        found: dict[str, Array] = {}
+        differences: dict[str, Array] = {}
         for path, leaf, rows in self._chosen(params):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise MmjaxError(
@@ -55,8 +55,8 @@ class Weights:
                     "adapter beside them"
                 )
             shape = leaf.shape if rows is None else (len(rows), *leaf.shape[1:])
-            found[path] = jnp.zeros(shape)
-        return flax.traverse_util.unflatten_dict(found, sep="/")
+            differences[path] = jnp.zeros(shape)
+        return flax.traverse_util.unflatten_dict(differences, sep="/")
 
     def tuned(self, params: PyTree, adapters: PyTree) -> PyTree:
         """The tower's parameters with the differences in them; pure."""
@@ -96,7 +96,7 @@ class Weights:
                 yield path, leaf, tuple(rows)
         unused = [t for t in self.targets if t not in used]
         if unused or not self.targets:
-            known = sorted(
+            paths = sorted(
                 {
                     re.sub(r"(.*?/)?layers/", r"\1layers/N/", p)
                     for p, _ in trees.named_leaves(params)
@@ -104,5 +104,5 @@ class Weights:
             )
             raise MmjaxError(
                 f"{type(self).__name__} targets {tuple(unused) or self.targets}: no parameter has "
-                f"such a path; there are {known}"
+                f"such a path; there are {paths}"
             )
