@@ -49,25 +49,27 @@ def build(page: PictureTalk, look: PageLook) -> None:
     def show_sample(event: gr.SelectData) -> tuple[Any, ...]:
         return about(look.samples.files[event.index])
 
-    def answer(question: str, said: Said) -> Iterator[tuple[Any, ...]]:
-        before = _messages(said.exchanges)
+    def answer(question: str, conversation: Said) -> Iterator[tuple[Any, ...]]:
+        before = _messages(conversation.exchanges)
         try:
             words = ""
             # Closed when the visitor stops it: then the model stops too.
-            with contextlib.closing(page.ask(question, said.picture, said.exchanges)) as pieces:
+            with contextlib.closing(
+                page.ask(question, conversation.picture, conversation.exchanges)
+            ) as pieces:
                 for words in pieces:
                     now = [*before, *_messages([(question.strip(), words)])]
                     yield gr.skip(), "", now, refusal("")
-            exchanges = (*said.exchanges, (question.strip(), words))
-            yield Said(said.picture, exchanges), "", _messages(exchanges), refusal("")
+            exchanges = (*conversation.exchanges, (question.strip(), words))
+            yield Said(conversation.picture, exchanges), "", _messages(exchanges), refusal("")
         except Exception as error:
             yield gr.skip(), gr.skip(), before, look.say(error)
 
-    def anew(said: Said) -> tuple[Any, ...]:
-        return Said(said.picture), []
+    def anew(conversation: Said) -> tuple[Any, ...]:
+        return Said(conversation.picture), []
 
     look.head()
-    said = gr.State(Said())
+    conversation = gr.State(Said())
     with gr.Row():
         with gr.Column(scale=2, min_width=260):
             upload = dropped("upload", "A picture")
@@ -91,34 +93,34 @@ def build(page: PictureTalk, look: PageLook) -> None:
                 beginning = gr.Button("New talk", min_width=80)
             if look.examples:
                 gr.Examples([[text] for text in look.examples], [question], label="Try")
-    asked = gr.on(
+    answer_event = gr.on(
         [question.submit, asking.click],
         answer,
-        [question, said],
-        [said, question, talk, alert],
+        [question, conversation],
+        [conversation, question, talk, alert],
         **look.event("ask"),
     )
     # A new picture, or a new talk, ends the answer about the old one.
-    told = [said, small, talk, alert]
+    outputs = [conversation, small, talk, alert]
     gr.on(
         [upload.upload, upload.clear],
         look.told(show, 3),
         [upload],
-        told,
-        cancels=[asked],
+        outputs,
+        cancels=[answer_event],
         **look.event("picture"),
     )
     if offered is not None:
         offered.select(
-            look.told(show_sample, 3), None, told, cancels=[asked], **look.event("sample")
+            look.told(show_sample, 3), None, outputs, cancels=[answer_event], **look.event("sample")
         )
-    stopping.click(None, None, None, cancels=[asked])
+    stopping.click(None, None, None, cancels=[answer_event])
     gr.on(
         [beginning.click, talk.clear],
         look.told(anew, 2),
-        [said],
-        [said, talk, alert],
-        cancels=[asked],
+        [conversation],
+        [conversation, talk, alert],
+        cancels=[answer_event],
     )
 
 

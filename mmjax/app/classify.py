@@ -121,12 +121,12 @@ class Classify:
         """
         if lesson is not None and lesson.taught is None:
             raise MmjaxError("Teach two classes or more first, and press Learn.")
-        asked = self._adapted if lesson is None else lesson.taught
-        assert asked is not None
+        classifier = self._adapted if lesson is None else lesson.taught
+        assert classifier is not None
         sample = open_image(upload) if isinstance(upload, bytes) else None
         image = sample or self.limits.open(self.limits.files(upload)[0])
-        (adapted,) = asked.classify([image], SHOWN)
-        (frozen,) = asked.classify_base([image], SHOWN)
+        (adapted,) = classifier.classify([image], SHOWN)
+        (frozen,) = classifier.classify_base([image], SHOWN)
         return ClassAnswer(encoded(image, THUMBNAIL), adapted, frozen)
 
     def add(self, lesson: Lesson, name: object, uploads: object) -> Lesson:
@@ -145,14 +145,14 @@ class Classify:
         """
         words = self.limits.text(name, "class name")
         paths: list[Path] = self.limits.files(uploads) if uploads else []
-        known = dict(lesson.shots)
-        if words not in known and len(known) >= self.limits.classes:
+        shots = dict(lesson.shots)
+        if words not in shots and len(shots) >= self.limits.classes:
             raise MmjaxError(f"At most {self.limits.classes} classes can be taught at once.")
-        before = known.get(words, ())
+        before = shots.get(words, ())
         if len(before) + len(paths) > self.limits.pictures:
             raise MmjaxError(f"At most {self.limits.pictures} pictures of a class are kept.")
         new = tuple(encoded(self.limits.open(path), KEPT, quality=95) for path in paths)
-        return Lesson(tuple({**known, words: (*before, *new)}.items()))
+        return Lesson(tuple({**shots, words: (*before, *new)}.items()))
 
     def learn(self, lesson: Lesson) -> Lesson:
         """Learns the classes of a lesson.

@@ -74,7 +74,7 @@ def build(page: Classify, look: PageLook) -> None:
             with gr.Column():
                 taught = gr.HTML(parts.lesson(Lesson()), elem_id="lesson")
         own_alert = folded("own-alert")
-        asked = dropped("asked", "A picture to ask about")
+        own_upload = dropped("asked", "A picture to ask about")
         own_offered = look.offered("own-samples")
         own_shown = folded("own-answer")
         if look.examples:
@@ -88,14 +88,14 @@ def build(page: Classify, look: PageLook) -> None:
         )
         learning.click(
             look.told(learn, 3),
-            [lesson, asked],
+            [lesson, own_upload],
             [lesson, taught, own_shown, own_alert],
             **look.event("learn"),
         )
         gr.on(
-            [asked.upload, asked.clear],
+            [own_upload.upload, own_upload.clear],
             look.told(ask_taught, 1),
-            [lesson, asked],
+            [lesson, own_upload],
             [own_shown, own_alert],
             **look.event("classify_taught"),
         )
@@ -109,7 +109,7 @@ def build(page: Classify, look: PageLook) -> None:
         forgetting.click(
             look.told(forget, 4),
             None,
-            [lesson, taught, own_shown, asked, own_alert],
+            [lesson, taught, own_shown, own_upload, own_alert],
             **look.event("forget"),
         )
     gr.HTML(f"<p class='quiet'>{look.limits.sentence}</p>")

@@ -110,9 +110,9 @@ def bytes_in(folder: Path) -> int:
         for name in names:
             path = os.path.join(place, name)
             with contextlib.suppress(OSError):  # one that goes away meanwhile takes nothing
-                found = os.stat(path)
-                if now - found.st_mtime > KEPT:
+                info = os.stat(path)
+                if now - info.st_mtime > KEPT:
                     os.unlink(path)
                 else:
-                    total += found.st_size
+                    total += info.st_size
     return total

@@ -86,14 +86,14 @@ class Limits:
         Raises:
           MmjaxError: there are none, or too many.
         """
-        found = [values] if isinstance(values, str) else values
-        if not isinstance(found, Sequence) or not found:
+        uploads = [values] if isinstance(values, str) else values
+        if not isinstance(uploads, Sequence) or not uploads:
             raise MmjaxError("Choose a picture first.")
-        if len(found) > self.pictures:
+        if len(uploads) > self.pictures:
             raise MmjaxError(
-                f"{len(found)} files are too many; at most {self.pictures} are read at once."
+                f"{len(uploads)} files are too many; at most {self.pictures} are read at once."
             )
-        return [Path(str(path)) for path in found]
+        return [Path(str(path)) for path in uploads]
 
     def read(self, path: Path) -> bytes:
         """An uploaded picture's bytes, which are known to be one.

@@ -12,21 +12,21 @@ STYLE = Path(__file__).with_name("page.css")
 ADAPTED, FROZEN = "With the adapter", "The frozen model"
 
 
-def hits(found: Found) -> str:
+def hits(result: Found) -> str:
     """What a query found: the adapter's pictures, and the frozen model's beside them."""
-    if found.frozen is None:
-        return f'<div class="told">{_hits(ADAPTED, "", found.adapted)}</div>'
+    if result.frozen is None:
+        return f'<div class="told">{_hits(ADAPTED, "", result.adapted)}</div>'
     return (
-        f'<div class="beside told">{_hits(ADAPTED, "", found.adapted)}'
-        f"{_hits(FROZEN, 'the same words, without the adapter', found.frozen)}</div>"
+        f'<div class="beside told">{_hits(ADAPTED, "", result.adapted)}'
+        f"{_hits(FROZEN, 'the same words, without the adapter', result.frozen)}</div>"
     )
 
 
-def _hits(title: str, note: str, found: Sequence[Hit]) -> str:
+def _hits(title: str, note: str, ranking: Sequence[Hit]) -> str:
     rows = "".join(
         f'<li><img src="{data_uri(hit.thumbnail)}" alt="{escape(hit.name)}" '
         f'title="{escape(hit.name)}"><span>{hit.cosine:.3f}</span></li>'
-        for hit in found
+        for hit in ranking
     )
     small = f" <small>{escape(note)}</small>" if note else ""
     return f'<section><h3>{title}{small}</h3><ol class="hits">{rows}</ol></section>'
@@ -55,11 +55,11 @@ def picture(jpeg: bytes | None, alt: str) -> str:
     return f'<img class="one told" src="{data_uri(jpeg)}" alt="{escape(alt)}">'
 
 
-def answer(found: ClassAnswer) -> str:
+def answer(reply: ClassAnswer) -> str:
     """What a picture is said to show, in bars."""
     return (
-        f'<div class="asked told">{picture(found.thumbnail, "the picture that was asked about")}'
-        f'<div class="beside">{_bars(ADAPTED, found.adapted)}{_bars(FROZEN, found.frozen)}'
+        f'<div class="asked told">{picture(reply.thumbnail, "the picture that was asked about")}'
+        f'<div class="beside">{_bars(ADAPTED, reply.adapted)}{_bars(FROZEN, reply.frozen)}'
         "</div></div>"
     )
 

@@ -56,14 +56,14 @@ def files_in(folder: Path, most: int) -> list[Path]:
     """
     if not folder.is_dir():
         raise MmjaxError(f"{folder} is no folder; --images takes one with pictures")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
         raise MmjaxError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
-    if len(found) > most:
+    if len(paths) > most:
         raise MmjaxError(
-            f"{folder} holds {len(found)} pictures; raise --most-images {most}, or give a part"
+            f"{folder} holds {len(paths)} pictures; raise --most-images {most}, or give a part"
         )
-    return found
+    return paths
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,15 @@ def samples_in(folder: Path, most: int, limits: Limits) -> SamplePictures:
     Raises:
       MmjaxError: no folder, no picture, or more files than `most`.
     """
-    found: list[tuple[bytes, bytes]] = []
+    samples: list[tuple[bytes, bytes]] = []
     for path in files_in(folder, most):
-        if len(found) == SAMPLES:
+        if len(samples) == SAMPLES:
             break
         try:
-            found.append((path.read_bytes(), encoded(limits.open(path), THUMBNAIL)))
+            samples.append((path.read_bytes(), encoded(limits.open(path), THUMBNAIL)))
         except MmjaxError as error:
             print(f"left out: {error}", file=sys.stderr, flush=True)
-    return SamplePictures(tuple(data for data, _ in found), tuple(small for _, small in found))
+    return SamplePictures(tuple(data for data, _ in samples), tuple(small for _, small in samples))
 
 
 def readable(paths: list[Path]) -> Iterator[tuple[Path, bytes]]:

@@ -186,11 +186,11 @@ class Search:
         words = self.limits.text(query, "query")
         if gallery is None:
             raise MmjaxError("Choose some pictures to search first.")
-        found = _best(self._adapted.embed_texts([words])[0], gallery.adapted, gallery, k)
+        hits = _best(self._adapted.embed_texts([words])[0], gallery.adapted, gallery, k)
         if gallery.frozen is None:
-            return Found(found, None)
-        asked = self._adapted.embed_base_texts([words])[0]
-        return Found(found, _best(asked, gallery.frozen, gallery, k))
+            return Found(hits, None)
+        base_query = self._adapted.embed_base_texts([words])[0]
+        return Found(hits, _best(base_query, gallery.frozen, gallery, k))
 
 
 def _best(

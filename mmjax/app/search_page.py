@@ -47,11 +47,13 @@ def build(page: Search, gallery: PictureIndex | None, look: PageLook) -> None:
         overview = gr.HTML(parts.overview(gallery))
         uploads = dropped("upload", "Your own pictures instead", several=True)
         gr.HTML(f"<p class='quiet'>{look.limits.sentence}</p>")
-    asked = look.told(find, 1)
+    handler = look.told(find, 1)
     event = look.event("search")
-    gr.on([query.submit, button.click], asked, [query, own], [shown, alert], **event)
+    gr.on([query.submit, button.click], handler, [query, own], [shown, alert], **event)
     if examples is not None:
-        examples.load_input_event.then(asked, [query, own], [shown, alert], **look.event("example"))
+        examples.load_input_event.then(
+            handler, [query, own], [shown, alert], **look.event("example")
+        )
     brought = look.told(bring, 3)
     gr.on(
         [uploads.upload, uploads.clear, uploads.delete],

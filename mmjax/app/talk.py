@@ -124,15 +124,15 @@ class PictureTalk:
 
         worker = threading.Thread(target=work, name="answer", daemon=True)
         worker.start()
-        said = ""
+        answer = ""
         try:
             while (piece := pieces.get()) is not None:
                 if isinstance(piece, BaseException):
                     raise piece
-                said = (said + piece).lstrip()  # answers begin with a space
-                yield said
+                answer = (answer + piece).lstrip()  # answers begin with a space
+                yield answer
         finally:
             left.set()
             worker.join()
-        if not said:
+        if not answer:
             yield "(an empty answer)"
