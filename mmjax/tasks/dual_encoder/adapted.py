@@ -110,16 +110,16 @@ class Adapted:
         """
         if "embed_joined" not in self._functions:
             raise MmjaxError(f"this adapter has no embed_joined; it has {sorted(self._functions)}")
-        given: dict[str, Sequence[Any]] = {
+        inputs: dict[str, Sequence[Any]] = {
             "image": Shown(arguments.pictures(images)),
             "text": arguments.texts(texts),
         }
-        if len({len(given[role]) for role in self._specs}) != 1:
+        if len({len(inputs[role]) for role in self._specs}) != 1:
             raise MmjaxError(
                 f"got {len(images)} images and {len(texts)} texts; expected as many of each that "
                 f"the adapter reads ({sorted(self._specs)})"
             )
-        parts = [self._features(role, given[role]).values for role in self._specs]
+        parts = [self._features(role, inputs[role]).values for role in self._specs]
         joined: np.ndarray = np.concatenate(parts, axis=1)
         table = table_of(list(joined))
         return self._functions["embed_joined"](View(table, np.arange(len(table))))
@@ -177,18 +177,18 @@ class Adapted:
         whole("k", k, 1)
         arguments.texts(texts, "items")
         if isinstance(images, np.ndarray | jax.Array) and images.ndim == 2:
-            asked, gallery = self.embed_texts(texts), np.asarray(images)
-            if gallery.shape[1] != asked.shape[1] or gallery.dtype.kind not in "fV":
+            queries, gallery = self.embed_texts(texts), np.asarray(images)
+            if gallery.shape[1] != queries.shape[1] or gallery.dtype.kind not in "fV":
                 raise MmjaxError(
                     f"the gallery is {gallery.dtype} {list(gallery.shape)}; expected pictures, or "
-                    f"what embed_images returned for them: floats [n, {asked.shape[1]}]"
+                    f"what embed_images returned for them: floats [n, {queries.shape[1]}]"
                 )
             if not np.isfinite(gallery.astype(np.float32)).all():
                 raise MmjaxError("the gallery holds NaN or infinity; embed its pictures again")
         else:
             gallery = self.embed_images(list(arguments.pictures(images)))
-            asked = self.embed_texts(texts)
-        scores = asked @ gallery.T
+            queries = self.embed_texts(texts)
+        scores = queries @ gallery.T
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return [
             [(int(i), float(row[i])) for i in top] for row, top in zip(scores, best, strict=True)

@@ -47,6 +47,6 @@ def _evaluators(stage: Stage, val: System | None) -> list[Evaluator]:
     """What is measured on the validation items while training."""
     if val is None:
         return []
-    found: list[Evaluator] = [Retrieval()] if len(val.data.images) else []
+    evaluators: list[Evaluator] = [Retrieval()] if len(val.data.images) else []
     pairs = stage.task == "language" and len(val.data.base_texts) > 0
-    return [*found, TextRetrieval()] if pairs else found
+    return [*evaluators, TextRetrieval()] if pairs else evaluators

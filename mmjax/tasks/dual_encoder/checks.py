@@ -22,14 +22,14 @@ def check_pairs(stage: Stage, recipe: Recipe, seed: int, library: Library) -> No
     (source, target), language = recipe.languages, stage.task == "language"
     corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
     check_captions(stage, corpus, recipe.languages)
-    kept, held = held_out(stage, seed, library) if language else ([], [])
+    kept, held_pairs = held_out(stage, seed, library) if language else ([], [])
     queries_of(corpus, split["test"], source if language else target)
-    if stage.task != "pretrained" and not held:
+    if stage.task != "pretrained" and not held_pairs:
         queries_of(corpus, split["val"], source if language else target)
     if language:
         if corpus.speaks(target):
             queries_of(corpus, split["test"], target)
-        check_select(stage, corpus, recipe.languages, bool(held))
+        check_select(stage, corpus, recipe.languages, bool(held_pairs))
     if "zeroshot" in recipe.evals:
         ZeroShot.check(len(labels_of(corpus, split["test"])))
     sizes = [] if stage.task == "pretrained" else [len(split["train"])]
@@ -65,10 +65,10 @@ def check_captions(stage: Stage, corpus: Corpus, languages: tuple[str, str]) -> 
     """Refuses pairs without the captions that a stage trains on."""
     source, target = languages
     language = stage.task == "language"
-    wanted: set[str] = {source} if language else {target} if stage.task == "contrastive" else set()
+    needs: set[str] = {source} if language else {target} if stage.task == "contrastive" else set()
     if language and "captions" in stage.parallel.sources:
-        wanted.add(target)
-    lacking = sorted(name for name in wanted if not corpus.speaks(name))
+        needs.add(target)
+    lacking = sorted(name for name in needs if not corpus.speaks(name))
     if lacking:
         raise MmjaxError(
             f"the pictures of {corpus.name} have no captions in {lacking}; give parallel text as "

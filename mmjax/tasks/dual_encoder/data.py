@@ -70,8 +70,8 @@ class System:
         for evaluator in evaluators:
             values |= evaluator.run(chosen, self.data)
             if self.general is not None:
-                found = evaluator.run(chosen, self.general)
-                values |= {f"{GENERAL}{name}": value for name, value in found.items()}
+                figures = evaluator.run(chosen, self.general)
+                values |= {f"{GENERAL}{name}": value for name, value in figures.items()}
         for name, data in self.benchmarks.retrieval.items():
             values |= {f"{name}/{k}": v for k, v in Retrieval().run(chosen, data).items()}
         for name, data in self.benchmarks.classification.items():
@@ -124,9 +124,9 @@ def prepare(
         towers = {role: tower_of(stage, role, library, None) for role in stage.encoders}
         return PairsData(towers, (), None, split, corpus, {})
     language = stage.task == "language"
-    pairs, (kept, held) = [], ([], [])
+    pairs, (kept, held_pairs) = [], ([], [])
     if language:
-        pairs, (kept, held) = pairs_of(stage, library), held_out(stage, seed, library)
+        pairs, (kept, held_pairs) = pairs_of(stage, library), held_out(stage, seed, library)
     check_captions(stage, corpus, recipe.languages)
     images = library.images(stage.encoders["image"], stage.pairs, stage.caches("image"))
     texts = library.texts(
@@ -169,30 +169,34 @@ def prepare(
         )
 
     def evaluation(side: str, bank: TextBank, language: str) -> EvalSet:
-        found = eval_set(corpus, split[side], images, bank, language)
+        data = eval_set(corpus, split[side], images, bank, language)
         if corpus.queries or not corpus.speaks(target):
-            return found  # no two captions of a picture need say the same
+            return data  # no two captions of a picture need say the same
         base_texts = texts.view(x.captions[target][0] for x in corpus.at(split[side]))
-        return dataclasses.replace(found, base_texts=base_texts)
+        return dataclasses.replace(data, base_texts=base_texts)
 
     def test_system(function: str, role: str, language: str, base: bool) -> System:
         bank = banks[role]
         assert isinstance(bank, TextBank)
         data = evaluation("test", bank, language)
         reported = stage.task == "language" or stage.name == recipe.main.name
-        found = benchmarks(recipe, library, stage, role, language, base) if reported else None
-        return System(function, data, benchmarks=found or Benchmarks())
+        sets = benchmarks(recipe, library, stage, role, language, base) if reported else None
+        return System(function, data, benchmarks=sets or Benchmarks())
 
     if foreign is None:
         test = {"adapted": test_system("embed_texts", "text", target, True)}
         val = None if stage.task == "pretrained" else evaluation("val", texts, target)
     else:
-        val = text_set(held, foreign, texts) if held else evaluation("val", foreign, source)
+        val = (
+            text_set(held_pairs, foreign, texts)
+            if held_pairs
+            else evaluation("val", foreign, source)
+        )
         test = {"adapted": test_system("embed_texts", "foreign", source, False)}
         if corpus.speaks(target):
             test["ceiling"] = test_system("embed_base_texts", "text", target, True)
         test["floor"] = test_system("embed_base_texts", "text", source, False)
-        check_select(stage, corpus, recipe.languages, bool(held))
+        check_select(stage, corpus, recipe.languages, bool(held_pairs))
     if "zeroshot" in recipe.evals:
         check_labels(recipe, library)
         ZeroShot.check(len(test["adapted"].data.label_texts))

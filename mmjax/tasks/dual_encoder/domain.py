@@ -152,14 +152,14 @@ class DomainTask:
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> dict[str, Float[Array, "b e"]]:
         """What the loss is made of, row by row; see `mmjax.tasks.base.Embedding`."""
-        found = self._embedded(trainable, frozen, batch, tuple(jax.random.split(key)))
+        rows = self._embedded(trainable, frozen, batch, tuple(jax.random.split(key)))
         if self.continual.kind == "distill":
             for role, general in self._general:
                 inputs = batch[general]
-                found[general] = self.embed(role, trainable, frozen, inputs)
+                rows[general] = self.embed(role, trainable, frozen, inputs)
                 before = self.base.normalize(self._base_embed(role, frozen, inputs))
-                found[_BEFORE + general] = before
-        return found
+                rows[_BEFORE + general] = before
+        return rows
 
     @property
     def _general(self) -> tuple[tuple[str, str], ...]:
@@ -190,9 +190,9 @@ class DomainTask:
             "temperature": mean_of(temperature(self.logit_scale(trainable, frozen))[None]),
         }
         if self.continual.kind != "none":
-            held = self._forgotten(embedded, trainable, frozen)
-            metrics["forgotten"] = Mean(held, jnp.ones(()))
-            loss = loss + self.continual.weight * held
+            penalty = self._forgotten(embedded, trainable, frozen)
+            metrics["forgotten"] = Mean(penalty, jnp.ones(()))
+            loss = loss + self.continual.weight * penalty
         return loss, metrics
 
     def _of_pairs(

@@ -31,18 +31,18 @@ def domain_tables(
       mR by share of the domain's pairs; differences to the adapter without weighting; recalls in
       both directions, and classification where it was measured, for all pairs.
     """
-    found = sorted(set(shares.values()))
+    fractions = sorted(set(shares.values()))
     highlight = (labels["adapted"],)
     by_label: dict[str, dict[float, Mapping[str, Sequence[float]]]] = {}
     for system, values in systems.items():
-        for share in [shares[system]] if system in shares else found:
+        for share in [shares[system]] if system in shares else fractions:
             by_label.setdefault(labels[system], {})[share] = values
 
     def cell(label: str, share: float, metric: str) -> Cell:
         return tuple(by_label[label].get(share, {}).get(metric, ()))
 
-    cells = [(share, f"{prefix}mR") for prefix in PARTS.values() for share in found]
-    columns = tuple(f"{part}, {share:.0%}" for part in PARTS for share in found)
+    cells = [(share, f"{prefix}mR") for prefix in PARTS.values() for share in fractions]
+    columns = tuple(f"{part}, {share:.0%}" for part in PARTS for share in fractions)
     held_out = (
         f"Held out: {numbers(counts['test'])} items of the domain and "
         f"{numbers(counts['general'])} of the rest, each part in a gallery of its own. mR is the "
@@ -72,7 +72,7 @@ def domain_tables(
         )
         caption = "Difference seed by seed; positive is better than the adapter without weighting."
         tables.append(Table(f"Against: {PLAIN}", columns, rows, caption, (), highlight))
-    most = found[-1]
+    most = fractions[-1]
     whole = [label for label in order if most in by_label[label]]
     for title, direction in DIRECTIONS.items():
         names = [(part, recall) for part in PARTS for recall in ("R@1", "R@5", "R@10")]

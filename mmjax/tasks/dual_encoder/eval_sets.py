@@ -78,11 +78,11 @@ def queries_of(
     answers = None
     if corpus.queries and not one_each:
         place = {item.id: n for n, item in enumerate(chosen)}
-        asked = [
+        entries = [
             q for q in corpus.queries if q.language == language and place.keys() & set(q.items)
         ]
-        pairs = [(n, place[i]) for n, q in enumerate(asked) for i in q.items if i in place]
-        queries, answers = [query.text for query in asked], np.asarray(pairs, np.int64)
+        pairs = [(n, place[i]) for n, q in enumerate(entries) for i in q.items if i in place]
+        queries, answers = [query.text for query in entries], np.asarray(pairs, np.int64)
     else:
         queries = [item.captions[language][0] for item in chosen if item.captions.get(language)]
     if not queries or (answers is None and len(queries) < len(chosen)):
@@ -126,11 +126,11 @@ def check_eval_sets(recipe: Recipe, library: Library) -> None:
     for source in spec.retrieval:
         library.corpus(_pairs(source, spec))
     for folder in spec.classification if "classification" in recipe.evals else ():
-        found = _classes(folder, spec)
-        if found.classes < 2:
+        data = _classes(folder, spec)
+        if data.classes < 2:
             raise MmjaxError(f"{folder} has one class; a classification needs at least 2")
         for base in (False, True):
-            _prompts(found, spec, base)
+            _prompts(data, spec, base)
 
 
 def check_labels(recipe: Recipe, library: Library) -> None:
@@ -143,10 +143,10 @@ def check_labels(recipe: Recipe, library: Library) -> None:
     if "zeroshot" not in recipe.evals and main.task != "prompts":
         return
     corpus = library.corpus(main.pairs)
-    asked = {source} if main.text_role == "foreign" else {target}
+    languages = {source} if main.text_role == "foreign" else {target}
     if main.task == "language" and corpus.speaks(target):
-        asked.add(target)  # of the ceiling
-    for language in sorted(asked):
+        languages.add(target)  # of the ceiling
+    for language in sorted(languages):
         check_names(corpus, language)
 
 
@@ -177,7 +177,7 @@ def benchmarks(
         pictures = library.pictures(image, corpus, cached=cached["image"])
         everything = np.arange(len(corpus.items))
         retrieval[name] = eval_set(corpus, everything, pictures, bank, language)
-    found: dict[str, ClassSet] = {}
+    classification: dict[str, ClassSet] = {}
     for folder in spec.classification if "classification" in recipe.evals else ():
         data, name = _classes(folder, spec), benchmark_name(folder)
         prompts = _prompts(data, spec, base)
@@ -186,12 +186,12 @@ def benchmarks(
         bank = _texts(library, role, text, name, [p for c in prompts for p in c], cached[role])
         rows = np.asarray([[bank.row[p] for p in c] for c in prompts], np.int64)
         items = np.arange(len(data.images.items))
-        found[name] = ClassSet(
+        classification[name] = ClassSet(
             library.pictures(image, data.images, cached=cached["image"]).view(items),
             np.asarray([int(item.label) for item in data.images.items]),
             View(bank.table, rows),
         )
-    return Benchmarks(retrieval, found)
+    return Benchmarks(retrieval, classification)
 
 
 def _texts(
@@ -214,8 +214,8 @@ def _classes(folder: str, spec: BenchmarksSpec) -> class_folders.ClassFolder:
 
 
 def _prompts(
-    found: class_folders.ClassFolder, spec: BenchmarksSpec, base: bool
+    data: class_folders.ClassFolder, spec: BenchmarksSpec, base: bool
 ) -> list[list[str]] | None:
     if base:
-        return found.prompts(spec.base_names, spec.base_templates)
-    return found.prompts(spec.names, spec.templates)
+        return data.prompts(spec.base_names, spec.base_templates)
+    return data.prompts(spec.names, spec.templates)

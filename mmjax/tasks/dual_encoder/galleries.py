@@ -23,10 +23,10 @@ def galleries(run: Run, recipe: Recipe, library: Library, count: int = 10) -> It
     """Ten queries that go right and ten that go wrong, of the first seed."""
     assembly, trainable = assemble_dual_encoder(run, library), run.trained(library.mesh)
     functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
-    asked = assembly.data.test["adapted"]
-    images = functions["embed_images"](asked.data.images)
-    texts = functions[asked.text_function](asked.data.texts)
-    rank, _ = both_ranks(texts, images, asked.data)
+    system = assembly.data.test["adapted"]
+    images = functions["embed_images"](system.data.images)
+    texts = functions[system.text_function](system.data.texts)
+    rank, _ = both_ranks(texts, images, system.data)
     language = language_of(run, recipe)
     # Spread evenly over the items that went right, and over the worst: neither list is hand-picked.
     right, wrong = np.flatnonzero(rank == 1), np.argsort(-rank, kind="stable")
@@ -64,20 +64,20 @@ def _gallery_row(
     items = assembly.data.corpus.at(assembly.data.items["test"])
     target = recipe.languages[1]
     order = np.argsort(-(images @ texts[query]), kind="stable")
-    asked = assembly.data.test["adapted"].data
-    right = asked.right(query)
-    wanted = int(order[np.isin(order, right)][0])  # the one that was found best
+    data = assembly.data.test["adapted"].data
+    right = data.right(query)
+    answer = int(order[np.isin(order, right)][0])  # the one that was found best
 
     def picture(i: int) -> GalleryImage:
         return GalleryImage(thumbnail(items[i]), _caption(items[i], target), i in right)
 
-    glossed = language != target and asked.answers is None
+    glossed = language != target and data.answers is None
     return GalleryRow(
-        asked.queries[query],
-        _caption(items[wanted], target) if glossed else "",
+        data.queries[query],
+        _caption(items[answer], target) if glossed else "",
         int(rank[query]),
         tuple(picture(int(i)) for i in order[:5]),
-        picture(wanted),
+        picture(answer),
     )
 
 
@@ -88,8 +88,8 @@ def language_of(run: Run, recipe: Recipe) -> str:
 
 def _caption(item: Item, language: str) -> str:
     """An item's first caption in a language; in another one where it has none in this one."""
-    found = item.captions.get(language) or next(filter(None, item.captions.values()), (item.id,))
-    return found[0]
+    captions = item.captions.get(language) or next(filter(None, item.captions.values()), (item.id,))
+    return captions[0]
 
 
 def hard_samples(run: Run, recipe: Recipe, library: Library, count: int = 8) -> HardSamples | None:

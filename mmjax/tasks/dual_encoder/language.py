@@ -136,10 +136,10 @@ class LanguageTask:
             pairs = self.base.members(image), self.base.members(self._joint(frozen, members))
             logit_scale, captions = self.logit_scale(trainable), batch["foreign"]["row"]
             smoothing = self.loss_spec.label_smoothing
-            loss, found = member_info_nce(*pairs, logit_scale, captions, smoothing, self.mesh)
+            loss, rows = member_info_nce(*pairs, logit_scale, captions, smoothing, self.mesh)
             metrics = {
-                "contrastive": found.loss,
-                "probability": found.probability,
+                "contrastive": rows.loss,
+                "probability": rows.probability,
                 "temperature": temperature(logit_scale)[None],
             }
             return loss, {name: mean_of(each) for name, each in metrics.items()}

@@ -34,14 +34,14 @@ def held_out(stage: Stage, seed: int, library: Library) -> tuple[list[Pair], lis
     if not count:
         return pairs, []
     order = np.random.default_rng(seed_for(seed, "parallel")).permutation(len(pairs))
-    held: list[Pair] = [pairs[i] for i in np.sort(order[:count])]
+    held_pairs: list[Pair] = [pairs[i] for i in np.sort(order[:count])]
     # A sentence that stands twice would else be on both sides.
-    sources = {pair.source for pair in held}
-    targets = {text for pair in held for text in pair.targets}
+    sources = {pair.source for pair in held_pairs}
+    targets = {text for pair in held_pairs for text in pair.targets}
     kept = [p for p in pairs if p.source not in sources and targets.isdisjoint(p.targets)]
     if not kept:
         raise MmjaxError(
             f"{setting('parallel.val_pairs')} is {count}, which leaves nothing of {len(pairs)} "
             "pairs to train on; expected fewer"
         )
-    return kept, held
+    return kept, held_pairs

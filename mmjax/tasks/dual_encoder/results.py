@@ -53,14 +53,16 @@ def measure_dual_encoder(runs: Sequence[Run], recipe: Recipe, library: Library) 
                 figures.count(_asked(assembly.data.test["adapted"]))
         _add_recovery(values)
         figures.add(values)
-    found = figures.ordered(("ceiling", "floor", "base"))
+    systems = figures.ordered(("ceiling", "floor", "base"))
     labels = {
         "ceiling": f"ceiling: base, {target} queries",
         "floor": f"floor: base, {source} queries",
         "base": "base, zero-shot",
         "linear": f"{source} encoder, linear map",
         "mlp": f"{source} encoder, MLP on the mean token",
-        "adapted": f"adapted, {source} queries" if "floor" in found else f"base, {target} queries",
+        "adapted": f"adapted, {source} queries"
+        if "floor" in systems
+        else f"base, {target} queries",
     }
     shares = {}
     for stage in (s for s in recipe.stages if s.task == "domain"):
@@ -72,19 +74,19 @@ def measure_dual_encoder(runs: Sequence[Run], recipe: Recipe, library: Library) 
         names = sorted({item.label for item in corpus.items if item.label})
         gone = left_out(recipe, library)
         classes = class_figures(labels["adapted"], names, corpus, answers, gone)
-    results = figures.results(recipe, found, labels)
+    results = figures.results(recipe, systems, labels)
     return dataclasses.replace(results, shares=shares, classes=classes)
 
 
 def _evaluators(run: Run, name: str, system: System) -> list[Evaluator]:
     """What a system of a run is measured by."""
-    found: list[Evaluator] = [Retrieval()]
+    evaluators: list[Evaluator] = [Retrieval()]
     if "zeroshot" in run.recipe.evals:
-        found.append(ZeroShot())
-    found += others(run.recipe.evals, RETRIEVAL)
+        evaluators.append(ZeroShot())
+    evaluators += others(run.recipe.evals, RETRIEVAL)
     if name == "adapted" and run.stage.task == "language" and len(system.data.base_texts):
-        found.append(TextRetrieval())
-    return found
+        evaluators.append(TextRetrieval())
+    return evaluators
 
 
 def left_out(recipe: Recipe, library: Library) -> tuple[LeftOut, ...]:
@@ -99,37 +101,37 @@ def answered(run: Run, assembly: Joined, functions: Functions) -> list[Answered]
     data, corpus = assembly.data, assembly.data.corpus
     system, items = data.test["adapted"], data.items["test"]
     names = sorted({item.label for item in corpus.at(items)} - {""})
-    said = ZeroShot().predict(system.reading(functions), system.data)
+    predictions = ZeroShot().predict(system.reading(functions), system.data)
     kept = system.data.labels >= 0
-    classes: list[str] = [names[c] for c in said[kept]]
+    classes: list[str] = [names[c] for c in predictions[kept]]
     return [Answered(np.asarray(items)[kept], classes, data.items["train"])]
 
 
 def _asked(system: System) -> dict[str, int]:
     """How much a system is asked beside one query for each test item."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     if system.general is not None:
-        found["general"] = len(system.general.texts)
+        counts["general"] = len(system.general.texts)
     if system.data.answers is not None:
-        found["queries"] = len(system.data.texts)
+        counts["queries"] = len(system.data.texts)
     for name, data in system.benchmarks.retrieval.items():
-        found |= {f"{name}/pictures": len(data.images), f"{name}/queries": len(data.texts)}
+        counts |= {f"{name}/pictures": len(data.images), f"{name}/queries": len(data.texts)}
     for name, data in system.benchmarks.classification.items():
-        found |= {f"{name}/pictures": len(data.images), f"{name}/classes": len(data.label_texts)}
-    return found
+        counts |= {f"{name}/pictures": len(data.images), f"{name}/classes": len(data.label_texts)}
+    return counts
 
 
 def _add_recovery(values: dict[str, dict[str, float]]) -> None:
     """(system - floor) / (ceiling - floor), for every trained system, both directions."""
     if not {"floor", "ceiling"} <= values.keys():
         return
-    for system, found in values.items():
+    for system, metrics in values.items():
         if system in ("ceiling", "floor"):
             continue
-        for metric in [name for name in found if name.endswith(("t2i_mR", "i2t_mR"))]:
+        for metric in [name for name in metrics if name.endswith(("t2i_mR", "i2t_mR"))]:
             if metric not in values["ceiling"]:
                 continue  # a benchmark without captions in the base's language
             low, high = values["floor"][metric], values["ceiling"][metric]
-            ratio = (found[metric] - low) / (high - low) if high > low else float("nan")
+            ratio = (metrics[metric] - low) / (high - low) if high > low else float("nan")
             name, slash, direction = metric.rpartition("/")
-            found[f"{name}{slash}recovery_{direction}"] = ratio
+            metrics[f"{name}{slash}recovery_{direction}"] = ratio

@@ -60,12 +60,12 @@ def planned(run: Run, base: Planned | None, library: Library) -> Planned:
     if stage.task == "domain" and stage.continual.kind == "ewc":
         frozen["prior"] = Prior(trainable, trainable)
     asked_rows = rounded(BATCH, mesh)
-    asked: dict[str, Asked] = {}
+    evaluations: dict[str, Asked] = {}
     for name, function in task.functions().items():
         if name not in ("embed_images", "embed_texts"):
             continue  # the base's own: no more than these
         role = "image" if name == "embed_images" else stage.text_role
-        asked[name] = Asked(function, inputs_of(stage, role, library, asked_rows), asked_rows)
+        evaluations[name] = Asked(function, inputs_of(stage, role, library, asked_rows), asked_rows)
     return Planned(
         task,
         frozen,
@@ -73,7 +73,7 @@ def planned(run: Run, base: Planned | None, library: Library) -> Planned:
         batch,
         "pairs",
         rows,
-        asked,
+        evaluations,
         extracted(stage, library),
     )
 

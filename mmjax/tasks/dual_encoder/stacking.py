@@ -69,13 +69,13 @@ def load_base_of(
     below = base_folder(card, folder)
     if below is None:
         return None, {}, None
-    found = load_base(below, towers, mesh)
-    if found[2]["trainable"]["fingerprint"] != card["base"]["fingerprint"]:
+    base = load_base(below, towers, mesh)
+    if base[2]["trainable"]["fingerprint"] != card["base"]["fingerprint"]:
         raise MmjaxError(
             f"the base at {below} is not the one that {folder} was trained "
             "on; train the adapter again, or put its own base back"
         )
-    return found
+    return base
 
 
 @dataclass(frozen=True)
@@ -241,9 +241,9 @@ def _pretrained(stage: Stage, image: Tower, text: Tower) -> PretrainedTask:
             f"embed in {sizes}, so they share no space; name the two towers of one model, or join "
             "them with a base of task 'contrastive'"
         )
-    known = [t.logit_scale for t in (image, text) if t.logit_scale is not None]
+    scales = [t.logit_scale for t in (image, text) if t.logit_scale is not None]
     fixed = -math.log(stage.loss.init_temperature)
-    return PretrainedTask(image, text, known[0] if known else fixed)
+    return PretrainedTask(image, text, scales[0] if scales else fixed)
 
 
 def outside_base(recipe: Recipe, seed: int) -> Run:
@@ -252,10 +252,10 @@ def outside_base(recipe: Recipe, seed: int) -> Run:
     card = read_card(folder)
     stage = stage_of(card)
     main = recipe.lowest
-    wanted = family_of(main.task).stands_on
-    if stage.task not in wanted:
+    tasks = family_of(main.task).stands_on
+    if stage.task not in tasks:
         raise MmjaxError(
-            f"{folder} is a {stage.task!r} adapter; config.base needs one of {', '.join(wanted)}"
+            f"{folder} is a {stage.task!r} adapter; config.base needs one of {', '.join(tasks)}"
         )
     if main.task != "language" and main.encoders != stage.encoders:
         raise MmjaxError(

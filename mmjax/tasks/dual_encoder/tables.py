@@ -57,11 +57,11 @@ def _several(pictures: Sequence[int], queries: Sequence[int]) -> str:
 def _retrieval(results: Results, name: str, caption: str) -> list[Table]:
     """Both directions, of the recipe's own items or of a benchmark."""
     prefix, title = (f"{name}/", f"{name}: ") if name else ("", "")
-    found: list[Table] = []
+    by_direction: list[Table] = []
     for direction, what in (("t2i", "text to image"), ("i2t", "image to text")):
         heading = f"{title}{what}"
         metrics = [f"{prefix}{direction}_{r}" for r in RECALLS]
-        found.append(
+        by_direction.append(
             _table(
                 results,
                 heading[0].upper() + heading[1:],
@@ -70,7 +70,7 @@ def _retrieval(results: Results, name: str, caption: str) -> list[Table]:
                 caption if direction == "t2i" else "The same items, picture to text.",
             )
         )
-    return found
+    return by_direction
 
 
 def _benchmarks(results: Results) -> list[Table]:

@@ -43,9 +43,9 @@ class Projected(Adapted):
                 f"{self!r} projects no ready vectors by themselves; expected one of mode "
                 "'per_modality' that was trained with projection.features"
             )
-        given = {name: np.asarray(rows, np.float32) for name, rows in features.items()}
-        counts = {len(rows) for rows in given.values() if rows.ndim == 2}
-        for name, rows in given.items():
+        arrays = {name: np.asarray(rows, np.float32) for name, rows in features.items()}
+        counts = {len(rows) for rows in arrays.values() if rows.ndim == 2}
+        for name, rows in arrays.items():
             if name not in widths or rows.ndim != 2 or rows.shape[1] != widths[name]:
                 raise MmjaxError(
                     f"features hold {name!r} {list(rows.shape)}; expected [n, d] of {dict(widths)}"
@@ -55,7 +55,7 @@ class Projected(Adapted):
         (count,) = counts
         out: list[Float[np.ndarray, "n _"]] = []
         for name, width in widths.items():
-            rows = given.get(name, np.full((count, width), np.nan, np.float32))
+            rows = arrays.get(name, np.full((count, width), np.nan, np.float32))
             lacking = np.isnan(rows)
             present = np.logical_not(lacking.all(axis=1))
             if lacking[present].any() or np.isinf(rows).any():

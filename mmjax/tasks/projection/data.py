@@ -84,8 +84,8 @@ def prepare_labelled(stage: Stage, recipe: Recipe, seed: int, library: Library) 
     }
     classes = LabelTable(np.arange(int(labels.max()) + 1))
     roles[LABEL] = Choices.of(classes, [[int(labels[i])] for i in split["train"]])
-    asked = {function_of(role): view for role, view in views.items()}
-    val = LabelledSet(asked, labels, split["train"], split["val"])
+    by_function = {function_of(role): view for role, view in views.items()}
+    val = LabelledSet(by_function, labels, split["train"], split["val"])
     return LabelledData(towers, (Phase(0, roles),), val, split, corpus)
 
 
@@ -162,8 +162,8 @@ def _encoded(
     if role == "image":
         own, pairs = dataclasses.replace(corpus, items=tuple(corpus.at(items))), stage.pairs
         bank = library.pictures(spec, own, pairs.styles, pairs.views, cached)
-        found = bank.view(np.arange(len(items)))
-        return View(found.table, found.rows.reshape(-1))
+        view = bank.view(np.arange(len(items)))
+        return View(view.table, view.rows.reshape(-1))
     names = [item.captions[language][0] for item in corpus.at(items)]
     texts = library.texts(role, spec, {f"{language} texts": names}, cached)
     return texts.view(names)
@@ -203,12 +203,12 @@ def check_features(corpus: Corpus, names: Sequence[str]) -> None:
     Raises:
       MmjaxError: says which there are.
     """
-    known = sorted({name for item in corpus.items for name in item.features})
+    modalities = sorted({name for item in corpus.items for name in item.features})
     for name in names:
-        if name not in known:
+        if name not in modalities:
             raise MmjaxError(
                 f"{setting('projection.features')} names {name!r}; the items of {corpus.name} "
-                f"bring {known}"
+                f"bring {modalities}"
             )
 
 

@@ -62,8 +62,11 @@ class Projections(Defaults):
 
     def tables(self, results: Results) -> list[Table]:
         """Raw features beside projected ones."""
-        found = tables.projection_tables(results.systems, results.labels, results.counts)
-        return [*found, *tables.cost_table(results.timings, results.counts, len(results.seeds))]
+        comparison = tables.projection_tables(results.systems, results.labels, results.counts)
+        return [
+            *comparison,
+            *tables.cost_table(results.timings, results.counts, len(results.seeds)),
+        ]
 
     def headline(self, results: Results) -> list[tuple[str, str]]:
         """The best classifier on both."""

@@ -165,22 +165,22 @@ def fit(
     Raises:
       ValueError: the loss is not finite.
     """
-    found = program(spec, data.widths)
+    compiled = program(spec, data.widths)
     rows = np.arange(len(labels)) if held is None else np.setdiff1d(np.arange(len(labels)), held)
     init_key, key = jax.random.split(jax.random.key(rng.randint(2**31 - 1)))
     few = len(rows) if spec.standardize else 2
     examples = {
         role: {"features": jnp.asarray(x[rows][kept[rows]][:few])}
-        for role, x, kept in zip(found.roles, *data, strict=True)
+        for role, x, kept in zip(compiled.roles, *data, strict=True)
     }
-    best = state = found.start(init_key, examples, key)
+    best = state = compiled.start(init_key, examples, key)
     rates = np.float32(how.learning_rate), np.float32(how.weight_decay)
     losses: list[float] = []
     validation: list[float] = []
     for _ in range(how.epochs):
         each: list[np.ndarray] = []
         for chunk in _chunks(rng.permutation(rows), how.batch_size):
-            state, chunk_losses = found.run(state, found.batch(data, labels, chunk), rates)
+            state, chunk_losses = compiled.run(state, compiled.batch(data, labels, chunk), rates)
             each.append(np.asarray(chunk_losses)[(chunk >= 0).any(axis=1)])
         losses.append(float(np.concatenate(each).mean()))
         if not np.isfinite(losses[-1]):
@@ -188,7 +188,7 @@ def fit(
         if held is None:
             best = state
             continue
-        validation.append(float(found.measure(state, found.batch(data, labels, held))))
+        validation.append(float(compiled.measure(state, compiled.batch(data, labels, held))))
         behind = len(validation) - 1 - int(np.argmin(validation))
         if not behind:
             best = state
@@ -208,14 +208,14 @@ def project(spec: ProjectionSpec, params: PyTree, data: Modalities) -> Float[np.
     Returns:
       f32.
     """
-    found = program(spec, data.widths)
+    compiled = program(spec, data.widths)
     out: list[np.ndarray] = []
-    for role, x, kept in zip(found.roles, *data, strict=True):
+    for role, x, kept in zip(compiled.roles, *data, strict=True):
         parts: list[np.ndarray] = []
         for start in range(0, len(x), ROWS):
             part = x[start : start + ROWS]
             padded = np.pad(part, ((0, ROWS - len(part)), (0, 0)))
-            parts.append(np.asarray(found.project[role](params, padded))[: len(part)])
+            parts.append(np.asarray(compiled.project[role](params, padded))[: len(part)])
         out.append(np.where(kept[:, None], np.concatenate(parts), np.float32(0)))
     return np.concatenate(out, axis=1)
 

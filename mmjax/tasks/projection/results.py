@@ -59,14 +59,14 @@ def measure_projection(runs: Sequence[Run], recipe: Recipe, library: Library) ->
             name = f"{FITTING} {method}, all seeds"
             figures.timings[name] = figures.timings.get(name, 0.0) + seconds
         figures.count({f"{STORED} {one.name}": 4 * one.sides["train"].shape[1] for one in maps})
-        chosen, said = probed.best["projection"]
+        chosen, predictions = probed.best["projection"]
         chosen_by_seed.append(chosen)
-        words: list[str] = [names[c] for c in said]
+        words: list[str] = [names[c] for c in predictions]
         answers.append(Answered(split["test"], words, split["train"]))
         figures.count({side: len(items) for side, items in split.items()})
         figures.count({"classes": len(np.unique(labels[split["train"]]))})
-    found = figures.systems
-    order = [*METHODS, *(system for system in found if system.startswith(ALONE))]
+    systems = figures.systems
+    order = [*METHODS, *(system for system in systems if system.startswith(ALONE))]
     named = {system: system.removeprefix(ALONE) for system in order}
     named["projection"] = f"projection ({' or '.join(s.projection.loss for s in recipe.stages)})"
     who = (
@@ -74,7 +74,7 @@ def measure_projection(runs: Sequence[Run], recipe: Recipe, library: Library) ->
         f"({', '.join(dict.fromkeys(chosen_by_seed))})"
     )
     classes = class_figures(who, names, corpus, answers, corpus.left_out)
-    results = figures.results(recipe, {system: found[system] for system in order}, named)
+    results = figures.results(recipe, {system: systems[system] for system in order}, named)
     return dataclasses.replace(results, probes=True, classes=classes)
 
 

@@ -41,7 +41,7 @@ def planned(run: Run, base: Planned | None, library: Library) -> Planned:
     rows = stage.train.batch_size
     batch = {**inputs(rows), LABEL: {LABEL: shaped(mesh, (rows,), jnp.int32)}}
     some = rounded(BATCH, mesh)
-    asked = {
+    evaluations = {
         name: Asked(function, read, some)
         for (name, function), read in zip(
             task.functions().items(), inputs(some).values(), strict=True
@@ -49,5 +49,5 @@ def planned(run: Run, base: Planned | None, library: Library) -> Planned:
     }
     trainable = initial(task, frozen, batch, mesh)
     return Planned(
-        task, frozen, trainable, batch, "examples", rows, asked, extracted(stage, library)
+        task, frozen, trainable, batch, "examples", rows, evaluations, extracted(stage, library)
     )

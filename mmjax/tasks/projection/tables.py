@@ -136,9 +136,9 @@ def verdict(systems: Systems) -> str:
         place = even if not same else ahead if mean > 0 else behind
         place.append(f"{name} ({mean:+.3f})")
     parts = [
-        f"{what}: {', '.join(found)}"
-        for what, found in (("ahead", ahead), ("behind", behind), ("neither", even))
-        if found
+        f"{what}: {', '.join(classifiers)}"
+        for what, classifiers in (("ahead", ahead), ("behind", behind), ("neither", even))
+        if classifiers
     ]
     return (
         "Does the projection beat tuned raw features? By weighted F1, in every fold, "

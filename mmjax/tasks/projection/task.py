@@ -67,8 +67,8 @@ class ProjectionTask:
     @property
     def normalize(self) -> bool:
         """Whether outputs are unit vectors."""
-        given = self.spec.normalize
-        return self.spec.loss != "pairwise_bce" if given is None else given
+        setting = self.spec.normalize
+        return self.spec.loss != "pairwise_bce" if setting is None else setting
 
     def init(self, key: Key[Array, ""], frozen: PyTree, batch: Batch) -> PyTree:
         """Returns {role: projector}, and the encoders' adapters where they have some."""
@@ -84,13 +84,13 @@ class ProjectionTask:
         if role != JOINED or "features" in inputs:
             read = {name: values for name, values in inputs.items() if name != "present"}
             return self.towers[role](frozen, read)["features"]
-        found: list[Float[Array, "b d"]] = []
+        features: list[Float[Array, "b d"]] = []
         for name, tower in self.parts.items():
             own = {
                 k.removeprefix(f"{name}/"): x for k, x in inputs.items() if k.startswith(f"{name}/")
             }
-            found.append(tower(frozen, own)["features"])
-        return jnp.concatenate(found, axis=1)
+            features.append(tower(frozen, own)["features"])
+        return jnp.concatenate(features, axis=1)
 
     def project(
         self, role: str, trainable: PyTree, frozen: PyTree, inputs: Inputs, key: DropoutKey = None
@@ -113,9 +113,9 @@ class ProjectionTask:
             present[role] = inputs.get("present", jnp.ones(len(labels), bool))
             projected[role] = self.project(role, trainable, frozen, inputs, sub)
         scale = -jnp.log(jnp.float32(self.spec.temperature))
-        found: list[tuple[Float[Array, ""], PairLoss]]
+        losses: list[tuple[Float[Array, ""], PairLoss]]
         if self.spec.loss == "infonce":
-            found = [
+            losses = [
                 info_nce(
                     projected[a],
                     projected[b],
@@ -128,15 +128,15 @@ class ProjectionTask:
             ]
         else:
             compare = {"pairwise_bce": pairwise_bce, "supcon": supervised}[self.spec.loss]
-            found = [
+            losses = [
                 compare(z, None, scale, positives=labels, mask=present[role], mesh=self.mesh)
                 for role, z in projected.items()
             ]
         metrics = {
             f"{self.spec.loss}_{number}": mean_of(pairs.loss, pairs.valid)
-            for number, (_, pairs) in enumerate(found)
+            for number, (_, pairs) in enumerate(losses)
         }
-        return sum((value for value, _ in found), start=jnp.zeros(())), metrics
+        return sum((value for value, _ in losses), start=jnp.zeros(())), metrics
 
     def functions(self) -> Mapping[str, EmbedFn]:
         """One for each tower: `embed_images`, `embed_texts`, `embed_NAME`, or `embed_joined`.
