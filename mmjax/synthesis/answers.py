@@ -84,11 +84,11 @@ def reason_of(error: object) -> str:
     return " ".join(str(error or "").split())[:200]
 
 
-def _answer(place: str, choice: Mapping[str, Any], said: object, logprobs: object) -> Answer:
+def _answer(place: str, choice: Mapping[str, Any], text: object, logprobs: object) -> Answer:
     reason = choice.get("finish_reason")
     if reason is not None:
         reason = whole_text(f"{place}: 'finish_reason'", reason)
-    return Answer(whole_text(f"{place}: the text", said), reason, _first_token(place, logprobs))
+    return Answer(whole_text(f"{place}: the text", text), reason, _first_token(place, logprobs))
 
 
 def _first_token(place: str, logprobs: object) -> dict[str, float] | None:
@@ -118,12 +118,12 @@ def _first_token(place: str, logprobs: object) -> dict[str, float] | None:
     return scores or None
 
 
-def _listed(place: str, found: object) -> list[tuple[object, object]]:
-    if found is None:
+def _listed(place: str, entries: object) -> list[tuple[object, object]]:
+    if entries is None:
         return []
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise DataError(f"{place}: 'logprobs' is {shown(found)}; expected numbers by token")
-    return [(entry.get("token"), entry.get("logprob")) for entry in found]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f"{place}: 'logprobs' is {shown(entries)}; expected numbers by token")
+    return [(entry.get("token"), entry.get("logprob")) for entry in entries]
 
 
 def read_label(

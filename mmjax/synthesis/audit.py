@@ -216,8 +216,8 @@ def _rows(generated: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def _scores_in(found: Outcome) -> Sequence[Sequence[float] | None]:
-    return () if isinstance(found, Failure) else found[_SCORES]
+def _scores_in(outcome: Outcome) -> Sequence[Sequence[float] | None]:
+    return () if isinstance(outcome, Failure) else outcome[_SCORES]
 
 
 def _seen(judged: Parts, looked: Parts) -> Iterator[float]:

@@ -115,7 +115,7 @@ def _without_tokens(text: str) -> str:
     text = _FIRST.sub("", text, count=1) if text.startswith(_TOKEN) else text
     if _TOKEN not in text:
         return text
-    return _WITHIN.sub(lambda found: "\n" if "\n" in found[0] else " ", text).strip()
+    return _WITHIN.sub(lambda match: "\n" if "\n" in match[0] else " ", text).strip()
 
 
 def llava_row(record: Record, root: str = "") -> dict[str, Any]:

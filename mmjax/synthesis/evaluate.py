@@ -134,13 +134,13 @@ def _keep(workdir: Path, system: str, rows: Sequence[Row]) -> None:
     write_json(workdir / RESULTS, {"system": system, "rows": list(by_name.values())})
 
 
-def _check_pictures(one: Benchmark, asked: Sequence[Question]) -> None:
+def _check_pictures(one: Benchmark, questions: Sequence[Question]) -> None:
     """Refuses a set of which no picture is there: its folder lies elsewhere.
 
     Raises:
       DataError: so it is.
     """
-    paths = [q.image for q in asked if isinstance(q.image, Path)]
+    paths = [q.image for q in questions if isinstance(q.image, Path)]
     if paths and not any(is_file(path) for path in paths):
         raise DataError(f"{one.title}: none of its {len(paths)} pictures is there, as {paths[0]}")
 

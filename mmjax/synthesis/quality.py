@@ -108,12 +108,12 @@ def read_quality(folder: Path, seed: int = 0) -> Quality:
     return quality
 
 
-def _pairs(found: Quality, rows: Iterator[Row], seed: int) -> None:
-    found.counts["pairs"] = sum(1 for _ in rows)
+def _pairs(quality: Quality, rows: Iterator[Row], seed: int) -> None:
+    quality.counts["pairs"] = sum(1 for _ in rows)
 
 
-def _generated(found: Quality, rows: Iterator[Row], seed: int) -> None:
-    counts, unread = found.counts, Draw[Row](FEW, seed)
+def _generated(quality: Quality, rows: Iterator[Row], seed: int) -> None:
+    counts, unread = quality.counts, Draw[Row](FEW, seed)
     for row in rows:
         meta = _object(row.get("meta"))
         triplets = meta.get("triplets")
@@ -124,10 +124,10 @@ def _generated(found: Quality, rows: Iterator[Row], seed: int) -> None:
         counts["unfinished"] += meta.get("finished") is False
         if not tasks:
             unread.add(str(row.get("id")), row)
-    found.samples["unparsed"] = unread.items()
+    quality.samples["unparsed"] = unread.items()
 
 
-def _audit(found: Quality, rows: Iterator[Row], seed: int) -> None:
+def _audit(quality: Quality, rows: Iterator[Row], seed: int) -> None:
     tasks, questions = Tasks(), Draw[str](QUESTIONS, seed)
     kept, dropped = Draw[Row](SHOWN, seed), Draw[Row](SHOWN, seed)
     lengths = {part: array("I") for part in Triplet.__annotations__}
@@ -141,41 +141,41 @@ def _audit(found: Quality, rows: Iterator[Row], seed: int) -> None:
         seen.append(digest(" ".join(question.casefold().split())))
         for part, letters in lengths.items():
             letters.append(len(str(row.get(part) or "")))
-        found.labels[_known(found.labels, str(row.get("label") or ""))] += 1
+        quality.labels[_known(quality.labels, str(row.get("label") or ""))] += 1
         if not is_kept:
             why = str(row.get("why") or "").partition("duplicate of ")
-            found.dropped[_known(found.dropped, "".join(why[:2]).removesuffix(" of "))] += 1
-        kind = found.kinds.setdefault(_known(found.kinds, kind_of(question)), Kind())
+            quality.dropped[_known(quality.dropped, "".join(why[:2]).removesuffix(" of "))] += 1
+        kind = quality.kinds.setdefault(_known(quality.kinds, kind_of(question)), Kind())
         kind.tasks += 1
         kind.kept += is_kept
         kind.known += isinstance(right, bool)
         kind.right += right is True
-    found.counts["audited"], found.counts["kept"] = kept.seen + dropped.seen, kept.seen
-    found.samples["kept"], found.samples["dropped"] = kept.items(), dropped.items()
-    found.lengths = {part: np.array(letters) for part, letters in lengths.items()}
-    found.judged, found.questions = tasks.judged(), questions.items()
-    found.different = len(np.unique(np.array(seen)))
+    quality.counts["audited"], quality.counts["kept"] = kept.seen + dropped.seen, kept.seen
+    quality.samples["kept"], quality.samples["dropped"] = kept.items(), dropped.items()
+    quality.lengths = {part: np.array(letters) for part, letters in lengths.items()}
+    quality.judged, quality.questions = tasks.judged(), questions.items()
+    quality.different = len(np.unique(np.array(seen)))
 
 
-def _composed(found: Quality, rows: Iterator[Row], seed: int) -> None:
+def _composed(quality: Quality, rows: Iterator[Row], seed: int) -> None:
     for row in rows:
         how = _object(_object(row.get("meta")).get("composed"))
-        found.counts["composed"] += 1
-        found.captions[_known(found.captions, str(how.get("caption") or ""))] += 1
+        quality.counts["composed"] += 1
+        quality.captions[_known(quality.captions, str(how.get("caption") or ""))] += 1
         tasks = how.get("tasks")
         for task in map(_object, tasks if isinstance(tasks, list) else ()):
             branch = str(task.get("branch") or "")
-            mix = found.branches.setdefault(_known(found.branches, branch), Counter())
+            mix = quality.branches.setdefault(_known(quality.branches, branch), Counter())
             mix[_known(mix, str(task.get("template", "")))] += 1
 
 
-def _failed(found: Quality, rows: Iterator[Row], seed: int) -> None:
+def _failed(quality: Quality, rows: Iterator[Row], seed: int) -> None:
     drawn = Draw[Row](FEW, seed)
     for row in rows:
         step = str(row.get("step") or "")
-        found.failed[_known(found.failed, step)] += 1
+        quality.failed[_known(quality.failed, step)] += 1
         drawn.add(f"{row.get('id')}/{step}", row)
-    found.samples["failed"] = drawn.items()
+    quality.samples["failed"] = drawn.items()
 
 
 def _known(names: Mapping[str, object], name: str) -> str:

@@ -73,24 +73,24 @@ def write_report(
     return page.write_report(folder, report, NAME)
 
 
-def _headline(found: Quality) -> Iterator[tuple[str, str]]:
-    counts = found.counts
+def _headline(contents: Quality) -> Iterator[tuple[str, str]]:
+    counts = contents.counts
     yield "records", f"{counts['pairs'] or counts['generated']:,}"
     yield "tasks generated", f"{counts['triplets'] or counts['audited']:,}"
     if counts["audited"]:
         yield "keep rate", f"{counts['kept'] / counts['audited']:.1%}"
-    known = np.isfinite(found.judged.right)
+    known = np.isfinite(contents.judged.right)
     if known.any():
-        yield "right, of all", f"{found.judged.right[known].mean():.1%}"
-        if (kept := known & found.judged.kept).any():
-            yield "right, of the kept", f"{found.judged.right[kept].mean():.1%}"
-    if found.failed:
-        yield "failed", f"{found.failed.total():,}"
+        yield "right, of all", f"{contents.judged.right[known].mean():.1%}"
+        if (kept := known & contents.judged.kept).any():
+            yield "right, of the kept", f"{contents.judged.right[kept].mean():.1%}"
+    if contents.failed:
+        yield "failed", f"{contents.failed.total():,}"
 
 
-def _steps(found: Quality) -> Table:
+def _steps(contents: Quality) -> Table:
     """What each step made of what it was given."""
-    counts = found.counts
+    counts = contents.counts
     generated, audited, composed = counts["generated"], counts["audited"], counts["composed"]
     whole = counts["pairs"] or generated
     rows: list[tuple[str, int, int]] = [("records read", counts["pairs"], 0)]
@@ -105,17 +105,17 @@ def _steps(found: Quality) -> Table:
         rows += [("filtered: tasks kept", counts["kept"], audited)]
         rows += [
             (f"filtered: tasks labelled {label or 'nothing'}", number, audited)
-            for label, number in found.labels.most_common(_ROWS)
+            for label, number in contents.labels.most_common(_ROWS)
         ]
         rows += [
             (f"filtered: dropped, {why or 'no reason given'}", number, audited)
-            for why, number in found.dropped.most_common(_ROWS)
+            for why, number in contents.dropped.most_common(_ROWS)
         ]
     rows += [
         (f"composed: {_CAPTIONS.get(place, place or 'not told how')}", number, composed)
-        for place, number in found.captions.most_common(_ROWS)
+        for place, number in contents.captions.most_common(_ROWS)
     ]
-    rows += [(f"failed: {step}", n, whole) for step, n in found.failed.most_common(_ROWS)]
+    rows += [(f"failed: {step}", n, whole) for step, n in contents.failed.most_common(_ROWS)]
     return Table(
         "Step by step",
         ("number", "share"),
@@ -125,18 +125,18 @@ def _steps(found: Quality) -> Table:
     )
 
 
-def _tables(found: Quality) -> Iterator[Table]:
-    if found.kinds:
-        yield _kinds(found)
-    if found.questions:
-        yield _variety(found)
-    if found.branches:
-        yield _branches(found)
+def _tables(contents: Quality) -> Iterator[Table]:
+    if contents.kinds:
+        yield _kinds(contents)
+    if contents.questions:
+        yield _variety(contents)
+    if contents.branches:
+        yield _branches(contents)
 
 
-def _kinds(found: Quality) -> Table:
-    most = sorted(found.kinds.items(), key=lambda item: (-item[1].tasks, item[0]))
-    whole = found.counts["audited"]
+def _kinds(contents: Quality) -> Table:
+    most = sorted(contents.kinds.items(), key=lambda item: (-item[1].tasks, item[0]))
+    whole = contents.counts["audited"]
     rest = len(most) - _ROWS
     return Table(
         "Kinds of questions",
@@ -160,28 +160,28 @@ def _kinds(found: Quality) -> Table:
     )
 
 
-def _variety(found: Quality) -> Table:
+def _variety(contents: Quality) -> Table:
     """How varied the questions are, in one row."""
-    whole = found.counts["audited"]
+    whole = contents.counts["audited"]
     figures = (
-        found.different / whole,
-        distinct(found.questions, 1),
-        distinct(found.questions, 2),
-        float(len(found.kinds)),
-        even_kinds({name: kind.tasks for name, kind in found.kinds.items()}),
+        contents.different / whole,
+        distinct(contents.questions, 1),
+        distinct(contents.questions, 2),
+        float(len(contents.kinds)),
+        even_kinds({name: kind.tasks for name, kind in contents.kinds.items()}),
     )
     return Table(
         "Diversity of questions",
         ("different questions", "distinct-1", "distinct-2", "kinds", "effective kinds"),
         (("all tasks", tuple((figure,) for figure in figures)),),
-        f"Distinct-n is the share of different runs of n words, over {len(found.questions):,} "
+        f"Distinct-n is the share of different runs of n words, over {len(contents.questions):,} "
         "questions; effective kinds are as many equally frequent ones as have the same entropy.",
         (".1%", ".3f", ".3f", ",.0f", ".1f"),
     )
 
 
-def _branches(found: Quality) -> Table:
-    sums = {name: mix.total() for name, mix in found.branches.items()}
+def _branches(contents: Quality) -> Table:
+    sums = {name: mix.total() for name, mix in contents.branches.items()}
     whole = sum(sums.values())
     return Table(
         "How answers were joined",
@@ -192,8 +192,8 @@ def _branches(found: Quality) -> Table:
                 (
                     (float(number),),
                     (number / whole,),
-                    (float(sum(template != "" for template in found.branches[name])),),
-                    (max(found.branches[name].values()) / number,),
+                    (float(sum(template != "" for template in contents.branches[name])),),
+                    (max(contents.branches[name].values()) / number,),
                 ),
             )
             for name, number in sorted(sums.items(), key=lambda item: -item[1])[:_ROWS]
@@ -205,8 +205,8 @@ def _branches(found: Quality) -> Table:
     )
 
 
-def _figures(found: Quality) -> Iterator[Figure]:
-    judged = found.judged
+def _figures(contents: Quality) -> Iterator[Figure]:
+    judged = contents.judged
     margins = np.sort(judged.margins[np.isfinite(judged.margins)])
     if len(margins):
         at = np.unique(np.linspace(0, len(margins) - 1, _POINTS).round().astype(int))
@@ -225,9 +225,9 @@ def _figures(found: Quality) -> Iterator[Figure]:
             "Precision, %, by keep rate",
             plots.lines("keep rate, %", {"": (rates, precision)}, used),
         )
-    if found.counts["audited"]:
-        longest = max(float(np.percentile(lengths, 99)) for lengths in found.lengths.values())
-        cut = {name: np.minimum(lengths, longest) for name, lengths in found.lengths.items()}
+    if contents.counts["audited"]:
+        longest = max(float(np.percentile(lengths, 99)) for lengths in contents.lengths.values())
+        cut = {name: np.minimum(lengths, longest) for name, lengths in contents.lengths.items()}
         yield Figure("Lengths of questions and answers", plots.histogram("letters", cut))
 
 
@@ -256,19 +256,19 @@ def _precision(known: Judged) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray
     return 100 * at / len(margins), 100 * right[at - 1] / at
 
 
-def _samples(found: Quality, images: Path) -> Iterator[Samples]:
+def _samples(contents: Quality, images: Path) -> Iterator[Samples]:
     for verdict, title, caption in (
         ("kept", "Kept", "Drawn at random from the tasks that the filter kept."),
         ("dropped", "Dropped", "Drawn at random from those that it did not."),
     ):
-        rows = found.samples.get(verdict)
+        rows = contents.samples.get(verdict)
         if rows:
             yield Samples(title, tuple(_task(row, images) for row in rows), caption)
-    unread = found.samples.get("unparsed")
+    unread = contents.samples.get("unparsed")
     if unread:
         rows = tuple(_unparsed(row, images) for row in unread)
         yield Samples("Not parsed", rows, "Texts in which no whole task was found.")
-    failed = found.samples.get("failed")
+    failed = contents.samples.get("failed")
     if failed:
         rows = tuple(_failure(row) for row in failed)
         yield Samples("Failed", rows, "Some of failed.jsonl; --retry-failed tries them again.")
@@ -337,21 +337,21 @@ def _picture(name: object, images: Path) -> tuple[bytes | None, str]:
         return None, shorten(str(error).removeprefix("picture 0 "))
 
 
-def _notes(found: Quality) -> Iterator[str]:
-    counts = found.counts
-    for name in found.missing:
+def _notes(contents: Quality) -> Iterator[str]:
+    counts = contents.counts
+    for name in contents.missing:
         yield f"{name} is not there: its step has not run, or has not ended."
     if counts["generated"] and not counts["triplets"]:
         yield "No text held a whole task: every record keeps its caption alone."
     if counts["audited"] and not counts["kept"]:
         yield "The filter kept no task: every record keeps its caption alone; lower its threshold."
-    if quality.GENERATED not in found.missing and not counts["generated"]:
+    if quality.GENERATED not in contents.missing and not counts["generated"]:
         yield "generated.jsonl has no records."
     if counts["audited"]:
-        unscored = int((~np.isfinite(found.judged.margins)).sum())
+        unscored = int((~np.isfinite(contents.judged.margins)).sum())
         if unscored:
             yield f"{unscored:,} tasks have no margin: the curves and thresholds leave them out."
-        known = int(np.isfinite(found.judged.right).sum())
+        known = int(np.isfinite(contents.judged.right).sum())
         if known:
             yield f"The truth of {known:,} of {counts['audited']:,} tasks is known from metadata."
         else:

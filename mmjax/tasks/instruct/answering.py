@@ -36,9 +36,9 @@ Exchange = tuple[str, str]
 _DEFAULT = Wording(QUESTION, " ")
 
 
-def _check_size(wanted: jax.ShapeDtypeStruct, found: np.ndarray) -> None:
-    if wanted.shape != found.shape:
-        raise ValueError(f"an array of shape {found.shape}, where its stage has {wanted.shape}")
+def _check_size(wanted: jax.ShapeDtypeStruct, array: np.ndarray) -> None:
+    if wanted.shape != array.shape:
+        raise ValueError(f"an array of shape {array.shape}, where its stage has {wanted.shape}")
 
 
 class Answering:

@@ -161,17 +161,17 @@ class QuestionFunctions:
         }
 
     def _ask(
-        self, name: str, trainable: PyTree, frozen: PyTree, asked: Conversations
+        self, name: str, trainable: PyTree, frozen: PyTree, conversations: Conversations
     ) -> Shaped[np.ndarray, " n"]:
-        each = asked.per_picture * self._mesh.shape["data"]
+        each = conversations.per_picture * self._mesh.shape["data"]
         size = -(-self._batch_size // each) * each
         values: dict[int, Any] = {}
-        for groups in asked.plan(size, None):
-            batch = place_batch(asked.batch(groups, size, self._mesh), self._mesh, size)
+        for groups in conversations.plan(size, None):
+            batch = place_batch(conversations.batch(groups, size, self._mesh), self._mesh, size)
             outputs = np.asarray(self._functions[name](trainable, frozen, batch))
             for i, group in enumerate(groups):
-                values |= zip(group, outputs[i * asked.per_picture :], strict=False)
-        return np.asarray([values[i] for i in range(len(asked))])
+                values |= zip(group, outputs[i * conversations.per_picture :], strict=False)
+        return np.asarray([values[i] for i in range(len(conversations))])
 
 
 def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) -> InstructData:
@@ -234,12 +234,14 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
     )
 
 
-def blanked(asked: Conversations) -> Conversations:
+def blanked(conversations: Conversations) -> Conversations:
     """The same about white pictures: tiles as many as they were, or the last one of the table."""
-    if isinstance(asked.table, TileTable):
-        return dataclasses.replace(asked, table=dataclasses.replace(asked.table, blank=True))
-    white = np.where(asked.images == WORD, WORD, len(asked.table) - 1)
-    return dataclasses.replace(asked, images=white)
+    if isinstance(conversations.table, TileTable):
+        return dataclasses.replace(
+            conversations, table=dataclasses.replace(conversations.table, blank=True)
+        )
+    white = np.where(conversations.images == WORD, WORD, len(conversations.table) - 1)
+    return dataclasses.replace(conversations, images=white)
 
 
 def ask_probes(stage: Stage, seed: int, library: Library) -> dict[str, dict[str, float]]:

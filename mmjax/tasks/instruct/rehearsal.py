@@ -78,12 +78,12 @@ def _kept(path: Path) -> Int[np.ndarray, "n l"] | None:
         return None  # not there, or torn by a full disk: written again
 
 
-def _keep(path: Path, found: Int[np.ndarray, "n l"]) -> None:
+def _keep(path: Path, tokens: Int[np.ndarray, "n l"]) -> None:
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npy")
     with writing(path, ELSEWHERE):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            np.save(temporary, found)
+            np.save(temporary, tokens)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
