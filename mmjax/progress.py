@@ -95,7 +95,7 @@ def _bar(
     description: str,
     total: int | None,
     before: int,
-    said: Callable[[], str],
+    remark: Callable[[], str],
 ) -> Iterator[T]:
     start = time.monotonic()
     with _DISPLAY.open() as progress:
@@ -104,7 +104,7 @@ def _bar(
             for done, item in enumerate(iterable, before + 1):
                 yield item
                 watchdog.alive()
-                note = f"{done}/{total or '?'}, {_rate(done - before, start)}{_behind(said())}"
+                note = f"{done}/{total or '?'}, {_rate(done - before, start)}{_behind(remark())}"
                 progress.update(task, completed=done, note=note)
         finally:
             progress.stop_task(task)
@@ -118,7 +118,7 @@ def _lines(
     description: str,
     total: int | None,
     before: int,
-    said: Callable[[], str],
+    remark: Callable[[], str],
 ) -> Iterator[T]:
     start = spoken = time.monotonic()
     tenth = 10 * before // total if total else 0
@@ -130,12 +130,12 @@ def _lines(
         reached = 10 * done // total if total else 0
         if now - spoken > QUIET_SECONDS and (reached > tenth or not total):
             share = f"{10 * reached}% ({done}/{total})" if total else f"{done} done"
-            pace = f"{now - start:.0f} s, {_rate(done - before, start)}{_behind(said())}"
+            pace = f"{now - start:.0f} s, {_rate(done - before, start)}{_behind(remark())}"
             _say(f"{description}: {share}, {pace}")
             spoken, tenth = now, reached
     if time.monotonic() - start > QUIET_SECONDS:
         spent = f"{time.monotonic() - start:.0f} s, {_rate(done - before, start)}"
-        _say(f"{description}: finished, {done - before} in {spent}{_behind(said())}")
+        _say(f"{description}: finished, {done - before} in {spent}{_behind(remark())}")
 
 
 def _behind(note: str) -> str:

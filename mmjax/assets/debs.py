@@ -51,13 +51,13 @@ def advice(asset: Asset, folder: Path) -> str:
     )
 
 
-def download(asset: Asset, folder: Path, told: str) -> Path:
+def download(asset: Asset, folder: Path, remedy: str) -> Path:
     """Lets apt download the package of an asset, with the system's own sources and proxy.
 
     Args:
       asset: whose package.
       folder: an empty folder.
-      told: what to do when apt cannot.
+      remedy: what to do when apt cannot.
 
     Returns:
       The .deb.
@@ -69,7 +69,7 @@ def download(asset: Asset, folder: Path, told: str) -> Path:
     apt = shutil.which("apt-get")
     if apt is None:
         raise AssetError(
-            f"asset {asset.name} is a Debian package, and this machine has no apt-get; {told}"
+            f"asset {asset.name} is a Debian package, and this machine has no apt-get; {remedy}"
         )
     command = [apt, "download", "-q", "-o", "APT::Sandbox::User=root", asset.requirement]
     with status(f"downloading {asset.requirement}"):
@@ -86,7 +86,7 @@ def download(asset: Asset, folder: Path, told: str) -> Path:
             )
         except subprocess.TimeoutExpired:
             raise AssetError(
-                f"apt-get took more than {_TIMEOUT} s for {asset.requirement}; {told}"
+                f"apt-get took more than {_TIMEOUT} s for {asset.requirement}; {remedy}"
             ) from None
     package = in_folder(asset, folder)
     if done.returncode == 0 and package is not None:
@@ -96,7 +96,7 @@ def download(asset: Asset, folder: Path, told: str) -> Path:
         raise OSError(28, f"No space left on device for {asset.requirement}")
     lines = [line.strip() for line in output.splitlines() if line.startswith("E:")]
     reason = (lines or ["it said nothing"])[0].removeprefix("E: ")[:300].rstrip(".")
-    raise AssetError(f"apt cannot get {asset.requirement} ({reason}); {told}")
+    raise AssetError(f"apt cannot get {asset.requirement} ({reason}); {remedy}")
 
 
 def extract(asset: Asset, package: Path, folder: Path) -> None:
@@ -194,13 +194,13 @@ def _write(source: io.BufferedIOBase, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _compare(member: Member, found: dict[str, str], package: Path) -> None:
-    if len(found) != member.count:
+def _compare(member: Member, digests: dict[str, str], package: Path) -> None:
+    if len(digests) != member.count:
         raise AssetError(
-            f"{package}: {member.path} has {len(found)} files, expected {member.count}; {_REMEDY}"
+            f"{package}: {member.path} has {len(digests)} files, expected {member.count}; {_REMEDY}"
         )
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(found.items()))
-    digest = hashlib.sha256(lines.encode()).hexdigest() if member.is_folder else found[""]
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+    digest = hashlib.sha256(lines.encode()).hexdigest() if member.is_folder else digests[""]
     if digest != member.sha256:
         raise AssetError(
             f"{package}: {member.path} has sha256 {digest}, expected {member.sha256}: it is "

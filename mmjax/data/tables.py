@@ -148,8 +148,8 @@ class ViewsTable:
     def gather(self, rows: Rows) -> dict[str, np.ndarray]:
         """What `pictures` gives, with an axis of views: {"pixel_values": f32 [b v h w 3]}."""
         chosen = self.views[rows]
-        found = self.pictures.gather(chosen.reshape(-1))
-        return {name: x.reshape(*chosen.shape, *x.shape[1:]) for name, x in found.items()}
+        values = self.pictures.gather(chosen.reshape(-1))
+        return {name: x.reshape(*chosen.shape, *x.shape[1:]) for name, x in values.items()}
 
 
 @dataclass(frozen=True)

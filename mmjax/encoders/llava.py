@@ -130,13 +130,14 @@ class LlavaConfig:
         )
 
 
-def _feature_layers(asked: int | Sequence[int], total: int) -> tuple[int, ...]:
+def _feature_layers(setting: int | Sequence[int], total: int) -> tuple[int, ...]:
     """Numbers of layers, counted from 1; 0 would be the embeddings."""
-    indices = [asked] if isinstance(asked, int) else list(asked)
+    indices = [setting] if isinstance(setting, int) else list(setting)
     layers = tuple(i if i >= 0 else total + 1 + i for i in indices)
     if not layers or min(layers) < 1 or max(layers) > total:
         raise MmjaxError(
-            f"config.json: vision_feature_layer {asked} is none of the {total} layers of the tower"
+            f"config.json: vision_feature_layer {setting} is none of the {total} layers of the "
+            "tower"
         )
     return layers
 

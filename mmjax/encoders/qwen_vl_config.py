@@ -110,8 +110,8 @@ class QwenVlConfig:
         return cls(text=text, vision=vision, image_token_id=token)
 
 
-def _vision(said: Mapping[str, Any], later: bool, width: int) -> QwenVisionConfig:
-    part = {**_VISION, **(_VISION_25 if later else _VISION_2), **said}
+def _vision(settings: Mapping[str, Any], later: bool, width: int) -> QwenVisionConfig:
+    part = {**_VISION, **(_VISION_25 if later else _VISION_2), **settings}
     size = part["hidden_size"] if later else part["embed_dim"]
     out = part["out_hidden_size"] if later else part["hidden_size"]
     act = part.get("hidden_act", "silu" if later else "quick_gelu")

@@ -128,5 +128,5 @@ def set_f1(items: set[int], wanted: set[int]) -> float:
     return _recall_f1(len(items & wanted), len(items), len(wanted))[1]
 
 
-def _recall_f1(both: int, found: int, wanted: int) -> tuple[float, float]:
-    return (both / wanted if wanted else 0.0), (2 * both / (found + wanted) if both else 0.0)
+def _recall_f1(both: int, items: int, wanted: int) -> tuple[float, float]:
+    return (both / wanted if wanted else 0.0), (2 * both / (items + wanted) if both else 0.0)

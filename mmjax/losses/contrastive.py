@@ -272,7 +272,7 @@ class _Softmax:
 
     def cross_entropy(
         self,
-        found: Found,
+        sums: Found,
         own: Float[Array, " b"] | None,
         candidates: Int[Array, ""],
         scale: Float[Array, ""],
@@ -280,7 +280,7 @@ class _Softmax:
         """Loss and doubt of every row.
 
         Args:
-          found: the row's statistics.
+          sums: the row's statistics.
           own: the logit of its own pair, where that is the one positive.
           candidates: how many columns a row is compared with.
           scale: inverse temperature.
@@ -290,18 +290,18 @@ class _Softmax:
           apart up to here, so that both are exact where the row is all but solved.
         """
         if self.several:
-            count = found[_COUNT]
-            target, matched = found[_MATCHES] / jnp.maximum(count, 1), found[_POSITIVES]
+            count = sums[_COUNT]
+            target, matched = sums[_MATCHES] / jnp.maximum(count, 1), sums[_POSITIVES]
         else:
             assert own is not None
             target, matched, count = own, own, jnp.ones_like(own)
         rivals = (
-            self._log_rivals(found, matched, count, candidates - count, scale)
+            self._log_rivals(sums, matched, count, candidates - count, scale)
             if self._tilted
-            else found[_NEGATIVES]
+            else sums[_NEGATIVES]
         )
         if self.smoothing:
-            evenly = found[_EVENLY] / jnp.maximum(candidates, 1)
+            evenly = sums[_EVENLY] / jnp.maximum(candidates, 1)
             target += self.smoothing * (evenly - target)
         loss = matched - target + jax.nn.softplus(rivals - matched)
         return loss, jax.nn.sigmoid(rivals - matched)
@@ -315,7 +315,7 @@ class _Softmax:
 
     def _log_rivals(
         self,
-        found: Found,
+        sums: Found,
         matched: Float[Array, " b"],
         count: Float[Array, " b"],
         number: Float[Array, " b"],
@@ -326,7 +326,7 @@ class _Softmax:
         assert self._tilted is not None
         numerator, denominator = self._tilted
         log_number = jnp.where(number > 0, jnp.log(jnp.maximum(number, 1)), LOWEST)
-        total = log_number + found[numerator] - found[denominator]
+        total = log_number + sums[numerator] - sums[denominator]
         floor = log_number - scale  # no cosine is below -1
         tau = self.hard.tau_plus
         if not tau:

@@ -89,22 +89,22 @@ def _curves(metric: str, members: list[Curve], colours: Mapping[str, str]) -> st
     return "".join(page)
 
 
-def picture_of(found: Sequence[tuple[str, Sequence[int], Sequence[float]]]) -> bytes:
+def picture_of(series: Sequence[tuple[str, Sequence[int], Sequence[float]]]) -> bytes:
     """Draws curves beside each other for pages that show pictures alone.
 
     Args:
-      found: (metric, steps, values) of each.
+      series: (metric, steps, values) of each.
 
     Returns:
       A PNG; nothing for no curves.
     """
-    if not found:
+    if not series:
         return b""
     from matplotlib.figure import Figure as Drawing
 
-    drawing = Drawing(figsize=(3.2 * len(found), 2.4), layout="constrained", dpi=100)
+    drawing = Drawing(figsize=(3.2 * len(series), 2.4), layout="constrained", dpi=100)
     for axes, (metric, steps, values) in zip(
-        np.atleast_1d(drawing.subplots(1, len(found))), found, strict=True
+        np.atleast_1d(drawing.subplots(1, len(series))), series, strict=True
     ):
         axes.plot(steps, values, color=COLOURS[0], marker="o" if len(steps) == 1 else "")
         axes.set(title=metric, xlabel="step")

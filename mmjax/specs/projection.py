@@ -62,8 +62,8 @@ def _check(stage: Stage) -> None:
     check_select(stage, ("knn_acc", "none"), "'knn_acc' or 'none' here")
     check(cached, "train.cache_features", cached, "True: probes read the frozen features")
     for name in ("styles", "views"):
-        found = getattr(pairs, name)
-        check(len(found) == 1, f"pairs.{name}", found, "one alone for this task")
+        values = getattr(pairs, name)
+        check(len(values) == 1, f"pairs.{name}", values, "one alone for this task")
     modalities = len(stage.encoders) + len(projection.features)
     check(modalities > 0, "encoders", {}, "an encoder, or projection.features")
     if projection.loss == "infonce":

@@ -77,19 +77,19 @@ SUBGROUPS_ZH: Mapping[str, str] = {
 
 
 def names_of(
-    label: str, found: Sequence[str], languages: Sequence[str]
+    label: str, labels: Sequence[str], languages: Sequence[str]
 ) -> dict[str, dict[str, str]]:
     """Label -> language -> its name, where it has one.
 
     Args:
       label: "group" or "subgroup".
-      found: labels of the items.
+      labels: labels of the items.
       languages: which names are wanted in.
     """
     if label == "group":
         return {group: dict(names) for group, names in GROUPS.items()}
     names: dict[str, dict[str, str]] = {}
-    for subgroup in found:
+    for subgroup in labels:
         every = {"en": subgroup.replace("-", " "), "zh": SUBGROUPS_ZH.get(subgroup, "")}
         names[subgroup] = {lang: every[lang] for lang in languages if every.get(lang)}
     return names
