@@ -10,6 +10,10 @@ from mmjax.errors import MmjaxError
 PyTree = Any
 
 
+class NoPlaceError(MmjaxError):
+    """Learnt tokens for which a table of positions has no place."""
+
+
 @runtime_checkable
 class TokenHook(Protocol):
     """A hook with tokens of its own among those that the first layer reads."""
@@ -55,12 +59,12 @@ def insert(
       (float [b, p + l, d], mask [b, p + l], the parameters for the layers).
 
     Raises:
-      MmjaxError: there are more: looked up, their positions would be NaN.
+      NoPlaceError: there are more: looked up, their positions would be NaN.
     """
     if not isinstance(hook, TokenHook):
         return x, mask, adapters
     if most is not None and x.shape[1] + hook.tokens > most:
-        raise MmjaxError(
+        raise NoPlaceError(
             f"texts of {x.shape[1]} tokens and {hook.tokens} of an adapter are longer than the "
             f"{most} that this encoder reads; set a lower max_length, or fewer tokens"
         )

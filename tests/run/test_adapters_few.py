@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from mmjax.runs.adapter_files import load_adapter_params
 from mmjax.sharding import make_mesh
 from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks.catalog import assemble, definition_of
+from mmjax.tasks.early import check_early
 from mmjax.tasks.projection.adapted import Projected
 
 LORA = {"kind": "lora", "rank": 2, "targets": ("query", "value")}
@@ -201,6 +203,33 @@ def test_what_runs_in_every_step_is_said_before(task, few, projected, tmp_path, 
     assert "config.adapters.image: lora learns inside the image encoder, which" in caplog.text
     assert f"on {items} items each" in caplog.text
     assert not (tmp_path / "run" / "seed_0").exists()
+
+
+@pytest.mark.parametrize("kind", ["prompt_tuning", "vpt"])
+def test_tokens_without_a_place_are_refused_before_anything_is_computed(kind, few, tmp_path, here):
+    def put(tokens: int) -> dict[str, Any]:
+        return {**few, "adapters": {"text": {"kind": kind, "tokens": tokens}}, "variants": {}}
+
+    config = put(500)
+    with pytest.raises(MmjaxError, match=r"config\.adapters\.text\.tokens is 500") as refusal:
+        study.run(resolve_recipe(config), config, tmp_path / "run", "test")
+    assert not (tmp_path / "run" / "seed_0").exists()
+    sentence = r"at most (\d+): the longest prompt has (\d+) .* (\d+)$"
+    numbers = re.search(sentence, str(refusal.value))
+    assert numbers is not None
+    most, longest, places = map(int, numbers.groups())
+    assert most + longest == places
+
+    # As many as it says fit, one more does not.
+    library = Library(make_mesh(), ("en", "en"))
+    for tokens in (most, most + 1):
+        recipe = resolve_recipe(put(tokens))
+        runs = study.plan(recipe, tmp_path / "run")
+        if tokens == most:
+            check_early(recipe, runs, library)
+        else:
+            with pytest.raises(MmjaxError, match=f"expected at most {most}: "):
+                check_early(recipe, runs, library)
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,26 @@
 
 import dataclasses
 
+import jax
 import numpy as np
+from jaxtyping import Array, Float
 
+from mmjax.adapters.hooks import start
 from mmjax.data.library import Library
 from mmjax.data.pipeline import check_enough
 from mmjax.data.records import Corpus
 from mmjax.data.splits import Split
-from mmjax.encoders.prompted import vectors_of, words_of
+from mmjax.encoders.base import Encoder
+from mmjax.encoders.inserted import NoPlaceError, TokenHook
+from mmjax.encoders.prompted import PromptLayout, vectors_of, words_of
 from mmjax.errors import MmjaxError, setting
 from mmjax.specs.spec import Stage
+from mmjax.tasks import typed
+from mmjax.tasks.adapting import adapter_in
 from mmjax.tasks.prompts import classes
 from mmjax.tasks.prompts import data as fewshot
 from mmjax.tasks.run import Run
+from mmjax.trees import PyTree
 
 
 def _check_shots(
@@ -65,3 +73,32 @@ def check_names(run: Run, library: Library) -> None:
     if spec.in_tower:
         width = vectors_of(encoder.params, np.zeros(1, int)).shape[-1]
         fewshot.context_of(stage, encoder, width, run.seed)
+        _check_places(stage, encoder, fewshot.layout_of(stage, encoder, names))
+
+
+def _check_places(stage: Stage, encoder: Encoder, layout: PromptLayout) -> None:
+    """Refuses tokens of an adapter that leave the longest prompt no place; nothing is computed.
+
+    Raises:
+      MmjaxError: names the setting.
+    """
+    adapter = adapter_in(stage, stage.text_role)
+    if not isinstance(adapter, TokenHook):
+        return
+    hooked = encoder.with_hook(adapter)
+    inputs = {"input_ids": layout.ids, "attention_mask": layout.mask}
+
+    def read(params: PyTree) -> Float[Array, "c e"]:
+        own = start(adapter, jax.random.key(0), dataclasses.replace(encoder, params=params))
+        return hooked.apply(params, inputs, own).pooled
+
+    try:
+        typed.shapes(read, encoder.params)
+    except NoPlaceError as error:
+        length, most = layout.ids.shape[1], encoder.config.max_length
+        place = f"adapters.{stage.text_role}.tokens"
+        room = f"at most {most - length}" if length < most else f"no {type(adapter).__name__}"
+        why = f"the longest prompt has {length} tokens, and text encoder {encoder.name!r} reads"
+        raise MmjaxError(
+            f"{setting(place)} is {adapter.tokens}; expected {room}: {why} {most}"
+        ) from error

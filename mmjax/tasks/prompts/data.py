@@ -17,7 +17,7 @@ from mmjax.data.library import Library
 from mmjax.data.pipeline import Choices, Phase
 from mmjax.data.tables import LabelTable, View, table_of
 from mmjax.encoders.base import Encoder
-from mmjax.encoders.prompted import lay_out, vectors_of, words_of
+from mmjax.encoders.prompted import PromptLayout, lay_out, vectors_of, words_of
 from mmjax.errors import MmjaxError, setting
 from mmjax.errors import check as check_setting
 from mmjax.evals import EvalSet, Evaluator, Functions
@@ -147,13 +147,23 @@ def know(
     if spec.method == "factorised":
         known["prompts"] = read(spec.templates)
     if spec.in_tower:
-        instance = spec.instance if spec.method == "structured" else 0
-        layout = lay_out(encoder, names, spec.general, instance, spec.domain, spec.ending)
+        layout = layout_of(stage, encoder, names)
         known |= dataclasses.asdict(layout)
         known["embeddings"] = vectors_of(encoder.params, layout.ids)
         if training:  # afterwards the adapter has its own, and CoOp's file may be gone
             known["context"] = context_of(stage, encoder, known["embeddings"].shape[-1], seed)
     return known
+
+
+def layout_of(stage: Stage, encoder: Encoder, names: Sequence[str]) -> PromptLayout:
+    """Where the parts of the prompts in the tower stand, one prompt a class.
+
+    Raises:
+      MmjaxError: a name without tokens, or a prompt that is too long.
+    """
+    spec = stage.prompts
+    instance = spec.instance if spec.method == "structured" else 0
+    return lay_out(encoder, names, spec.general, instance, spec.domain, spec.ending)
 
 
 def context_of(stage: Stage, encoder: Encoder, width: int, seed: int) -> Float[np.ndarray, "m d"]:
