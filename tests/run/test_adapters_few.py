@@ -158,6 +158,13 @@ def test_loaded_it_says_what_was_measured(stage, runs, few, toy, tmp_path, here)
         # Without its adapters it would say something else.
         frozen = mmjax.load_adapter(runs("prompts") / "seed_0" / "base", kind=mmjax.Adapted)
         assert np.abs(adapted.embed_images(items) - frozen.embed_images(items)).max() > 1e-4
+        # Beside it stands what the frozen model says, of its own view of the pictures.
+        base = frozen.embed_images(items)
+        np.testing.assert_array_equal(adapted.embed_base_images(items), base)
+        right = functions["score_base"](sets.images).argmax(axis=1)
+        for one in (adapted, adapted.taught(adapted.classes)):
+            named = one.classify_base(items)
+            assert [name for ((name, _),) in named] == [asked.classes[c] for c in right]
 
 
 def test_adapters_beside_projectors_are_saved_and_told(runs):

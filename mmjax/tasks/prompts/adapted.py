@@ -1,6 +1,7 @@
 """Using what a few pictures of each class taught: classify, beside what a dual encoder does."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,10 @@ class Classifier(Adapted):
         self._joint, self._frozen, self._trainable = joint, frozen, loaded.trainable
         self._published = Published(task, loaded.library.mesh)
         scores = self._published.bind(loaded.trainable, frozen)
-        super().__init__(loaded, {**joint.functions(loaded.library), **scores})
+        embeds = joint.functions(loaded.library)
+        super().__init__(loaded, {**embeds, **scores})
+        # Pictures as they were before the towers' adapters learned.
+        self._below = Adapted(dataclasses.replace(loaded, trainable={}), embeds)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -60,11 +64,15 @@ class Classifier(Adapted):
         Raises:
           MmjaxError: what are no pictures, or `k` is no number above 0.
         """
-        return self._classify("score", images, k)
+        return self._classify("score", self._table, images, k)
 
     def classify_base(self, images: Sequence[ImageLike], k: int = 1) -> Named:
         """The same by the frozen model alone, which knows the classes by their names."""
-        return self._classify("score_base", images, k)
+        return self._classify("score_base", self._base_table, images, k)
+
+    def embed_base_images(self, images: Sequence[ImageLike]) -> Float[np.ndarray, "n d"]:
+        """Pictures as the frozen model embeds them -> f32 unit vectors of the joint space."""
+        return self._below.embed_images(images)
 
     def taught(self, classes: Sequence[str], shots: Sequence[Sequence[ImageLike]] = ()) -> "Taught":
         """A classifier of other classes, known by their names and perhaps by a few pictures.
@@ -103,7 +111,12 @@ class Classifier(Adapted):
             rows = View(table, np.arange(len(table)))
             embedded = np.asarray(table.gather(rows.rows)["features"], np.float32)
             residual = fit_residual(embedded, labels, of_names(rows), text, scale)
-        return Taught(tuple(names), self._table, of_names, scores["score_base_new"], residual)
+        read = self._table, self._base_table
+        return Taught(tuple(names), *read, of_names, scores["score_base_new"], residual)
+
+    def _base_table(self, images: Sequence[ImageLike]) -> InputTable:
+        """Pictures as the frozen model reads them."""
+        return table_of(list(self.embed_base_images(images)))
 
     def _table(self, images: Sequence[ImageLike]) -> InputTable:
         """Pictures as the method reads them."""
@@ -114,11 +127,17 @@ class Classifier(Adapted):
             table = PatchTable(table, tokens, np.arange(len(pictures)))
         return table
 
-    def _classify(self, function: str, images: Sequence[ImageLike], k: int) -> Named:
+    def _classify(
+        self,
+        function: str,
+        read: Callable[[Sequence[ImageLike]], InputTable],
+        images: Sequence[ImageLike],
+        k: int,
+    ) -> Named:
         whole("k", k, 1)
-        table = self._table(images)
+        table = read(images)
         with reading(self._folder / CARD, "the card of its parameters", MmjaxError):
-            logits = self._functions[function](View(table, np.arange(len(images))))
+            logits = self._functions[function](View(table, np.arange(len(table))))
         return likeliest(logits, self.classes, k)
 
 

@@ -97,6 +97,7 @@ class Taught:
     Attributes:
       classes: their names.
       read: makes a table of pictures.
+      read_base: the same as the frozen model reads them.
       of_names: logits by the names alone, as the adapter reads them.
       of_base: the same as the frozen model reads them.
       residual: fitted to the shots, [c e]; zeros where there were none.
@@ -104,6 +105,7 @@ class Taught:
 
     classes: tuple[str, ...]
     read: Callable[[Sequence[ImageLike]], InputTable]
+    read_base: Callable[[Sequence[ImageLike]], InputTable]
     of_names: Logits
     of_base: Logits
     residual: Float[np.ndarray, "c e"]
@@ -119,5 +121,5 @@ class Taught:
     def classify_base(self, images: Sequence[ImageLike], k: int = 1) -> Named:
         """The same by the frozen model, which knows the names alone."""
         whole("k", k, 1)
-        view = View(self.read(images), np.arange(len(images)))
+        view = View(self.read_base(images), np.arange(len(images)))
         return likeliest(self.of_base(view), self.classes, k)
