@@ -125,6 +125,7 @@ def lay_out(
     instance: int,
     domain: bool = True,
     ending: str = "",
+    kept: Sequence[int] = (),
 ) -> PromptLayout:
     """Lays out one prompt a class.
 
@@ -135,6 +136,7 @@ def lay_out(
       instance: learnt vectors after it.
       domain: whether the name stands in the prompt; else one learnt vector of the class's own.
       ending: words at the end, such as CoOp's full stop.
+      kept: ids of words between the General vectors and the name, as in MaPLe's "X X of a {class}."
 
     Returns:
       The layout, padded to the longest prompt.
@@ -142,10 +144,7 @@ def lay_out(
     Raises:
       MmjaxError: a name without a token, or a prompt longer than the encoder reads.
     """
-    before, after = frame_of(encoder)
-    name = encoder.preprocess.default_prompt
-    put_first = encoder.preprocess.prompts[name].strip() if name else ""
-    before = before + (words_of(encoder, [put_first])[0] if put_first else [])
+    before, (_, after) = front_of(encoder), frame_of(encoder)
     words = words_of(encoder, names)
     last = [(i, -1) for i in words_of(encoder, [ending])[0]] if ending else []
     most = encoder.preprocess.max_length
@@ -155,7 +154,8 @@ def lay_out(
     for name, ids in zip(names, words, strict=True):
         own = [(i, -1) for i in ids] if domain else [(blank, general + instance)]
         shared = [(blank, slot) for slot in range(general + instance)]
-        row = [*((i, -1) for i in before), *shared[:general], *own, *shared[general:]]
+        row = [*((i, -1) for i in before), *shared[:general], *((i, -1) for i in kept)]
+        row += [*own, *shared[general:]]
         row += [*last, *((i, -1) for i in after)]
         if len(row) > most:
             raise MmjaxError(
@@ -170,6 +170,18 @@ def lay_out(
     padded = [r + [(encoder.preprocess.pad_token_id, -1)] * (length - len(r)) for r in rows]
     table = np.asarray(padded, np.int32)
     return PromptLayout(table[..., 0], mask, table[..., 1])
+
+
+def front_of(encoder: Encoder) -> list[int]:
+    """The tokens before every prompt: special ones, and words that the encoder puts there.
+
+    Raises:
+      MmjaxError: see `frame_of`.
+    """
+    before, _ = frame_of(encoder)
+    name = encoder.preprocess.default_prompt
+    put_first = encoder.preprocess.prompts[name].strip() if name else ""
+    return before + (words_of(encoder, [put_first])[0] if put_first else [])
 
 
 def frame_of(encoder: Encoder) -> tuple[list[int], list[int]]:

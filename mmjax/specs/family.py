@@ -32,6 +32,8 @@ class TaskSettings:
       learns_labels: whether it learns the items' labels, so that it needs some.
       own_encoders: whether its encoders may be others than those of the stage it stands on.
       benchmarks: whether `config.benchmarks` is for it.
+      in_step: of a stage: encoders into which the task itself puts what learns, so that they run in
+        every step.
       on_card: keys that its adapter's card must hold beside those of every card.
       settings: dataclass of what a recipe says under `config.settings`; for tasks of other
         packages, whose stages have no field of their own.
@@ -46,6 +48,7 @@ class TaskSettings:
     own_encoders: bool = False
     learns_labels: bool = False
     benchmarks: bool = True
+    in_step: Callable[[Stage], Names] = lambda _: ()
     on_card: Names = ()
     settings: type[Any] | None = None
 

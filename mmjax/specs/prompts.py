@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mmjax.errors import check
-from mmjax.specs.bounds import Count, Natural, Part, Weight, Width, WidthOrNone, check_all
+from mmjax.specs.bounds import Count, Few, Natural, Part, Weight, Width, WidthOrNone, check_all
 from mmjax.specs.family import (
     TaskSettings,
     check_adapters,
@@ -24,6 +24,7 @@ PromptMethod = Literal[
     "coop",
     "cocoop",
     "kgcoop",
+    "maple",
     "linear_probe",
     "linear_probe_plus",
     "tip_adapter",
@@ -32,7 +33,8 @@ PromptMethod = Literal[
     "clap",
 ]
 WEIGHTS = (".tar", ".pt", ".pth", ".bin", ".safetensors")  # of a context that CoOp trained
-IN_TOWER = ("structured", "coop", "cocoop", "kgcoop")
+ADAPTABLE = ("structured", "coop", "cocoop", "kgcoop")  # with adapters in their towers
+IN_TOWER = (*ADAPTABLE, "maple")
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,23 @@ class PromptSpec:
     Attributes:
       method: `structured` (General | Domain | Instance tokens through the frozen text tower),
         `factorised` (an attention over several cached prompts a class), `coop`, `cocoop`, `kgcoop`,
-        `linear_probe`, `linear_probe_plus` (LP++), `tip_adapter` (training-free with
-        `train.steps=0`, else Tip-Adapter-F), `clip_adapter`, `task_residual` or `clap`.
+        `maple` (tokens in the layers of both towers), `linear_probe`, `linear_probe_plus` (LP++),
+        `tip_adapter` (training-free with `train.steps=0`, else Tip-Adapter-F), `clip_adapter`,
+        `task_residual` or `clap`.
       template: hand-written prompt of the zero-shot classifier; {} stands for the class's name.
       templates: hand-written prompts that `factorised` attends over.
       context: words that the General tokens start from, or a checkpoint of CoOp's; "" for small
-        random vectors.
+        random vectors. Of `maple` the words behind so many stay words.
       ending: words at the end of prompts in the tower; CoOp's full stop, without which what it
         trained would be read in another prompt. "" for none.
       general: General tokens; `factorised`: whether (above 0) the prompts' shares are learnt.
-        CoOp's M. 0 switches the part off.
+        CoOp's M, MaPLe's b. 0 switches the part off.
       domain: whether the class's name is read, of which `factorised` learns a residual; False puts
         one learnt token a class into its place, or leaves the residual out.
       instance: queries refined by the picture's patches; 0 switches the part off.
       anchor: weight of 1 - cosine between learnt and hand-written prompts.
+      depth: layers of `maple` with tokens of their own (its J), of the first one on; of towers that
+        have fewer all.
       chunk: prompts that the text tower reads at a time; 0 for all at once.
       attention: width of the attention over patches of `factorised`.
       alpha: Tip-Adapter's residual ratio; TaskRes's scale of the residual.
@@ -73,6 +78,7 @@ class PromptSpec:
     domain: bool = True
     instance: WidthOrNone = 2
     anchor: Weight = 0.0
+    depth: Few = 9
     chunk: Natural = 0
     attention: Width = 64
     alpha: Weight = 1.0
@@ -89,6 +95,16 @@ class PromptSpec:
     def in_tower(self) -> bool:
         """Whether learnt vectors go through the text tower in every step."""
         return self.method in IN_TOWER
+
+    @property
+    def couples(self) -> bool:
+        """Whether tokens learn in the image tower too, so that it runs in every step."""
+        return self.method == "maple"
+
+    @property
+    def keeps_words(self) -> bool:
+        """Whether words of `context` that are more than the General tokens stay words."""
+        return self.couples and bool(self.context) and not self.is_imported
 
     @property
     def reads_patches(self) -> bool:
@@ -108,7 +124,7 @@ class PromptSpec:
             check(text.count("{}") == 1, "prompts.template", text, "a text with {} in it once")
         check(bool(self.templates), "prompts.templates", self.templates, "at least one prompt")
         check_all(self, "prompts")
-        if self.method in ("coop", "kgcoop", "cocoop"):
+        if self.method in ("coop", "kgcoop", "cocoop", "maple"):
             check(self.general > 0, "prompts.general", self.general, "at least 1 for this method")
         if self.method == "structured":
             learnt = self.general > 0 or self.instance > 0 or not self.domain
@@ -142,10 +158,13 @@ class FewShotSpec:
 def _check_adapters(stage: Stage) -> None:
     """Refuses adapters in towers whose outputs a method reads from the cache."""
     spec = stage.prompts
-    tower = f"the methods through the text tower ({', '.join(IN_TOWER)})"
+    tower = f"the methods through the text tower ({', '.join(ADAPTABLE)})"
     if not spec.in_tower:
         why = f"prompts.method={spec.method!r} learns on embeddings that are computed once; {tower}"
         check_adapters(stage, (), f"{why} take one")
+    if spec.couples:
+        why = f"prompts.method={spec.method!r} has tokens of its own in both towers"
+        check_adapters(stage, (), why)
     why = f"names are read by the encoder {stage.text_role!r} alone"
     check_adapters(stage, ("image", stage.text_role), why)
     plain, views = "plain" in stage.pairs.views, stage.pairs.views
@@ -171,6 +190,7 @@ FAMILY = TaskSettings(
     _check,
     lambda _: (("fewshot",), ("fewshot",)),
     stands_on=("contrastive", "pretrained", "language", "domain"),
+    in_step=lambda stage: ("image",) if stage.prompts.couples else (),
     on_card=("classes",),
     learns_labels=True,
 )

@@ -226,7 +226,8 @@ class Stage:
 
     def caches(self, role: str) -> bool:
         """Whether an encoder's features are computed once and for all."""
-        return self.train.cache_features and role not in self.adapters
+        in_step = (*self.adapters, *family_of(self.task).in_step(self))
+        return self.train.cache_features and role not in in_step
 
     @property
     def text_role(self) -> str:

@@ -20,6 +20,10 @@ from mmjax.tasks import typed
 from mmjax.trees import PyTree
 
 log = logging.getLogger("mmjax")
+INSIDE = (
+    "%s: %s learns inside the %s encoder, which therefore runs in every step, on %d items each; "
+    "nothing of it is read from the cache"
+)
 
 
 def adapter_in(stage: Stage, role: str) -> Adapter | None:
@@ -100,8 +104,7 @@ def announce(stage: Stage, items: Mapping[str, int] | None = None) -> None:
         items = dict.fromkeys(stage.adapters, stage.train.batch_size)
     for role in (r for r in stage.adapters if r in items):
         log.warning(
-            "%s: %s learns inside the %s encoder, which therefore runs in every step, on %d items "
-            "each; nothing of it is read from the cache",
+            INSIDE,
             setting(f"adapters.{role}"),
             stage.adapters[role]["kind"],
             role,

@@ -263,6 +263,10 @@ def test_methods_on_clip_are_trained_alike_and_set_as_their_papers_have_them():
         assert (stages[name].prompts.alpha, stages[name].prompts.beta) == (1.0, 5.5)
     coop = stages["coop"].prompts
     assert (coop.general, coop.context, coop.anchor) == (16, "", 0.0)
+    maple = stages["maple"]
+    assert (maple.prompts.general, maple.prompts.depth, maple.prompts.anchor) == (2, 9, 0.0)
+    assert (maple.optim.name, maple.optim.lr, maple.optim.weight_decay) == ("sgd", 3.5e-3, 5e-4)
+    assert maple.prompts.context == "a photo of a"  # of which two words learn
     # CLIP-LoRA: the towers learn, under the prompt that is written there.
     lora = stages["clip_lora"]
     assert {(a["kind"], a["rank"], a["alpha"]) for a in lora.adapters.values()} == {
@@ -278,7 +282,7 @@ def test_methods_on_clip_are_trained_alike_and_set_as_their_papers_have_them():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompts": {"method": "maple"}}, r"config.prompts.method is 'maple'; expected one of"),
+        ({"prompts": {"method": "mapel"}}, r"config.prompts.method is 'mapel'; expected one of"),
         ({"prompts": {"template": "a photo"}}, r"'a photo'; expected a text with {} in it once"),
         ({"prompts": {"templates": ()}}, "config.prompts.templates is .*at least one prompt"),
         ({"prompts": {"general": -1}}, "config.prompts.general is -1; expected at least 0"),

@@ -13,6 +13,7 @@ from mmjax.checks import arguments
 from mmjax.checks.arguments import several, whole
 from mmjax.data.tables import FeatureTable, View, table_of
 from mmjax.data.transforms import view
+from mmjax.encoders.layers import Hook, WeightHook
 from mmjax.encoders.output import ADAPTERS
 from mmjax.encoders.pictures import ImageLike, open_image
 from mmjax.errors import MmjaxError
@@ -98,8 +99,12 @@ class Adapted:
         """What an encoder says of items, with its adapter where it has one."""
         encoder, own = self._library.encoder(self._specs[role]), self._adapters.get(role)
         if own is not None:
-            encoder = encoder.with_hook(adapter_in(self._stage, role))
+            encoder = encoder.with_hook(self._hook(role))
         return encoder.outputs(items, want, adapters=own)
+
+    def _hook(self, role: str) -> Hook | WeightHook | None:
+        """What stands in an encoder."""
+        return adapter_in(self._stage, role)
 
     def embed_joined(
         self, images: Sequence[ImageLike] = (), texts: Sequence[str] = ()

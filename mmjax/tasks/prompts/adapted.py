@@ -13,12 +13,14 @@ from mmjax.checks import arguments
 from mmjax.checks.arguments import whole
 from mmjax.checks.foreign import reading
 from mmjax.data.tables import InputTable, PatchTable, View, table_of
+from mmjax.encoders.layers import Hook, WeightHook
 from mmjax.encoders.pictures import ImageLike
 from mmjax.errors import MmjaxError
 from mmjax.runs.adapter_files import CARD
 from mmjax.tasks.dual_encoder.adapted import Adapted, Shown
 from mmjax.tasks.dual_encoder.stacking import Loaded
 from mmjax.tasks.prompts import data as fewshot
+from mmjax.tasks.prompts.coupled import hook_in
 from mmjax.tasks.prompts.joint import Joint, joint_on
 from mmjax.tasks.prompts.task import PromptsTask
 from mmjax.tasks.prompts.taught import Named, Taught, fit_residual, likeliest
@@ -43,6 +45,9 @@ class Classifier(Adapted):
         scores = self._published.bind(loaded.trainable, frozen)
         embeds = joint.functions(loaded.library)
         super().__init__(loaded, {**embeds, **scores})
+        coupled = task.coupled(loaded.trainable, frozen)
+        if "image" in coupled:
+            self._adapters = {**self._adapters, "image": coupled["image"]}
         # Pictures as they were before the towers' adapters learned.
         self._below = Adapted(dataclasses.replace(loaded, trainable={}), embeds)
 
@@ -113,6 +118,9 @@ class Classifier(Adapted):
             residual = fit_residual(embedded, labels, of_names(rows), text, scale)
         read = self._table, self._base_table
         return Taught(tuple(names), *read, of_names, scores["score_base_new"], residual)
+
+    def _hook(self, role: str) -> Hook | WeightHook | None:
+        return hook_in(self._stage, role, self._library)
 
     def _base_table(self, images: Sequence[ImageLike]) -> InputTable:
         """Pictures as the frozen model reads them."""

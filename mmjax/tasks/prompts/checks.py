@@ -20,6 +20,7 @@ from mmjax.tasks import typed
 from mmjax.tasks.adapting import adapter_in
 from mmjax.tasks.prompts import classes
 from mmjax.tasks.prompts import data as fewshot
+from mmjax.tasks.prompts.coupled import transformer_in
 from mmjax.tasks.run import Run
 from mmjax.trees import PyTree
 
@@ -68,6 +69,9 @@ def check_names(run: Run, library: Library) -> None:
     encoder = library.encoder(stage.encoders[stage.text_role])
     names = [corpus.labels[x][language] for part in fewshot.classes_of(stage, corpus) for x in part]
     templates = spec.templates if spec.method == "factorised" else ()
+    if spec.couples:
+        transformer_in(stage, "image", library)
+        transformer_in(stage, stage.text_role, library)
     words_of(encoder, names)
     words_of(encoder, [t.replace("{}", n) for n in names for t in (spec.template, *templates)])
     if spec.in_tower:

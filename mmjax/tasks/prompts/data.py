@@ -1,6 +1,7 @@
 """A few-shot run put together: classes and shots, what is known of them, and what is asked."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from mmjax.losses.temperature import clamped  # pyright: ignore[reportUnknownVar
 from mmjax.rng import seed_for
 from mmjax.sharding import to_host
 from mmjax.specs.spec import Stage
-from mmjax.tasks.adapting import adapter_in, tower_of, weights_in_step
+from mmjax.tasks.adapting import tower_of, weights_in_step
 from mmjax.tasks.base import below
 from mmjax.tasks.prompts.classes import (
     classes_of,
@@ -36,6 +37,7 @@ from mmjax.tasks.prompts.classes import (
     shots_of,
     split_of,
 )
+from mmjax.tasks.prompts.coupled import couple, hook_in
 from mmjax.tasks.prompts.joint import Joint, joint_of
 from mmjax.tasks.prompts.pictures import eval_set_of, pictures_of, table_of_pictures
 from mmjax.tasks.prompts.task import (
@@ -163,7 +165,8 @@ def layout_of(stage: Stage, encoder: Encoder, names: Sequence[str]) -> PromptLay
     """
     spec = stage.prompts
     instance = spec.instance if spec.method == "structured" else 0
-    return lay_out(encoder, names, spec.general, instance, spec.domain, spec.ending)
+    kept = words_of(encoder, [spec.context])[0][spec.general :] if spec.keeps_words else ()
+    return lay_out(encoder, names, spec.general, instance, spec.domain, spec.ending, kept)
 
 
 def context_of(stage: Stage, encoder: Encoder, width: int, seed: int) -> Float[np.ndarray, "m d"]:
@@ -187,6 +190,7 @@ def context_of(stage: Stage, encoder: Encoder, width: int, seed: int) -> Float[n
             )
     else:
         (ids,) = words_of(encoder, [spec.context])
+        ids = ids[: spec.general] if spec.keeps_words else ids
         found = to_host(vectors_of(encoder.params, np.asarray(ids))).astype(np.float32)
     if found.shape != (spec.general, width):
         raise MmjaxError(
@@ -200,7 +204,7 @@ def context_of(stage: Stage, encoder: Encoder, width: int, seed: int) -> Float[n
 def task_of(stage: Stage, joint: Joint, library: Library) -> PromptsTask:
     """The stage's task, with the adapters of its towers."""
     role = stage.text_role
-    spec, inside = stage.encoders[role], adapter_in(stage, role)
+    spec, inside = stage.encoders[role], hook_in(stage, role, library)
     encoder, read = library.encoder(spec), spec.output
     learns = isinstance(inside, WeightAdapter)
     return make_prompts_task(
@@ -210,6 +214,7 @@ def task_of(stage: Stage, joint: Joint, library: Library) -> PromptsTask:
         {name: tower_of(stage, name, library, None) for name in stage.adapters},
         pictures_of(stage, joint, library),
         words_of_tower(encoder, inside, role) if learns else None,
+        functools.partial(couple, stage, library),
     )
 
 

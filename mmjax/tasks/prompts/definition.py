@@ -7,11 +7,12 @@ from jax.sharding import Mesh
 
 from mmjax.data.labels import LeftOut
 from mmjax.data.library import Library
+from mmjax.errors import setting
 from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
-from mmjax.tasks.adapting import announce, tower_of
+from mmjax.tasks.adapting import INSIDE, announce, log, tower_of
 from mmjax.tasks.base import Task
 from mmjax.tasks.defaults import Defaults
 from mmjax.tasks.dual_encoder.eval_sets import check_labels
@@ -31,7 +32,10 @@ class Prompts(Defaults):
     def check(self, run: Run, library: Library) -> None:
         """Reads the records: enough pictures of enough classes."""
         stage = run.stage
-        announce(stage, {"image": stage.train.batch_size * len(stage.pairs.views)})
+        pictures = stage.train.batch_size * len(stage.pairs.views)
+        announce(stage, {"image": pictures})
+        if stage.prompts.couples:
+            log.warning(INSIDE, setting("prompts.method"), stage.prompts.method, "image", pictures)
         super().check(run, library)
         checks.check_classes(run.stage, run.seed, library)
 

@@ -17,9 +17,9 @@ from mmjax.errors import MmjaxError
 from mmjax.evals import EvalSet
 from mmjax.losses.distill import unit
 from mmjax.specs.spec import Stage
-from mmjax.tasks.adapting import tower_of
 from mmjax.tasks.base import DualEncoder, below
 from mmjax.tasks.prompts.classes import labels_of
+from mmjax.tasks.prompts.coupled import image_tower
 from mmjax.tasks.prompts.joint import Joint
 from mmjax.trees import PyTree
 
@@ -70,8 +70,7 @@ def pictures_of(stage: Stage, joint: Joint, library: Library) -> PicturesInStep 
     """What embeds a stage's pictures in the step; None where they are embedded beforehand."""
     if stage.caches("image"):
         return None
-    tower = tower_of(stage, "image", library, None, patches=stage.prompts.reads_patches)
-    return PicturesInStep(joint.task, tower)
+    return PicturesInStep(joint.task, image_tower(stage, library))
 
 
 def eval_set_of(

@@ -18,6 +18,7 @@ NAMES = {
     "coop": "CoOp",
     "cocoop": "CoCoOp",
     "kgcoop": "KgCoOp",
+    "maple": "MaPLe",
     "linear_probe": PROBE,
     "linear_probe_plus": "LP++",
     "tip_adapter": "Tip-Adapter-F",

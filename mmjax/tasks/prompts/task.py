@@ -29,6 +29,7 @@ from mmjax.adapters.prompts import (
 )
 from mmjax.adapters.towers import begun, within
 from mmjax.encoders.base import Encoder
+from mmjax.encoders.layers import Hook
 from mmjax.encoders.output import ADAPTERS, Batch, EmbedFn, Inputs, Tower
 from mmjax.encoders.prompted import read_embeddings, word_table
 from mmjax.metrics import Mean, Metrics, mean_of
@@ -52,6 +53,15 @@ class FewShotMethod(Protocol):
 
     def score(self, trainable: PyTree, frozen: PyTree, inputs: Mapping[str, Array]) -> Scored:
         """(logits [b c], penalty beside the cross-entropy)."""
+        ...
+
+
+@runtime_checkable
+class CoupledMethod(FewShotMethod, Protocol):
+    """A method with tokens in the towers' layers, which it makes of what it trains."""
+
+    def in_towers(self, trainable: PyTree, frozen: PyTree) -> dict[str, PyTree]:
+        """Role -> what the hook of a tower reads; leaves [layers, ...]."""
         ...
 
 
@@ -88,6 +98,11 @@ class PromptsTask:
             jnp.copy, self.classifier.init(key, frozen["known"], inputs)
         )  # the state's buffers are donated, what is known must stay
 
+    def coupled(self, trainable: PyTree, frozen: PyTree) -> dict[str, PyTree]:
+        """Role -> what a method itself puts into a tower's layers; mostly nothing."""
+        method = self.classifier
+        return method.in_towers(trainable, frozen) if isinstance(method, CoupledMethod) else {}
+
     def _read(self, frozen: PyTree, inputs: Inputs) -> Inputs:
         return inputs if self.pictures is None else self.pictures(frozen, inputs)
 
@@ -96,6 +111,7 @@ class PromptsTask:
     ) -> Scored:
         """The method's, with the adapters in their towers; a key means dropout in them."""
         frozen = within(frozen, trainable, self.towers, key)
+        frozen = within(frozen, {ADAPTERS: self.coupled(trainable, frozen)}, {})
         if self.words is not None:
             known = frozen["known"]
             own = {**known, "embeddings": self.words(frozen, known["ids"])}
@@ -137,7 +153,10 @@ def _of_new(function: EmbedFn) -> EmbedFn:
 
 
 def encode_prompts(
-    base: DualEncoder, encoder: Encoder, output: str = "pooled", adapter: Adapter | None = None
+    base: DualEncoder,
+    encoder: Encoder,
+    output: str = "pooled",
+    adapter: Adapter | Hook | None = None,
 ) -> EncodePrompts:
     """The frozen text tower and the base's own head, from token vectors on.
 
@@ -182,6 +201,7 @@ def make_prompts_task(
     towers: Mapping[str, Tower] | None = None,
     pictures: PicturesInStep | None = None,
     words: WordsOf | None = None,
+    couple: Callable[[InTowerPrompts], FewShotMethod] | None = None,
 ) -> PromptsTask:
     """The task of a method.
 
@@ -192,13 +212,14 @@ def make_prompts_task(
       towers: those with an adapter.
       pictures: embeds pictures in the step.
       words: a text tower's token vectors that learn.
+      couple: adds what learns in the image tower's layers; for `maple`.
 
     Returns:
       The task.
     """
     if spec.in_tower:
         plain = spec.method != "structured"
-        classifier: FewShotMethod = InTowerPrompts(
+        prompts = InTowerPrompts(
             encode(),
             spec.general,
             0 if plain else spec.instance,
@@ -207,6 +228,10 @@ def make_prompts_task(
             spec.anchor,
             spec.chunk,
         )
+        classifier: FewShotMethod = prompts
+        if spec.couples:
+            assert couple is not None
+            classifier = couple(prompts)
     else:
         classifier = {
             "factorised": lambda: FactorisedPrompts(
