@@ -116,6 +116,9 @@ _SCALE = real(0, 1e6, above=0)
 # Below the least, float32 adds nothing; a tenth would flatten every difference.
 _EPSILON = real(1e-20, 0.1)
 
+MOST_TILES = 64
+_LAYERS = several(whole(0, foreign.MOST_LAYERS), 1, foreign.MOST_LAYERS)
+
 _ROPE: RangeTable = {
     "rope_type": text(),
     "type": text(),
@@ -165,6 +168,14 @@ _TOWER: RangeTable = {
     "fullatt_block_indexes": several(whole(0, foreign.MOST_LAYERS), 0, foreign.MOST_LAYERS),
     **dict.fromkeys(("temporal_patch_size", "spatial_merge_size"), whole(1, 64)),
     **dict.fromkeys(("in_channels", "in_chans"), whole(3, 3)),
+    # Of Mllama's towers.
+    **dict.fromkeys(("attention_heads", "vision_output_dim"), _WIDTH),
+    "num_global_layers": whole(1, foreign.MOST_LAYERS),
+    "norm_eps": _EPSILON,
+    "max_num_tiles": whole(1, MOST_TILES),
+    "intermediate_layers_indices": optional(_LAYERS),
+    "supported_aspect_ratios": optional(several(several(whole(1, MOST_TILES), 2, 2), 1)),
+    "cross_attention_layers": optional(_LAYERS),
     "num_register_tokens": whole(0, 64),
     **dict.fromkeys(("query_bias", "key_bias", "value_bias", "proj_bias", "use_gated_mlp"), flag),
     "width": _WIDTH,  # of a CLIP's ResNet, and the blocks of its stages

@@ -208,11 +208,41 @@ def dense(
     return jnp.einsum("bhlm,bhmc->bhlc", jax.nn.softmax(scores, axis=-1), value)
 
 
+def attend_where(
+    query: Float[Array, "b h l c"],
+    keys: Sequence[Float[Array, "_ n _ c"]],
+    values: Sequence[Float[Array, "_ n _ c"]],
+    allowed: Bool[Array, "_ _ m"] | None,
+) -> Float[Array, "b h l c"]:
+    """The plain form of `attend`, by a mask that follows from nothing simpler than itself.
+
+    Args:
+      query: as `attend` takes it.
+      keys: the same.
+      values: the same.
+      allowed: bool [b or 1, l or 1, m]: which of the keys of all parts a query reads; None is all.
+
+    Returns:
+      Float [b, h, l, c] in the dtype of the query.
+    """
+    return _weigh(query * query.shape[-1] ** -0.5, keys, values, allowed)
+
+
 def _plain(
     query: Float[Array, "b h l c"],
     keys: Sequence[Float[Array, "_ n _ c"]],
     values: Sequence[Float[Array, "_ n _ c"]],
     mask: Mask,
+) -> Float[Array, "b h l c"]:
+    count = sum(key.shape[2] for key in keys)
+    return _weigh(query, keys, values, mask.allows(query.shape[2], count))
+
+
+def _weigh(
+    query: Float[Array, "b h l c"],
+    keys: Sequence[Float[Array, "_ n _ c"]],
+    values: Sequence[Float[Array, "_ n _ c"]],
+    allowed: Bool[Array, "_ _ m"] | None,
 ) -> Float[Array, "b h l c"]:
     b, h, l, c = query.shape
     query = query.reshape(b, keys[0].shape[1], -1, l, c)
@@ -222,7 +252,6 @@ def _plain(
         for key in keys
     ]
     joined = jnp.concatenate(scores, axis=-1) if len(scores) > 1 else scores[0]
-    allowed = mask.allows(l, joined.shape[-1])
     if allowed is not None:
         # The least finite number, not -inf: a row with no readable key must not become NaN.
         joined = jnp.where(allowed[:, None, None], joined, jnp.finfo(jnp.float32).min)

@@ -28,6 +28,7 @@ _OWN: Mapping[str, Family | tuple[Family, ...] | str] = {
     "qwen2_5_vl": "mmjax.encoders.qwen_vl:QWEN2_5_VL",
     "llava": "mmjax.encoders.llava:LLAVA",
     "llava_next": "mmjax.encoders.llava:LLAVA",
+    "mllama": "mmjax.encoders.mllama:MLLAMA",
     "clip": _CLIP + "CLIP",
     "clip_text_model": _CLIP + "CLIP_TEXT",
     "clip_vision_model": _CLIP + "CLIP_IMAGE",

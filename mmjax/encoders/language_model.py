@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from tokenizers import Tokenizer
 
 from mmjax.checks import arguments, foreign
@@ -20,6 +20,7 @@ from mmjax.encoders.layers import Hook, WeightHook
 from mmjax.encoders.llama import KeyValues, Padding
 from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.llava_images import LlavaImages
+from mmjax.encoders.mllama_images import MllamaImages, SeenPictures
 from mmjax.encoders.qwen_vl_images import QwenImages
 from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
 from mmjax.errors import MmjaxError
@@ -55,9 +56,8 @@ class LanguageModel(Encoder):
     """A frozen decoder; `mmjax.generation` continues texts with it."""
 
     chat: Chat = dataclasses.field(default_factory=lambda: Chat(None, {}, ()))
-    images: LlavaImages | QwenImages | None = (
-        None  # what pictures in a prompt become; None: it reads none
-    )
+    # What pictures in a prompt become; None: it reads none.
+    images: LlavaImages | QwenImages | MllamaImages | None = None
 
     def logits(
         self, params: PyTree, inputs: Mapping[str, ArrayLike], adapters: PyTree = None
@@ -193,17 +193,19 @@ class LanguageModel(Encoder):
         self.check_ids("a prompt", ids)
         return ids
 
-    def check_ids(self, where: str, ids: Sequence[int]) -> None:
+    def check_ids(self, where: str, ids: Sequence[int], said: bool = False) -> None:
         """Refuses ids that the model has no words for: looked up, they would be NaN.
 
         Args:
           where: what holds them.
           ids: token ids, at least one.
+          said: whether the model is to say them, and not to read them alone.
 
         Raises:
           MmjaxError: an id is out of range.
         """
-        words = getattr(self.config, "text", self.config).vocab_size  # a LLaVA's is its decoder's
+        decoder = getattr(self.config, "text", self.config)  # a LLaVA's words are its decoder's
+        words = decoder.vocab_size if said else decoder.words
         if not 0 <= min(ids) <= max(ids) < words:
             raise MmjaxError(
                 f"{where} holds token ids from {min(ids)} to {max(ids)}; this model has those "
@@ -227,11 +229,12 @@ def extend(
     past: KeyValues | None = None,
     positions: Int[Array, "b l ..."] | None = None,
     padding: Padding = "any",
+    pictures: SeenPictures | None = None,
 ) -> tuple[Float[Array, "b l d"], KeyValues]:
     """`Llama.extend`, pure: hidden states of embeddings, and their keys and values."""
-    applied = module.apply(
-        {"params": params}, embeddings, mask, past, positions, adapters, padding, method="extend"
-    )
+    more = {} if pictures is None else {"pictures": pictures}
+    arguments = (embeddings, mask, past, positions, adapters, padding)
+    applied = module.apply({"params": params}, *arguments, **more, method="extend")
     return cast(tuple[jax.Array, KeyValues], applied)
 
 
@@ -247,6 +250,20 @@ def mix(
     embeddings = module.apply({"params": params}, ids, tiles, places, adapters, method="mix")
     assert isinstance(embeddings, jax.Array)
     return embeddings
+
+
+def see(
+    module: nn.Module,
+    params: PyTree,
+    tiles: Float[Array, "p t s s c"],
+    ratios: Int[Array, "p"],
+    seats: Int[Array, "b i"],
+    reads: Bool[Array, "b l i"],
+    adapters: PyTree = None,
+) -> SeenPictures:
+    """`Mllama.see`, pure: what stands beside the words."""
+    arguments = (tiles, ratios, seats, reads, adapters)
+    return cast(SeenPictures, module.apply({"params": params}, *arguments, method="see"))
 
 
 def read_tiles(
@@ -289,9 +306,7 @@ def load_text(
     if isinstance(opened, MetaLlama) and not (path / "tokenizer.json").is_file():
         tokenizer, special, ends = opened.tokenizer()
         return _preprocess(tokenizer, config, path), Chat(None, special, ends)
-    preprocess = load_text_preprocess(
-        path, config.max_length, config.vocab_size, config.pad_token_id
-    )
+    preprocess = load_text_preprocess(path, config.max_length, config.words, config.pad_token_id)
     own = read_optional_json(path / "tokenizer_config.json")
     return preprocess, Chat(
         _template(path, own), _special_tokens(path, own), _ends(path, config.vocab_size)

@@ -198,7 +198,7 @@ class Llama(nn.Module):
         """Declares the parts."""
         config = self.config
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.embed_tokens = nn.Embed(config.vocab_size, config.hidden_size, **dtypes)
+        self.embed_tokens = nn.Embed(config.words, config.hidden_size, **dtypes)
         # Inside a scan nothing can be merged across layers anyway, so nothing need prevent it.
         layer = nn.remat(LlamaLayer, prevent_cse=False) if self.remat else LlamaLayer
         scanned = stack(layer, config.num_layers, in_axes=(nn.broadcast, 0, 0, 0))
@@ -240,6 +240,7 @@ class Llama(nn.Module):
         positions: Int[Array, "b l ..."] | None = None,
         adapters: PyTree = None,
         padding: Padding = "any",
+        **more: Any,
     ) -> tuple[Float[Array, "b l d"], KeyValues]:
         """Hidden states of tokens that follow a past.
 
@@ -255,6 +256,7 @@ class Llama(nn.Module):
           padding: where the mask is 0: `right`, behind each row's last token and nowhere else;
             `right, first hidden` at the very first one of every row too. A GPU's kernel needs to
             know it, and believes it.
+          **more: what `run_layers` of a kind of decoder takes beside.
 
         Returns:
           (float [b, l, d] after the last norm, keys and values [layers, b, kv_heads, l, head_dim]
@@ -297,8 +299,12 @@ class Llama(nn.Module):
             is_local = jnp.array(config.local_layers)
         shared = AttentionInputs(mask, cos, sin)
         x = embeddings.astype(self.dtype)
-        x, keys_values = self.layers(x, shared, past, adapters, is_local)
+        x, keys_values = self.run_layers(x, shared, past, adapters, is_local, **more)
         return self.norm(inserted.remove(self.hook, x, 0)), keys_values
+
+    def run_layers(self, *arguments: Any) -> tuple[Float[Array, "b l d"], KeyValues]:
+        """All layers in turn; takes what a layer takes, with a leading axis where they differ."""
+        return self.layers(*arguments)
 
     def logits(self, hidden: Float[Array, "*b d"]) -> Float[Array, "*b v"]:
         """Next-token logits.

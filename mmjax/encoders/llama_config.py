@@ -33,6 +33,12 @@ class LlamaConfig:
     qk_norm: bool = False  # Qwen3: every head's queries and keys are normalised
     window: int = 0  # how many tokens local layers look at, themselves included
     local_layers: tuple[bool, ...] = ()  # which layers are local; () means none
+    unsaid_words: int = 0  # Mllama: so many more words are read, but never said
+
+    @property
+    def words(self) -> int:
+        """Tokens that have an embedding."""
+        return self.vocab_size + self.unsaid_words
 
     @property
     def max_length(self) -> int:

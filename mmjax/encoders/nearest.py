@@ -6,11 +6,6 @@ from typing import Any
 
 # model_type -> (the nearest that mmjax has, what that one lacks).
 _LACKING: Mapping[str, tuple[str, str]] = {
-    "mllama": (
-        "llama",
-        "layers that attend to pictures, with gates and a cache of their own, and a two-stage "
-        "image tower for tiles",
-    ),
     "gemma": ("llama", "norms that scale by 1 + weight, and scaled word embeddings"),
     "gemma2": ("qwen3", "norms before and after every branch, and soft caps of scores and logits"),
     "gemma3_text": (

@@ -15,6 +15,7 @@ from mmjax.checks.arguments import several, texts, token_ids, whole
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.llama import KeyValues
+from mmjax.encoders.mllama_images import SeenPictures
 from mmjax.encoders.padding import bucket
 from mmjax.errors import MmjaxError, shown
 from mmjax.generation.prefix import Prefix, check_prefix, seen
@@ -135,9 +136,10 @@ def generate(
     readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
     ended = np.arange(prepared.mask.shape[0]) >= rows
     chunk = look_every if stop or on_text is not None else max_new_tokens
+    later = prepared.later
     params = for_decoding(model, prepared.mask.shape[0], max_new_tokens)
     for limit in [*range(chunk, max_new_tokens, chunk), max_new_tokens]:
-        state = decode(params, adapters, state, ended, limit, sampling, keys, options)
+        state = decode(params, adapters, state, ended, limit, sampling, keys, options, later)
         tokens = np.asarray(state.tokens)[:, : int(state.step)]
         for i, reader in enumerate(readers):
             ended[i] = reader.read(tokens[i])
@@ -185,7 +187,16 @@ def prefill(
     b = prompts.mask.shape[0]
     mask = seen(prompts.mask, prefix)
     positions = prompts.positions_behind(prefix)
-    hidden, past = extend(module, params, adapters, prompts.embeddings, mask, prefix, positions)
+    hidden, past = extend(
+        module,
+        params,
+        adapters,
+        prompts.embeddings,
+        mask,
+        prefix,
+        positions,
+        pictures=prompts.pictures,
+    )
     if prefix is not None:
         past = jax.tree.map(_behind, prefix, past)
     past = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, n), (0, 0)]), past)
@@ -222,6 +233,7 @@ def decode(
     sampling: Sampling | None,
     keys: Key[Array, "b"],
     options: DecodeOptions,
+    pictures: SeenPictures | None = None,
 ) -> State:
     """Chooses tokens until every row is done or has `limit` of them.
 
@@ -234,6 +246,7 @@ def decode(
       sampling: None is greedy.
       keys: one a row.
       options: what the program is made for.
+      pictures: what new tokens see beside the words, where the prompts have it.
 
     Returns:
       The state after the last token. A done row's further tokens mean nothing.
@@ -252,8 +265,9 @@ def decode(
         if shift or state.offset is not None:
             own = mask.sum(axis=1, keepdims=True) - 1 + shift
             own = own if state.offset is None else own + state.offset[:, None]
+        word = embed(module, params, last)
         hidden, new = extend(
-            module, params, adapters, embed(module, params, last), mask, state.past, own
+            module, params, adapters, word, mask, state.past, own, pictures=pictures
         )
         past = jax.tree.map(
             lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, slot, axis=3),

@@ -106,7 +106,7 @@ def first_tokens(model: LanguageModel, labels: Sequence[str]) -> list[int]:
                 f"the labels {shown(first[ids[0]])} and {shown(label)} begin with the same token, "
                 "so one token cannot tell them apart; choose other words"
             )
-        model.check_ids(f"the label {shown(label)}", ids)
+        model.check_ids(f"the label {shown(label)}", ids, said=True)
         first[ids[0]] = label
     return list(first)
 
@@ -144,6 +144,15 @@ def _next(
     """Log-probabilities of given tokens behind every prompt."""
     mask = seen(prompts.mask, prefix)
     positions = prompts.positions_behind(prefix)
-    hidden, _ = extend(module, params, adapters, prompts.embeddings, mask, prefix, positions)
+    hidden, _ = extend(
+        module,
+        params,
+        adapters,
+        prompts.embeddings,
+        mask,
+        prefix,
+        positions,
+        pictures=prompts.pictures,
+    )
     following = jax.nn.log_softmax(logits(module, params, hidden[:, -1]), axis=-1)
     return replicate(following[:, tokens], mesh)

@@ -1,23 +1,26 @@
 """Prompts of any kind and length as one padded batch of embeddings."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.checks import arguments
 from mmjax.checks.arguments import several, token_ids
 from mmjax.encoders import tokenizer_files
 from mmjax.encoders.image_preprocess import ImageLike
 from mmjax.encoders.inserted import TokenHook
-from mmjax.encoders.language_model import LanguageModel, Message, embed, mix
+from mmjax.encoders.language_model import LanguageModel, Message, embed, mix, see
 from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.llava_images import WORD, Mixed
+from mmjax.encoders.mllama_images import BesideWords, SeenPictures
 from mmjax.encoders.padding import bucket
 from mmjax.errors import MmjaxError, shown
 from mmjax.trees import PyTree
@@ -33,6 +36,7 @@ class Prepared(NamedTuple):
     embeddings: Float[Array, "b l d"]
     mask: Int[Array, "b l"]
     positions: Int[Array, "b l 3"] | None = None  # of a Qwen-VL's prompts with pictures
+    pictures: SeenPictures | None = None  # of an Mllama's, which stand beside the words
 
     @property
     def offset(self) -> Int[Array, "b"] | None:
@@ -46,6 +50,11 @@ class Prepared(NamedTuple):
         if self.positions is None or prefix is None:
             return self.positions
         return self.positions + prefix.keys.shape[3]
+
+    @property
+    def later(self) -> SeenPictures | None:
+        """What tokens behind the prompts see of their pictures."""
+        return None if self.pictures is None else self.pictures.later
 
 
 def prepare(
@@ -101,13 +110,24 @@ def prepare(
         # In front: the next token of every row then has the same slot.
         batch[row, length - len(item) :], mask[row, length - len(item) :] = item, 1
     placed = [split_rows(jnp.asarray(x), model.mesh) for x in (batch, mask)]
-    positions = None
-    if mixed is not None:
+    positions, pictures = None, None
+    if isinstance(mixed, BesideWords):
+        if behind:
+            raise MmjaxError(
+                f"{model.name!r} reads pictures beside all words of a prompt, so a prefix would "
+                "see them too; put its text into the prompts"
+            )
+        tiles, ratios = (_padded(x, _rows(len(x), data)) for x in (mixed.tiles, mixed.ratios))
+        more = [split_rows(jnp.asarray(x), model.mesh) for x in (tiles, ratios)]
+        more += [split_rows(jnp.asarray(x), model.mesh) for x in mixed.seats(rows, length)]
+        own = model.checked_adapters(adapters, "image")
+        pictures = _see(model.module, model.params, *more, own, model.mesh)
+        placed[0] = _embed(model.module, model.params, placed[0])
+    elif mixed is not None:
         places = np.full((rows, length), WORD, np.int32)
         for row, item in enumerate(mixed.places):
             places[row, length - len(item) :] = item
-        tiles = np.zeros((_rows(len(mixed.tiles), data), *mixed.tiles.shape[1:]), np.float32)
-        tiles[: len(mixed.tiles)] = mixed.tiles
+        tiles = _padded(mixed.tiles, _rows(len(mixed.tiles), data))
         more = [split_rows(jnp.asarray(x), model.mesh) for x in (tiles, places)]
         if mixed.positions is not None:
             turns = np.zeros((rows, length, 3), np.int32)
@@ -118,7 +138,7 @@ def prepare(
         placed[0] = _mix(model.module, model.params, placed[0], *more, own)
     elif not any(embedded):
         placed[0] = _embed(model.module, model.params, placed[0])
-    return Prepared(placed[0], placed[1], positions), len(prompts)
+    return Prepared(placed[0], placed[1], positions, pictures), len(prompts)
 
 
 def check_model(model: object, adapters: object, function: str) -> None:
@@ -173,7 +193,7 @@ def checked(model: LanguageModel, prompt: Any, what: str) -> Prompt:
                     f"{what}: expected messages {{'role': ..., 'content': ...}}, got {shown(entry)}"
                 )
         return entries
-    return token_ids(entries, vocab_size(model), what)
+    return token_ids(entries, getattr(model.config, "text", model.config).words, what)
 
 
 def encoded(model: LanguageModel, prompt: Prompt, behind: bool) -> np.ndarray:
@@ -205,13 +225,33 @@ def encoded(model: LanguageModel, prompt: Prompt, behind: bool) -> np.ndarray:
 
 
 def vocab_size(model: LanguageModel) -> int:
-    """How many tokens a model knows."""
+    """How many tokens a model may say."""
     return getattr(model.config, "text", model.config).vocab_size
 
 
 def _rows(count: int, data: int) -> int:
     """A power of two that holds them, rounded up to what the mesh's axis divides."""
     return -(-(1 << (count - 1).bit_length()) // data) * data
+
+
+def _padded(x: np.ndarray, rows: int) -> np.ndarray:
+    """The same with rows of zeros behind."""
+    return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
+
+
+@functools.partial(jax.jit, static_argnames=("module", "mesh"))
+def _see(
+    module: nn.Module,
+    params: PyTree,
+    tiles: Float[Array, "p t s s c"],
+    ratios: Int[Array, "p"],
+    seats: Int[Array, "b i"],
+    reads: Bool[Array, "b l i"],
+    adapters: PyTree,
+    mesh: Mesh | None,
+) -> SeenPictures:
+    seen = see(module, params, tiles, ratios, seats, reads, adapters)
+    return SeenPictures(*split_cache(KeyValues(seen.keys, seen.values), mesh), *seen[2:])
 
 
 _embed = jax.jit(embed, static_argnames="module")
@@ -223,7 +263,7 @@ def _mixed(
     items: Sequence[np.ndarray],
     prompts: Sequence[Prompt],
     images: Sequence[Sequence[ImageLike]] | None,
-) -> Mixed | None:
+) -> Mixed | BesideWords | None:
     """Prompts with their pictures; None where there are none."""
     if images is not None:
         for entry in several(images, "lists of pictures"):
@@ -233,7 +273,8 @@ def _mixed(
     pictures = [_in_messages(p) for p in prompts] if images is None else [list(p) for p in images]
     if model.images is None and any(pictures):
         raise MmjaxError(
-            f"{model.name!r} ({model.family}) reads no pictures; a LLaVA or Qwen-VL does"
+            f"{model.name!r} ({model.family}) reads no pictures; a LLaVA, a Qwen-VL or an "
+            "Mllama does"
         )
     if any(isinstance(prompt, np.ndarray) for prompt in prompts):
         if any(pictures):

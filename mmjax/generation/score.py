@@ -95,7 +95,7 @@ def score(
     if not min(lengths):
         raise MmjaxError("an answer has no token; give it at least one word")
     for answer in (answer for answers in ids for answer in answers):
-        model.check_ids("an answer", answer)
+        model.check_ids("an answer", answer, said=True)
     behind = check_prefix(prefix, model, adapters)
     prepared, _ = prepare(model, prompts, max(lengths), images, adapters, behind)
     shape = (
@@ -155,13 +155,22 @@ def _score(
         return replicate(log_prob(following.reshape(b, n, t, -1), answers), mesh)
     positions, offset = prompts.positions, prompts.offset
     hidden, past = extend(
-        module, params, adapters, prompts.embeddings, prompts.mask, None, positions
+        module,
+        params,
+        adapters,
+        prompts.embeddings,
+        prompts.mask,
+        None,
+        positions,
+        pictures=prompts.pictures,
     )
     last = hidden[:, -1]
     past = jax.tree.map(lambda x: jnp.repeat(x, n, axis=1), past)
     if offset is not None:
         positions = _positions(whole, jnp.repeat(offset, n))[:, -t:]
-    hidden, _ = extend(module, params, adapters, embeddings, whole, past, positions)
+    hidden, _ = extend(
+        module, params, adapters, embeddings, whole, past, positions, pictures=prompts.later
+    )
     first = logits(module, params, last)[:, None, None]
     following = logits(module, params, hidden[:, :-1]).reshape(b, n, t - 1, first.shape[-1])
     first = jnp.broadcast_to(first, (b, n, 1, first.shape[-1]))

@@ -61,7 +61,7 @@ def _turned(params: PyTree) -> PyTree:
     if "language_model" in params:
         return {**params, "language_model": _turned(params["language_model"])}
     return {
-        name: _maps(part) if name in ("layers", "lm_head") else part
+        name: _maps(part) if name in ("layers", "crossing", "lm_head") else part
         for name, part in params.items()
     }
 

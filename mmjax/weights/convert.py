@@ -161,13 +161,17 @@ def _plan(
     unexpected = []
     for key in keys:
         matches = [(m, rule) for pattern, rule in compiled if (m := pattern.fullmatch(key))]
+        found = False
         for match, rule in matches:  # several where a tensor is a fused one
             groups = match.groupdict()
             layer = groups.pop("layer", None)
-            index = None if layer is None else int(layer) - rule.first
+            index = None if layer is None else rule.index(int(layer))
+            if index is None and layer is not None:
+                continue
+            found = True
             piece = _Piece(key, index, rule.transform)
             pieces.setdefault(rule.target.format(**groups), []).append(piece)
-        if not matches and not ignored.fullmatch(key):
+        if not found and not ignored.fullmatch(key):
             unexpected.append(key)
     return pieces, unexpected
 

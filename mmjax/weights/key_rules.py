@@ -32,14 +32,21 @@ ROWS = Transform(lambda s: (1, *s), lambda x: x[0])  # several, with an axis for
 class KeyRule:
     """Maps the tensors whose whole name matches `pattern` to a parameter.
 
-    A group `layer` less `first` is the index on the parameter's leading (scanned) axis; other named
-    groups fill the target's {placeholders}.
+    A group `layer` less `first`, or its place among `numbers`, is the index on the parameter's
+    leading (scanned) axis; other named groups fill the target's {placeholders}.
     """
 
     pattern: str
     target: str
     transform: Transform
     first: int = 0  # the number of the first layer that is scanned
+    numbers: tuple[int, ...] | None = None  # of scanned layers, in order, between others
+
+    def index(self, layer: int) -> int | None:
+        """A layer's index on the scanned axis; None where the rule is for other layers."""
+        if self.numbers is None:
+            return layer - self.first
+        return self.numbers.index(layer) if layer in self.numbers else None
 
 
 def rules_inside(rules: Iterable[KeyRule], prefix: str, part: str) -> list[KeyRule]:

@@ -1,0 +1,197 @@
+"""Llama 3.2 Vision (Mllama): a tower for tiles, and a LLaMA some layers of which see pictures."""
+
+import dataclasses
+import re
+
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int
+
+from mmjax.encoders import llama
+from mmjax.encoders.attention import PLAIN, Kernel
+from mmjax.encoders.family import Family
+from mmjax.encoders.layers import Dense, Dtype, Hook, PyTree
+from mmjax.encoders.llava import ReadsPictures
+from mmjax.encoders.mllama_config import MllamaConfig
+from mmjax.encoders.mllama_decoder import MllamaDecoder
+from mmjax.encoders.mllama_images import SeenPictures, load_mllama_images
+from mmjax.encoders.mllama_vision import MllamaVision, tower_keys, tower_sharding
+from mmjax.trees import Rules
+from mmjax.weights.key_rules import COPY, KeyRule, dense_rules, rules_inside
+
+
+class Mllama(ReadsPictures):
+    """A LLaMA that sees pictures beside its words; alone it reads texts like the `Llama` in it."""
+
+    config: MllamaConfig
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    hook: Hook | None = None  # of the decoder's plain layers, as `Llama` takes it; so is `remat`
+    remat: bool = False
+    vision_hook: Hook | None = None  # of the image tower's first stage
+    attend_by: Kernel = PLAIN  # in the decoder's plain layers
+
+    def setup(self) -> None:
+        """Declares the parts."""
+        config, dtypes = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        self.vision = MllamaVision(config.vision, **dtypes, hook=self.vision_hook)
+        self.projector = Dense(config.hidden_size, **dtypes)
+        self.language_model = MllamaDecoder(
+            config.text,
+            **dtypes,
+            hook=self.hook,
+            remat=self.remat,
+            attend_by=self.attend_by,
+            cross_layers=config.cross_layers,
+        )
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "b l"],
+        attention_mask: Int[Array, "b l"],
+        adapters: PyTree = None,
+    ) -> Float[Array, "b l d"]:
+        """Hidden states of texts, as `Llama`'s."""
+        if self.is_initializing():  # or the parts that pictures need would have no parameters
+            v = self.config.vision
+            pixels = jnp.zeros((1, v.max_tiles, v.image_size, v.image_size, v.num_channels))
+            self.read_tiles(pixels, jnp.zeros(1, jnp.int32))
+        return self.language_model(input_ids, attention_mask, adapters)
+
+    def read_tiles(
+        self,
+        pixel_values: Float[Array, "p t s s c"],
+        ratios: Int[Array, "p"],
+        adapters: PyTree = None,
+    ) -> Float[Array, "p m d"]:
+        """What the decoder's cross layers read of pictures.
+
+        Args:
+          pixel_values: as `MllamaVision` takes them.
+          ratios: the same.
+          adapters: parameters for `vision_hook`.
+
+        Returns:
+          Float [p, max_tiles * num_tokens, d].
+        """
+        states = self.projector(self.vision(pixel_values, ratios, adapters))
+        return states.reshape(len(states), -1, states.shape[-1])
+
+    def see(
+        self,
+        pixel_values: Float[Array, "p t s s c"],
+        ratios: Int[Array, "p"],
+        seats: Int[Array, "b i"],
+        reads: Bool[Array, "b l i"],
+        adapters: PyTree = None,
+    ) -> SeenPictures:
+        """Reads pictures, once for all tokens that see them.
+
+        Args:
+          pixel_values: as `MllamaVision` takes them: all pictures of a batch.
+          ratios: the same.
+          seats: int [b, i]: numbers of each row's pictures; -1 where it has fewer than others.
+          reads: bool [b, l, i]: which of its row's pictures a token sees.
+          adapters: parameters for `vision_hook`.
+
+        Returns:
+          What `extend` takes as `pictures`.
+        """
+        states = self.read_tiles(pixel_values, ratios, adapters)
+        chosen = jnp.maximum(seats, 0)
+
+        def seated(x: Float[Array, "n p h m c"]) -> Float[Array, "n b h k c"]:
+            x = jnp.moveaxis(x[:, chosen], 2, 3)  # n b h i m c
+            return x.reshape(*x.shape[:3], -1, x.shape[-1])
+
+        keys, values = self.language_model.keys_values(states)
+        there = seats >= 0
+        counts = jnp.array([1, *(r * c for r, c in self.config.vision.arrangements)])
+        tiles = jnp.arange(self.config.vision.max_tiles)[None, None]
+        real = tiles < counts[ratios][chosen][..., None]
+        return SeenPictures(
+            seated(keys), seated(values), real & there[..., None], there, reads & there[:, None]
+        )
+
+
+def key_table(config: MllamaConfig) -> tuple[KeyRule, ...]:
+    """How Hugging Face's tensors map onto the parameters of `Mllama`.
+
+    On the hub names begin with `language_model.model.`, `vision_model.` and so on; transformers 5
+    saves and has in memory `model.language_model.`, `model.vision_model.`.
+
+    Args:
+      config: says which layers attend to pictures.
+
+    Returns:
+      The rules.
+    """
+    top, cross = r"(?:model\.)?", r"(?:model\.)?layers\.(?P<layer>\d+)\."
+    own = "crossing/"
+    parts: list[KeyRule] = []
+    for theirs, ours in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")):
+        parts.append(dense_rules(cross + rf"cross_attn\.{theirs}_proj", own + ours)[0])
+    for theirs, ours in (
+        (r"cross_attn\.q_norm\.weight", "query_norm/scale"),
+        (r"cross_attn\.k_norm\.weight", "key_norm/scale"),
+        (r"input_layernorm\.weight", "attention_norm/scale"),
+        (r"post_attention_layernorm\.weight", "mlp_norm/scale"),
+        (r"cross_attn_attn_gate", "attention_gate"),
+        (r"cross_attn_mlp_gate", "mlp_gate"),
+    ):
+        parts.append(KeyRule(cross + theirs, own + ours, COPY))
+    parts += [dense_rules(cross + r"mlp\.(?P<part>gate|up|down)_proj", own + "{part}")[0]]
+    plain = [
+        dataclasses.replace(rule, numbers=config.plain_layers) if "layer>" in rule.pattern else rule
+        for rule in llama.key_table(config.text)
+    ]
+    crossing = [dataclasses.replace(rule, numbers=config.cross_layers) for rule in parts]
+    return (
+        *rules_inside([*plain, *crossing], rf"{top}(?:language_model\.)?", "language_model"),
+        *dense_rules(top + r"multi_modal_projector", "projector"),
+        *tower_keys(config.vision, top + r"vision_model\.", "vision/"),
+    )
+
+
+IGNORED = re.compile(r".*rotary_emb\.inv_freq")
+
+
+def sharding(config: MllamaConfig) -> Rules:
+    """Who holds what: both towers' own rules; heads and hidden units of cross layers alike.
+
+    Args:
+      config: says which maps there are.
+
+    Returns:
+      (anchored pattern, PartitionSpec) pairs.
+    """
+    inner = llama.sharding(config.text)
+    cross = "language_model/crossing/"
+    return (
+        *((f"language_model/{p}", spec) for p, spec in inner if p != ".*"),
+        (cross + r"(query|key|value|gate|up)/kernel", P(None, None, "model")),
+        (cross + r"(out|down)/kernel", P(None, "model", None)),
+        *tower_sharding("vision/"),
+        ("projector/kernel", P("model", None)),
+        (".*", P()),
+    )
+
+
+def heads(config: MllamaConfig) -> list[tuple[str, int]]:
+    """As `llama.heads`, for all layers of the decoder."""
+    count = config.text.num_kv_heads
+    plain = [(f"language_model/{p}", n) for p, n in llama.heads(config.text)]
+    return [*plain, (r"language_model/crossing/(key|value)/kernel", count)]
+
+
+MLLAMA = Family(
+    "mllama",
+    "text",
+    MllamaConfig.from_hf,
+    Mllama,
+    key_table,
+    IGNORED,
+    sharding,
+    heads=heads,
+    load_images=load_mllama_images,
+)
