@@ -23,6 +23,11 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+from transformers.models.mllama.processing_mllama import (
+    convert_sparse_cross_attention_mask_to_dense,
+    get_cross_attention_token_mask,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from tools.make_goldens import GOLDENS, picture, randomize, save
@@ -192,6 +197,37 @@ def qwen_vl_golden() -> None:
     save("qwen2_5_vl_tiny", model, arrays | {"prompt": np.array(prompt), "logits": logits})
 
 
+def mllama_golden() -> None:
+    """A tiny Llama 3.2 Vision on a text with two pictures."""
+    text: dict[str, Any] = TEXT | {"num_key_value_heads": 1, "eos_token_id": 2, "bos_token_id": 1}
+    text |= {"rms_norm_eps": 1e-5, "max_position_embeddings": 128, "num_hidden_layers": 3}
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "pad_token_id": 4}
+    text |= {"cross_attention_layers": [1]}
+    vision: dict[str, Any] = {"num_hidden_layers": 2, "num_global_layers": 1, "hidden_size": 16}
+    vision |= {"attention_heads": 2, "intermediate_size": 24, "image_size": 8, "patch_size": 4}
+    vision |= {"intermediate_layers_indices": [0], "vision_output_dim": 32}
+    words = text["vocab_size"]
+    config = transformers.MllamaConfig(
+        text_config=text, vision_config=vision, image_token_index=words
+    )
+    model = ready(transformers.MllamaForConditionalGeneration(config), 47)
+    for name, tensor in model.named_parameters():
+        if "gate" in name and tensor.numel() == 1:
+            tensor.data = torch.full_like(tensor, 0.7)
+    pictures = [picture(30, 21, 0), picture(9, 40, 1)]
+    processor = MllamaImageProcessorPil(size={"height": 8, "width": 8}, **PIXELS)
+    inputs: Any = dict(processor([[Image.fromarray(x) for x in pictures]], return_tensors="pt"))
+    prompt = [1, words, 6, 7, words, 8]
+    mask = convert_sparse_cross_attention_mask_to_dense(
+        [get_cross_attention_token_mask(prompt, words)], inputs.pop("num_tiles"), 4, len(prompt)
+    )
+    inputs["cross_attention_mask"] = torch.tensor(mask)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt]), **inputs).logits[0].numpy()
+    arrays = {f"picture_{i}": x for i, x in enumerate(pictures)}
+    save("mllama_tiny", model, arrays | {"prompt": np.array(prompt), "logits": logits})
+
+
 WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 FAMILIES: dict[str, Callable[[], None]] = {
     "clip_resnet_tiny": clip_resnet_golden,
@@ -207,6 +243,7 @@ FAMILIES: dict[str, Callable[[], None]] = {
         mlp_ratio=2,
     ),
     "qwen2_5_vl_tiny": qwen_vl_golden,
+    "mllama_tiny": mllama_golden,
 }  # fmt: skip
 
 

@@ -281,10 +281,8 @@ def load_mllama_images(
     ranges.check_ranges(own, str(path), _OWN)
     side, tiles = config.vision.image_size, config.vision.max_tiles
     size = own.get("size") or {}
-    size = {"height": size, "width": size} if isinstance(size, int) else size
-    found = size.get("height", side), size.get("width", side)
-    if found != (side, side):
-        raise MmjaxError(f"{path}: size {found[1]} x {found[0]}, but the model's tiles are {side}")
+    if size and size != {"height": side, "width": side}:
+        raise MmjaxError(f"{path}: size {size}, but the model's tiles are {side} x {side}")
     if own.get("max_image_tiles", tiles) != tiles:
         raise MmjaxError(
             f"{path}: max_image_tiles {own['max_image_tiles']}, but the model's is {tiles}"

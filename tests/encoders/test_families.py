@@ -12,6 +12,7 @@ from mmjax.adapters.lora import Lora
 from mmjax.adapters.prefix_tuning import PrefixTuning
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.language_model import embed, extend, logits
+from mmjax.generation.prompts import prepare
 
 CONSTANTS = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
 SQUARE = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 20, "width": 20}}
@@ -19,6 +20,7 @@ PIXELS = {
     "siglip_tiny": SQUARE,
     "siglip2_tiny": {"patch_size": 4, "max_num_patches": 21},
     "qwen2_5_vl_tiny": {"patch_size": 4, "size": {"shortest_edge": 200, "longest_edge": 1000}},
+    "mllama_tiny": {"size": {"height": 8, "width": 8}, "max_image_tiles": 4},
 }
 DECODERS = ["qwen2_tiny", "qwen3_tiny"]
 PICTURES = ["siglip_tiny", "siglip2_tiny", "dinov3_tiny", "dinov2_registers_tiny"]
@@ -161,3 +163,23 @@ def test_qwen_vl_with_two_pictures(place, golden):
     assert np.abs(found - arrays["logits"]).max() < 1e-5
     assert embed(model.module, model.params, jax.numpy.asarray(ids)).shape == (*ids.shape, 16)
     assert len(ids[0]) == 4 + sum(model.images.count(*p.shape[:2]) for p in pictures)
+
+
+def test_mllama_with_two_pictures(place, golden):
+    arrays = golden("mllama_tiny")
+    model = load_encoder(place("mllama_tiny"))
+    assert isinstance(model, LanguageModel)
+    pictures = [arrays["picture_0"], arrays["picture_1"]]
+    prompt = arrays["prompt"].tolist()
+    prepared, _ = prepare(model, [prompt], 1, [pictures])
+
+    @jax.jit
+    def run(params, prepared):
+        hidden, _ = extend(
+            model.module, params, None, prepared.embeddings, prepared.mask,
+            pictures=prepared.pictures,
+        )  # fmt: skip
+        return logits(model.module, params, hidden)
+
+    found = np.asarray(run(model.params, prepared))[0, -len(prompt) :]
+    assert np.abs(found - arrays["logits"]).max() < 1e-5

@@ -26,6 +26,17 @@ QWEN25_VL_7B: dict[str, Any] = {
     "num_key_value_heads": 4,
     "vision_config": {"hidden_size": 1280, "out_hidden_size": 3584},
 }
+LLAMA_VISION: dict[str, Any] = {  # of 11B; the decoder's sizes are the class's defaults
+    "model_type": "mllama",
+    "vision_config": {"image_size": 560},
+    "text_config": {"rope_theta": 5e5},
+}
+LLAMA_VISION_90B: dict[str, Any] = LLAMA_VISION | {
+    "text_config": {
+        **{"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 100},
+        **{"num_attention_heads": 64, "cross_attention_layers": [*range(3, 100, 5)]},
+    }
+}
 LLAMA3_8B: dict[str, Any] = {
     **{"model_type": "llama", "vocab_size": 128320, "hidden_size": 4096, "rope_theta": 5e5},
     **{"intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -36,6 +47,8 @@ SO400M |= {"num_attention_heads": 16, "patch_size": 16}
 MODELS: dict[str, tuple[dict[str, Any], str | None, int]] = {
     "Qwen2-VL-2B": (QWEN2_VL_2B, None, 2_208_985_600),
     "Qwen2.5-VL-7B": (QWEN25_VL_7B, None, 8_292_166_656),
+    "Llama-3.2-11B-Vision": (LLAMA_VISION, None, 10_670_220_835),
+    "Llama-3.2-90B-Vision": (LLAMA_VISION_90B, None, 88_592_564_771),
     "LLaVA-NeXT-8B": (
         {"model_type": "llava_next", "text_config": LLAMA3_8B, "image_token_index": 128256},
         None,

@@ -12,8 +12,8 @@ from mmjax.encoders import catalog, load_encoder, nearest
     ("config", "said"),
     [
         (
-            {"model_type": "mllama"},
-            "nearest is 'llama', which lacks layers that attend to pictures",
+            {"model_type": "gemma"},
+            "nearest is 'llama', which lacks norms that scale by 1 + weight",
         ),
         ({"model_type": "gemma3_text"}, "nearest is 'qwen3', which lacks norms before and after"),
         ({"model_type": "qwen25"}, "nearest is 'qwen2'; write a Family"),

@@ -18,6 +18,7 @@ FAMILIES = {
     **{"clip_tiny": "text", "chinese_clip_tiny": "text", "altclip_tiny": "image"},
     **{"qwen2_tiny": None, "qwen3_tiny": None, "dinov3_tiny": None, "qwen2_5_vl_tiny": None},
     **{"siglip_tiny": "text", "siglip2_tiny": "text", "dinov2_registers_tiny": None},
+    "mllama_tiny": None,
 }
 SIZES = frozenset(
     {
@@ -25,13 +26,14 @@ SIZES = frozenset(
         *("intermediate_size", "max_position_embeddings", "type_vocab_size", "image_size"),
         *("patch_size", "num_channels", "projection_dim", "project_dim", "num_key_value_heads"),
         *("original_max_position_embeddings", "depth", "num_heads", "out_hidden_size"),
-        *("num_patches", "sliding_window", "window_size"),
+        *("num_patches", "sliding_window", "window_size", "attention_heads", "num_global_layers"),
+        *("vision_output_dim", "max_num_tiles"),
     }
 )
 REALS = frozenset(
     {
         *("layer_norm_eps", "rms_norm_eps", "rope_theta", "factor", "mlp_ratio"),
-        *("low_freq_factor", "high_freq_factor"),
+        *("low_freq_factor", "high_freq_factor", "norm_eps"),
     }
 )
 IDS = frozenset({"image_token_index", "image_token_id"})
