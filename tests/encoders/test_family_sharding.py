@@ -48,7 +48,7 @@ MODELS: dict[str, tuple[dict[str, Any], str | None, int]] = {
     "Qwen2-VL-2B": (QWEN2_VL_2B, None, 2_208_985_600),
     "Qwen2.5-VL-7B": (QWEN25_VL_7B, None, 8_292_166_656),
     "Llama-3.2-11B-Vision": (LLAMA_VISION, None, 10_670_220_835),
-    "Llama-3.2-90B-Vision": (LLAMA_VISION_90B, None, 88_592_564_771),
+    "Llama-3.2-90B-Vision": (LLAMA_VISION_90B, None, 88_593_355_323),
     "LLaVA-NeXT-8B": (
         {"model_type": "llava_next", "text_config": LLAMA3_8B, "image_token_index": 128256},
         None,
