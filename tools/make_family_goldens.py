@@ -216,7 +216,8 @@ def mllama_golden() -> None:
             tensor.data = torch.full_like(tensor, 0.7)
     pictures = [picture(30, 21, 0), picture(9, 40, 1)]
     processor = MllamaImageProcessorPil(size={"height": 8, "width": 8}, **PIXELS)
-    inputs: Any = dict(processor([[Image.fromarray(x) for x in pictures]], return_tensors="pt"))
+    of_text: Any = [[Image.fromarray(x) for x in pictures]]
+    inputs: Any = dict(processor(of_text, return_tensors="pt"))
     prompt = [1, words, 6, 7, words, 8]
     mask = convert_sparse_cross_attention_mask_to_dense(
         [get_cross_attention_token_mask(prompt, words)], inputs.pop("num_tiles"), 4, len(prompt)

@@ -232,7 +232,7 @@ def extend(
     pictures: SeenPictures | None = None,
 ) -> tuple[Float[Array, "b l d"], KeyValues]:
     """`Llama.extend`, pure: hidden states of embeddings, and their keys and values."""
-    more = {} if pictures is None else {"pictures": pictures}
+    more: dict[str, Any] = {} if pictures is None else {"pictures": pictures}
     arguments = (embeddings, mask, past, positions, adapters, padding)
     applied = module.apply({"params": params}, *arguments, **more, method="extend")
     return cast(tuple[jax.Array, KeyValues], applied)

@@ -120,7 +120,7 @@ class MllamaDecoder(Llama):
     def _cross_layer(self) -> CrossLayer:
         return CrossLayer(self.config, self.dtype, self.param_dtype, parent=None)
 
-    def run_layers(
+    def run_layers(  # pyright: ignore[reportIncompatibleMethodOverride]  # pictures beside
         self,
         x: Float[Array, "b l d"],
         shared: AttentionInputs,

@@ -12,6 +12,7 @@ from mmjax.adapters.lora import Lora
 from mmjax.adapters.prefix_tuning import PrefixTuning
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.language_model import embed, extend, logits
+from mmjax.encoders.qwen_vl_images import QwenImages
 from mmjax.generation.prompts import prepare
 
 CONSTANTS = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
@@ -145,8 +146,8 @@ def test_qwen_vl_with_two_pictures(place, golden):
     arrays = golden("qwen2_5_vl_tiny")
     model = load_encoder(place("qwen2_5_vl_tiny"))
     assert isinstance(model, LanguageModel)
-    assert model.images is not None
     pictures = [arrays["picture_0"], arrays["picture_1"]]
+    assert isinstance(model.images, QwenImages)
     mixed = model.images.mix([arrays["prompt"].tolist()], [pictures])
     assert mixed.positions is not None
 

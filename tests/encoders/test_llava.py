@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from mmjax import trees
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.encoders.language_model import extend, logits
-from mmjax.encoders.llava_images import best_size, unpad
+from mmjax.encoders.llava_images import LlavaImages, best_size, unpad
 from mmjax.errors import MmjaxError
 from mmjax.generation import generate, score
 from mmjax.generation.prompts import prepare
@@ -314,8 +314,8 @@ def test_an_adapter_in_the_image_tower(make, golden):
     assert_allclose(embeddings(np.zeros((n, width), np.float32)), plain, atol=1e-6)
     other = embeddings(np.full((n, width), 0.5, np.float32))
     changed = (np.abs(other - plain).max(axis=-1) > 1e-4).sum(axis=1)
-    mixed = model.images.mix(ids, images) if model.images is not None else None
-    assert mixed is not None
+    assert isinstance(model.images, LlavaImages)
+    mixed = model.images.mix(ids, images)
     assert changed[: len(ids)].tolist() == [(places > 0).sum() for places in mixed.places]
     with pytest.raises(MmjaxError, match=r"in its image tower; pass adapters=\{'image': ...\}"):
         generate(adapted, ids, 2, images=images)
