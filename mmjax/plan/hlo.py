@@ -145,8 +145,8 @@ class _Accountant:
         for user in at.users.get(name, ()):
             instruction = at.instructions[user]
             first = instruction.operands[:1] == (name,)
-            if instruction.opcode == "bitcast":
-                total += self._used(at, instruction.name, whole)
+            if instruction.opcode == "bitcast" or "output_to_operand_aliasing" in instruction.rest:
+                total += self._used(at, instruction.name, whole)  # the same bytes in other tiles
             elif instruction.opcode in _SLICES and first:
                 total += sum(shape.bytes for shape in instruction.shapes)
             elif (

