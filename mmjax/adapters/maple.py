@@ -83,7 +83,8 @@ class MaPLe:
         """What the text's side has, deeper tokens, and as many coupling maps as depths.
 
         Args:
-          key: draws what is random: tokens as CoOp's, maps as torch's linear layers.
+          key: draws what is random: tokens as CoOp's, maps as torch's linear layers, those of the
+            deeper tokens alike, as in the authors' code.
           known: `context` [p, d] and what else `InTowerPrompts.init` reads.
           inputs: unused.
 
@@ -91,17 +92,21 @@ class MaPLe:
           {"general" [p, d], "coupling": {"kernel" [depth, d, width], "bias" [depth, width]},
           ["deep" [depth - 1, p, d]]}, float32.
         """
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(key, 6)
         tokens, d = known["context"].shape
         bound = d**-0.5
 
-        def draw(key: Key[Array, ""], *shape: int) -> Float[Array, "..."]:
-            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+        def maps(first: Key[Array, ""], deeper: Key[Array, ""], *shape: int) -> Float[Array, "..."]:
+            own, other = (
+                jax.random.uniform(k, (1, *shape), minval=-bound, maxval=bound)
+                for k in (first, deeper)
+            )
+            return jnp.concatenate([own, *[other] * (self.depth - 1)])
 
         trainable: dict[str, PyTree] = dict(self.prompts.init(keys[0], known, inputs))
         trainable["coupling"] = {
-            "kernel": draw(keys[1], self.depth, d, self.width),
-            "bias": draw(keys[2], self.depth, self.width),
+            "kernel": maps(keys[1], keys[2], d, self.width),
+            "bias": maps(keys[4], keys[5], self.width),
         }
         if self.depth > 1:
             trainable["deep"] = STD * jax.random.normal(keys[3], (self.depth - 1, tokens, d))

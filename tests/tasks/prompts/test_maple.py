@@ -121,6 +121,15 @@ def test_as_many_parameters_as_the_paper_has():
     assert count // 10_000 == 355  # table 4 of the paper: 3.55 M
 
 
+def test_deeper_maps_begin_alike_and_the_first_one_apart():
+    method = MaPLe(InTowerPrompts(lambda *_: jnp.zeros((1, 4)), 2), "text", (4, 4), 4, 3, None)
+    known = {"context": jnp.zeros((2, 4)), "embeddings": jnp.zeros((1, 9, 4))}
+    for part in method.init(jax.random.key(0), known, {})["coupling"].values():
+        np.testing.assert_array_equal(part[1:], np.broadcast_to(part[1], part[1:].shape))
+        assert not np.isclose(part[0], part[1]).any()
+        assert np.abs(part).max() <= 4**-0.5
+
+
 def test_the_first_words_of_the_context_learn_and_the_others_stay(make):
     known = make().frozen["known"]
     np.testing.assert_array_equal(known["context"], np.asarray(table_of_words(make()))[[20, 21]])
