@@ -37,7 +37,7 @@ LLAMA = {
 LLAMA_VISION: dict[str, Any] = {  # of 11B, but for two blocks of eight
     "model_type": "mllama",
     "text_config": {"num_hidden_layers": 10, "cross_attention_layers": [3, 8]},
-    "vision_config": {"image_size": 560, "num_hidden_layers": 4, "num_global_layers": 1}
+    "vision_config": {"image_size": 560, "num_hidden_layers": 2, "num_global_layers": 1}
     | {"intermediate_layers_indices": [1], "vision_output_dim": 2560},
 }
 HEADS = 4  # of a device
@@ -173,7 +173,8 @@ def test_a_token_beside_a_picture_reads_what_it_sees_once_and_copies_none(chips,
 
 def test_adapters_learn_beside_pictures(chips):
     """A step's gradients: through both towers, with both kinds of layers of the decoder."""
-    module, params = described(chips, LLAMA_VISION)
+    block = {"num_hidden_layers": 5, "cross_attention_layers": [3]}
+    module, params = described(chips, LLAMA_VISION | {"text_config": block})
     hook = Lora(rank=8)
     module = module.clone(hook=hook, remat=True)
     layers = params["language_model"]["layers"]
