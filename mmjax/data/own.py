@@ -3,21 +3,24 @@
   FILE.jsonl       an object a line
   FILE.csv, .tsv   a header, then a row a line; an empty cell is as good as none
   FILE.tar         webdataset's shards, KEY.jpg beside KEY.txt or KEY.json; data/{000..041}.tar
+  FILE.parquet     a data set of Hugging Face's hub, `image`, `text` or `caption`, `label`
+  tfds:NAME        tensorflow-datasets, its features `image` and `caption`; tfds:NAME:SPLIT
   folder:DIR       pictures in folders of classes, DIR/CLASS/*.jpg or DIR/SIDE/CLASS/*.jpg; or
-                   Hugging Face's image folder, with metadata.csv or metadata.jsonl in DIR
+                   Hugging Face's image folder, with metadata.csv or metadata.jsonl in DIR; or
+                   its data sets, with FILE.parquet or what `save_to_disk` wrote in DIR
 
 A row's parts are called alike in all of them: `image` (or `file_name`), a text under a language's
 code (or `caption`), `label`, `family`, `id`, `split`.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmjax.assets.cache import cache_dir
 from mmjax.checks.foreign import shown_path
-from mmjax.data import packed
+from mmjax.data import arrow, packed
 from mmjax.data.files import read_jsonl, stamp_of
 from mmjax.data.rows import Columns, Rows, Skip, read_csv
 from mmjax.errors import DataError, shown
@@ -27,7 +30,8 @@ LISTS = (".jsonl", *TABLES)  # files with a row a line
 TARS = (".tar", ".tar.gz", ".tgz")
 FOLDER = "folder:"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
-FORMS = "FILE.jsonl, FILE.csv, FILE.tsv, FILE.tar or folder:DIR"
+TFDS = "tfds:"
+FORMS = "FILE.jsonl, FILE.csv, FILE.tsv, FILE.tar, FILE.parquet, tfds:NAME or folder:DIR"
 # What data sets call their sides.
 SIDES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -41,8 +45,9 @@ _TAR = Columns("image", "caption", "id")
 
 def is_own(source: str) -> bool:
     """Whether a source's name is one of these forms."""
-    path = Path(source)
-    return source.startswith(FOLDER) or path.suffix in LISTS or is_tar(source)
+    suffix = Path(source).suffix
+    ends = suffix in (*LISTS, arrow.PARQUET) or is_tar(source)
+    return ends or source.startswith((FOLDER, TFDS))
 
 
 def is_tar(source: str) -> bool:
@@ -64,8 +69,12 @@ def own_rows(source: str, skip: Skip | None = None) -> Rows:
     path = Path(source)
     if source.startswith(FOLDER):
         yield from _of_folder(Path(source.removeprefix(FOLDER)), skip)
+    elif source.startswith(TFDS):
+        yield from packed.read_tfds(source, _TAR, _unpacked(source, []))
     elif is_tar(source):
-        yield from packed.read_tar(source, _TAR, _unpacked(source))
+        yield from packed.read_tar(source, _TAR, _unpacked(source, packed.shards(source)))
+    elif path.suffix == arrow.PARQUET:
+        yield from arrow.read_arrow(path, _unpacked(source, [path]), SIDES)
     elif path.suffix in LISTS:
         yield from _of_file(path, skip)
     else:
@@ -118,6 +127,10 @@ def _of_folder(folder: Path, skip: Skip | None) -> Rows:
     if listed is not None:
         yield from _of_file(listed, skip)
         return
+    for file in (files := arrow.arrow_files(folder)):
+        yield from arrow.read_arrow(file, _unpacked(str(file), [file]), SIDES)
+    if files:
+        return
     sides = {path: SIDES[path.name.lower()] for path in _folders(folder) if _is_side(path)}
     has_pictures = False
     for place, side in sides.items() or [(folder, "")]:
@@ -144,20 +157,23 @@ def _is_side(path: Path) -> bool:
     return path.name.lower() in SIDES and bool(_folders(path))
 
 
-def _unpacked(source: str) -> Path:
-    """The folder that a tar's pictures are written to; another file is another folder."""
+def _unpacked(source: str, files: Iterable[Path]) -> Path:
+    """The folder that a source's pictures are written to; another file is another folder."""
     digest = hashlib.sha256(str(Path(source).absolute()).encode())
-    for path in packed.shards(source):
+    for path in files:
         if path.is_file():
             digest.update(stamp_of(path))
-    return cache_dir() / "datasets" / f"tar-{digest.hexdigest()[:12]}"
+    return cache_dir() / "datasets" / f"unpacked-{digest.hexdigest()[:12]}"
 
 
 def files_of(source: str) -> Iterator[Path]:
     """The files that hold a source's rows, for its fingerprint; none for folders of classes."""
     if source.startswith(FOLDER):
         folder = Path(source.removeprefix(FOLDER))
-        yield from (folder / name for name in _METADATA if (folder / name).is_file())
+        listed = [folder / name for name in _METADATA if (folder / name).is_file()]
+        yield from listed or arrow.arrow_files(folder)
+    elif source.startswith(TFDS):
+        return
     elif is_tar(source):
         yield from packed.shards(source)
     else:

@@ -197,6 +197,16 @@ def _encoded(place: str, image: Any) -> tuple[bytes, str]:
         return buffer.getvalue(), "png"
 
 
+def keep_picture(place: str, content: bytes, stem: Path) -> str:
+    """Writes an encoded picture beside others, its name's end what it is; returns its path.
+
+    Raises:
+      DataError: it is no picture.
+    """
+    _, kind = _encoded(place, content)
+    return _keep(stem.with_name(f"{stem.name}.{kind}"), content)
+
+
 def _keep(path: Path, content: bytes) -> str:
     """Writes a picture unless it is there: one that is written anew is another to caches."""
     with writing(path):

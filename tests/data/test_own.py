@@ -7,6 +7,8 @@ import tarfile
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -133,8 +135,8 @@ def test_rows_that_are_none_are_told_or_passed_over(pictures):
         ("folder:nowhere", "folder:nowhere: there is no such folder"),
         ("nowhere.csv", "cannot read nowhere.csv"),
         (
-            "data.parquet",
-            "is 'data.parquet'; expected .*FILE.csv, FILE.tsv, FILE.tar or folder:DIR",
+            "data.orc",
+            "is 'data.orc'; expected .*FILE.tar, FILE.parquet, tfds:NAME or folder:DIR",
         ),
     ],
 )
@@ -155,3 +157,52 @@ def test_sides_and_parallel_text_of_a_table(pictures):
     pairs = write_csv(pictures / "pairs.tsv", [{"source": "Apfel", "target": "apple"}], "\t")
     (pair,) = load_parallel(str(pairs), 0)
     assert (pair.source, pair.targets) == ("Apfel", ("apple",))
+
+
+def write_arrow(path: Path, pictures: Path, cells: dict[str, list], names: list[str]) -> Path:
+    """A file as `datasets` writes it: pictures as bytes, the names of its classes beside."""
+    info = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    table = pa.table(cells).replace_schema_metadata({"huggingface": json.dumps(info)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return path
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("name", ["train-00000-of-00001.parquet", "train/data-0.arrow"])
+def test_data_sets_of_hugging_faces_in_either_form(name, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMJAX_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    encoded = [{"bytes": (pictures / f"{i}.png").read_bytes(), "path": None} for i in range(4)]
+    labels = {"label": [0, 1, 0, 1]}
+    write_arrow(folder / name, pictures, {"img": encoded} | labels, ["red_deer", "cow"])
+    for part in ("test/data-0.arrow",) if name.endswith("arrow") else ("test-0.parquet",):
+        write_arrow(folder / part, pictures, {"img": encoded[:1], "label": [1]}, ["x", "cow"])
+    corpus = corpus_of(f"folder:{folder}", ("en", "en"))
+    assert [item.side for item in sorted(corpus.items, key=lambda item: item.side)] == [
+        "test",
+        *["train"] * 4,
+    ]
+    learned = [item for item in corpus.items if item.side == "train"]
+    assert [item.captions["en"] for item in learned[:2]] == [("red deer",), ("cow",)]
+    assert [item.label for item in learned] == ["red_deer", "cow"] * 2
+    assert learned[1].picture("photo").getpixel((0, 0)) == (0, 128, 0)
+    assert corpus.fingerprint == corpus_of(f"folder:{folder}", ("en", "en")).fingerprint
+    # With texts of its own a class is no caption.
+    texts = {"image": encoded, "text": [f"picture {i}" for i in range(4)], **labels}
+    one = write_arrow(tmp_path / "worded.parquet", pictures, texts, ["a", "b"])
+    assert corpus_of(one, ("en", "en")).items[3].captions["en"] == ("picture 3",)
+
+
+def test_data_sets_that_are_damaged_are_told_by_row(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMJAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"cut.parquet.* a Parquet file"):
+        list(own_rows(str(tmp_path / "cut.parquet")))
+    for image, said in (({"bytes": b"no", "path": ""}, "a picture"), ({"path": ""}, "no picture")):
+        bad = write_arrow(tmp_path / "bad.parquet", pictures, {"image": [image]}, [])
+        with pytest.raises(DataError, match=f"bad.parquet, row 1.*{said}"):
+            list(own_rows(str(bad)))

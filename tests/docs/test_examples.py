@@ -23,10 +23,13 @@ PAGES = sorted(DOCS.rglob("*.md"))
         (f"{EXAMPLES}/captions.jsonl", ("de", "en"), "ein roter Ball"),
         (f"{EXAMPLES}/captions.csv", ("de", "en"), "ein roter Ball"),
         (f"folder:{EXAMPLES}/classes", ("en", "en"), "green"),
+        (f"{EXAMPLES}/shard.tar", ("en", "en"), "a red ball"),
+        (f"{EXAMPLES}/train.parquet", ("en", "en"), "red"),
         (f"folder:{EXAMPLES}/imagefolder", ("en", "en"), "a red ball"),
     ],
 )
-def test_pictures_with_captions(source, languages, captions):
+def test_pictures_with_captions(source, languages, captions, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMJAX_CACHE", str(tmp_path))
     corpus = load_corpus(PairsSpec(source=source), languages)
     assert len(corpus.items) == 4
     assert corpus.items[0].captions[languages[0]][0] == captions

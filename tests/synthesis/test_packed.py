@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mmjax.data.corpora.catalog import load_corpus
 from mmjax.data.rows import Columns
 from mmjax.errors import DataError
+from mmjax.specs.data import PairsSpec
 from mmjax.synthesis.pairs import read_pairs
 from tests.synthesis.samples import pair, png
 
@@ -109,6 +111,13 @@ def test_a_tensorflow_data_set_is_read_without_tensorflow(toy, tmp_path):
     assert len({record.images for record in found}) == 2
     assert Path(found[0].images[0]).read_bytes() == png()  # its own bytes, not encoded anew
     assert "tensorflow" not in sys.modules
+
+
+def test_every_task_reads_a_tensorflow_data_set(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMJAX_CACHE", str(tmp_path))
+    corpus = load_corpus(PairsSpec(source=f"tfds:{toy}:test"), ("en", "en"))
+    assert [item.captions["en"] for item in corpus.items] == [(f"caption {i}",) for i in range(3)]
+    assert corpus.items[0].picture("photo").size == Image.open(io.BytesIO(png())).size
 
 
 def test_arrays_become_pictures_and_the_first_of_several_captions_counts(toy, tmp_path):
