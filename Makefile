@@ -42,7 +42,7 @@ format: $(VENV)/.dev  ## format and fix what can be fixed
 types: $(VENV)/.dev $(VENV)/.test $(VENV)/.parity $(VENV)/.docs $(VENV)/.browser  ## check types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-test-app: $(VENV)/.test $(VENV)/.browser  ## the pages of `mmjax app` over HTTP, and in Chromium where it is
+test-app: $(VENV)/.test $(VENV)/.browser $(VENV)/.docs  ## app, reports and site over HTTP, and in Chromium where it is
 	$(BIN)/python -m pytest -q -m "app or browser" tests/app tests/run/test_app.py
 
 docs: $(VENV)/.docs  ## build the site into site/; every warning is an error

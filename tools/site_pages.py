@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the code itself; mkdocs calls `on_files`.
+"""Pages of the site that are made from the code itself, for mkdocs, which calls `on_files`.
 
   make docs     # builds the site into site/
 
@@ -46,6 +46,18 @@ def on_files(files: Any, config: Any) -> Any:
         path = f"notebooks/{source.stem}.md"
         files.append(File.generated(config, path, content=notebook(source)))
     return files
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Names what the theme leaves without a name.
+
+    Args:
+      output: a page as it is written.
+
+    Returns:
+      The page.
+    """
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1)
 
 
 def attributes(cls: type) -> dict[str, str]:

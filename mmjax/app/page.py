@@ -55,6 +55,7 @@ class PageLook:
             [(open_image(small), None) for small in self.samples.thumbnails],
             label="Or one of these",
             elem_id=name,
+            elem_classes="offered",
             columns=3,
             height="auto",
             allow_preview=False,

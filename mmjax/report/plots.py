@@ -1,5 +1,6 @@
 """Plots of the report, as SVG that takes the page's own colours and fonts."""
 
+import html
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ def as_csv(every: Iterable[Curve]) -> dict[str, str]:
 
 
 def _curves(metric: str, members: list[Curve], colours: Mapping[str, str]) -> str:
-    with _axes(metric, members[0].xlabel) as (axes, page):
+    with _axes(metric, members[0].xlabel, f"{metric} over {members[0].xlabel}") as (axes, page):
         for curve in members:
             single = len(curve.steps) == 1
             axes.plot(
@@ -126,7 +127,7 @@ def histogram(name: str, series: Mapping[str, Values], bins: int = 24) -> str:
       An SVG element.
     """
     edges = np.histogram_bin_edges(np.concatenate([np.asarray(v) for v in series.values()]), bins)
-    with _axes(name, name) as (axes, page):
+    with _axes(name, name, f"how often each {name} is there") as (axes, page):
         for (label, values), colour in zip(series.items(), COLOURS, strict=False):
             style = {"color": colour, "alpha": 0.45, "label": label}
             axes.hist(values, edges, histtype="stepfilled", **style)
@@ -151,7 +152,11 @@ def lines(
     Returns:
       An SVG element.
     """
-    with _axes(name + "".join(series), name) as (axes, page):
+    about = " and ".join(filter(None, series))
+    with _axes(name + "".join(series), name, f"{about or 'what comes'} over {name}") as (
+        axes,
+        page,
+    ):
         for (label, (xs, ys)), colour in zip(series.items(), itertools.cycle(COLOURS)):
             axes.plot(xs, ys, color=colour, linewidth=1.6, label=label or "_")
         if mark is not None:
@@ -163,8 +168,8 @@ def lines(
 
 
 @contextmanager
-def _axes(salt: str, xlabel: str) -> Iterator[tuple[Any, list[str]]]:
-    """Yields axes to draw on, and a list that holds the SVG afterwards."""
+def _axes(salt: str, xlabel: str, about: str) -> Iterator[tuple[Any, list[str]]]:
+    """Yields axes to draw on, and a list that holds the SVG afterwards; `about` names it."""
     # Here, so that reading the data classes costs no matplotlib; no pyplot, so no global state.
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -198,4 +203,5 @@ def _axes(salt: str, xlabel: str) -> Iterator[tuple[Any, list[str]]]:
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     svg = out.getvalue()
     # Inline SVG starts at its element, takes the page's colour and fonts, and the width of its box.
-    page.append(svg[svg.index("<svg") :].replace(_INK, "currentColor"))
+    named = f'<svg role="img" aria-label="{html.escape(about)}"'
+    page.append(named + svg[svg.index("<svg") + 4 :].replace(_INK, "currentColor"))

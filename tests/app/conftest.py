@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.app.chromium import browsing
 from tests.app.served import PICTURES
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +132,13 @@ def stop(child: subprocess.Popen[str]) -> int:
     except subprocess.TimeoutExpired:
         child.kill()
         return child.wait()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium."""
+    with browsing() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -1,26 +1,17 @@
 """The pages in a real Chromium: what a visitor sees and does, on a desk and on a phone."""
 
-import importlib.util
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.app.chromium import DESK, PHONE, needs
 from tests.app.test_limits import png
 from tests.app.test_served import coloured
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        bool(MISSING) or BROWSER is None,
-        reason=f"needs {', '.join([*MISSING, *([] if BROWSER else ['chromium'])])}",
-    ),
-]
+pytestmark = [pytest.mark.browser, needs("gradio", "playwright")]
 KINDS = ("search", "classify", "chat")
 # Of an element: its letters' colour, and that of what is behind them.
 COLOURS = """e => {
@@ -31,18 +22,6 @@ COLOURS = """e => {
   }
   return [text, "rgb(255, 255, 255)"];
 }"""
-DESK, PHONE = {"width": 1200, "height": 900}, {"width": 360, "height": 740}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # Within a container, where nobody else's pages are opened, it has no sandbox of its own.
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

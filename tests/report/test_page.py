@@ -59,7 +59,7 @@ def _table():
     )
 
 
-def _report(**changes):
+def whole_report(**changes):
     parts = {
         "title": "A run",
         "summary": "What came out.",
@@ -101,7 +101,7 @@ class _Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    html, markdown = write_report(tmp_path_factory.mktemp("run"), _report())
+    html, markdown = write_report(tmp_path_factory.mktemp("run"), whole_report())
     assert sorted(path.name for path in html.parent.iterdir()) == ["report.html", "report.md"]
     return html.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
 
@@ -109,7 +109,7 @@ def pages(tmp_path_factory):
 def test_page_needs_no_other_file_and_no_network(pages):
     page = _Page(pages[0])
     assert not page.find("script")
-    assert not page.find("link")
+    assert page.find("link") == [{"rel": "icon", "href": "data:,"}]  # no server is asked for one
     sources = [attrs["src"] for attrs in page.find("img")]
     assert len(sources) == 11  # two rows of five, and the picture that was not found
     assert all(source.startswith("data:image/png;base64,") for source in sources)
@@ -174,7 +174,9 @@ def test_hard_samples_show_pairs_and_the_histogram_of_their_weights(tmp_path):
     hard = HardSamples(
         pairs, pairs[::-1], (2.5, 1.0, 0.5), (0.0, 1.5, 1.5), caption="As one batch."
     )
-    html, markdown = write_report(tmp_path, _report(curves=(), galleries=(), hard_samples=hard))
+    html, markdown = write_report(
+        tmp_path, whole_report(curves=(), galleries=(), hard_samples=hard)
+    )
     page, text = html.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
     assert len(_Page(page).find("img")) == 6
     assert not _Page(page).find("script")
@@ -189,10 +191,14 @@ def test_hard_samples_show_pairs_and_the_histogram_of_their_weights(tmp_path):
     assert "| 2.50 | 0.25 |" in text
 
 
+def class_table(other):
+    rows = (("cat", ((4.0,), (2.0,), (0.5,))), (other, ((3.0,), (1.0,), (math.nan,))))
+    return Table("Classes", ("items", "asked", "accuracy"), rows, "", (".0f", ".0f", ".3f"))
+
+
 def test_classes_show_what_is_right_what_is_mistaken_and_what_is_left_out(tmp_path):
-    rows = (("cat", ((4.0,), (2.0,), (0.5,))), (NASTY, ((3.0,), (1.0,), (math.nan,))))
     classes = ClassReport(
-        Table("Classes", ("items", "asked", "accuracy"), rows, "", (".0f", ".0f", ".3f")),
+        class_table(NASTY),
         left_out=(f"Left out (few): {NASTY} (19).",),
         names=("cat", NASTY),
         matrix=((1, 1), (0, 0)),
@@ -202,7 +208,7 @@ def test_classes_show_what_is_right_what_is_mistaken_and_what_is_left_out(tmp_pa
             ClassifiedImage(_png("blue"), "cat", NASTY),
         ),
     )
-    html, markdown = write_report(tmp_path, _report(curves=(), galleries=(), classes=classes))
+    html, markdown = write_report(tmp_path, whole_report(curves=(), galleries=(), classes=classes))
     page, text = html.read_text(encoding="utf-8"), markdown.read_text(encoding="utf-8")
     found = _Page(page)
     assert not found.find("script")
@@ -224,7 +230,7 @@ def test_user_text_is_escaped(tmp_path):
     row = GalleryRow(NASTY, NASTY, 1, (), GalleryImage(_png("red"), NASTY, True))
     html, markdown = write_report(
         tmp_path,
-        _report(
+        whole_report(
             title=NASTY,
             summary=NASTY,
             command=f"{NASTY}\n```",
@@ -256,7 +262,7 @@ def test_empty_report_has_no_empty_sections(tmp_path):
 
 
 def test_same_report_gives_the_same_bytes(tmp_path):
-    first, second = (write_report(tmp_path / name, _report()) for name in "ab")
+    first, second = (write_report(tmp_path / name, whole_report()) for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 

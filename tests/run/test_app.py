@@ -17,6 +17,7 @@ from mmjax.app.search import Search
 from mmjax.app.talk import PictureTalk
 from mmjax.errors import MmjaxError
 from mmjax.specs.recipe import resolve_recipe
+from tests.app.chromium import browsing, faults_in_both, needs
 from tests.app.conftest import Visitor, start, stop, url_of
 from tests.run.test_instruct import write_side
 
@@ -135,6 +136,13 @@ def test_what_does_not_fit_is_refused_by_the_command(finished, toy, cached, caps
         error = capsys.readouterr().err
         assert said in error
         assert "Traceback" not in error
+
+
+@pytest.mark.browser
+@needs("axe_playwright_python", "playwright")
+def test_a_finished_runs_report_keeps_nobody_out(finished):
+    with browsing() as browser:
+        assert faults_in_both(browser, (finished / "report.html").as_uri()) == []
 
 
 @pytest.mark.app

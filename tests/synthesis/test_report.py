@@ -50,7 +50,7 @@ def _audit_row(i, **changes):
     return row | changes
 
 
-def _folder(path, audit=None):
+def synthesis_folder(path, audit=None):
     """A run of 20 records: 18 with a task each, 7 of which are kept."""
     path.mkdir(exist_ok=True)
     Image.new("RGB", (300, 20), "red").save(path / "red.png")
@@ -120,7 +120,7 @@ def _cells(markdown, label):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    folder = _folder(tmp_path_factory.mktemp("run"))
+    folder = synthesis_folder(tmp_path_factory.mktemp("run"))
     return _read(write_report(folder))
 
 
@@ -176,7 +176,7 @@ def test_nothing_that_a_caption_holds_is_obeyed(tmp_path):
         _audit_row(0, caption=NASTY, question=NASTY, informative=NASTY, why=NASTY, label=NASTY),
         _audit_row(9, question=ARABIC, precise="x" * 50_000, label=f"\u202e{ARABIC}"),
     ]
-    page, html, markdown = _read(write_report(_folder(tmp_path, rows)))
+    page, html, markdown = _read(write_report(synthesis_folder(tmp_path, rows)))
     assert not page.find("script")
     assert not page.find("a")
     assert "<script>alert(1)</script> <|im_end|>" in page.text
@@ -197,7 +197,9 @@ def test_a_picture_that_is_not_there_is_told(tmp_path):
         "": "no picture",
         "red.png\0": "cannot be read",
     }
-    folder = _folder(tmp_path, [_audit_row(i, image=image) for i, image in enumerate(told)])
+    folder = synthesis_folder(
+        tmp_path, [_audit_row(i, image=image) for i, image in enumerate(told)]
+    )
     (folder / "broken.png").write_bytes(b"no picture at all")
     page, _, markdown = _read(write_report(folder))
     for image, sentence in told.items():
@@ -208,7 +210,7 @@ def test_a_picture_that_is_not_there_is_told(tmp_path):
 
 
 def test_files_that_lack_are_named(tmp_path):
-    folder = _folder(tmp_path)
+    folder = synthesis_folder(tmp_path)
     assert read_quality(folder).missing == []
     for path in sorted(folder.glob("*.json*")):
         content = path.read_bytes()
@@ -225,11 +227,11 @@ def test_an_empty_folder_has_a_report(tmp_path):
 
 
 def test_no_task_and_none_kept_are_said(tmp_path):
-    _, html, markdown = _read(write_report(_folder(tmp_path, [])))
+    _, html, markdown = _read(write_report(synthesis_folder(tmp_path, [])))
     assert "No text held a whole task" in markdown
     assert "<svg" not in html
     dropped = [_audit_row(i, keep=False) for i in range(3)]
-    _, _, markdown = _read(write_report(_folder(tmp_path, dropped)))
+    _, _, markdown = _read(write_report(synthesis_folder(tmp_path, dropped)))
     assert "The filter kept no task" in markdown
     assert "used:" not in markdown
     for name in ("pairs", "generated", "audit", "composed"):
@@ -239,7 +241,7 @@ def test_no_task_and_none_kept_are_said(tmp_path):
 
 def test_tasks_without_margin_or_truth_have_no_curve_and_it_is_said(tmp_path):
     rows = [_audit_row(i, margin=None, scores=None, right=None) for i in range(4)]
-    _, html, markdown = _read(write_report(_folder(tmp_path, rows)))
+    _, html, markdown = _read(write_report(synthesis_folder(tmp_path, rows)))
     assert html.count("<svg") == 1  # lengths
     assert "4 tasks have no margin" in markdown
     assert "No metadata says which answers are right" in markdown
@@ -249,12 +251,12 @@ def test_tasks_without_margin_or_truth_have_no_curve_and_it_is_said(tmp_path):
 def test_duplicates_are_counted_together_whosever_they_are(tmp_path):
     rows = [_audit_row(i, keep=False, why=f"near-duplicate of r{i + 9}") for i in range(3)]
     rows += [_audit_row(3, keep=False, why="duplicate of r1")]
-    found = read_quality(_folder(tmp_path, rows))
+    found = read_quality(synthesis_folder(tmp_path, rows))
     assert found.dropped == {"near-duplicate": 3, "duplicate": 1}
 
 
 def test_a_damaged_row_is_named(tmp_path):
-    folder = _folder(tmp_path)
+    folder = synthesis_folder(tmp_path)
     with (folder / "audit.jsonl").open("a") as file:
         file.write('{"id": "r18", "keep"')
     with pytest.raises(DataError, match=r"audit\.jsonl, row 19"):
@@ -264,11 +266,11 @@ def test_a_damaged_row_is_named(tmp_path):
 
 def test_same_files_give_the_same_bytes_in_any_order_of_rows(tmp_path):
     rows = [_audit_row(i, question=f"What is {i}?") for i in range(60)]
-    folder = _folder(tmp_path, rows)
+    folder = synthesis_folder(tmp_path, rows)
     first = [path.read_bytes() for path in write_report(folder)]
     assert [path.read_bytes() for path in write_report(folder)] == first
-    other = read_quality(_folder(tmp_path, rows[::-1])).samples
-    _folder(tmp_path, rows)
+    other = read_quality(synthesis_folder(tmp_path, rows[::-1])).samples
+    synthesis_folder(tmp_path, rows)
     assert read_quality(folder).samples == other
     assert read_quality(folder, seed=1).samples["kept"] != other["kept"]
 
