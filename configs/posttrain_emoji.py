@@ -12,9 +12,9 @@ tasks, general tasks beside captions, unfiltered tasks, and captions before task
 questions about pictures of the domain that nothing has seen; half of them want a yes or no. Class
 tokens are computed once.
 
-Measured with seed 0 alone (commit 888dce5; a seed of all arms takes 27 minutes of a busy core): no
-arm knows anything of the pictures after so few steps, right are .275 at most (unfiltered, or made
-by rule), .138 filtered in a single stage. The table is in docs/guides/posttrain.md.
+Measured with 3 seeds (commit eb478c3; 85 minutes on one core of a busy machine): no arm knows
+anything of the pictures after so few steps, right are .258 at most (tasks made by rule), .219
+unfiltered, .065 filtered in a single stage. The table is in docs/guides/posttrain.md.
 """
 
 from typing import Any

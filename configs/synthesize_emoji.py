@@ -6,7 +6,7 @@
 Routed adapters in both frozen models learn to write tasks from other emoji and easy-VQA's shapes;
 then they write about 198 captions. SmolLM2 itself, without adapters, judges whether both answers of
 a task agree: 198 of 198 texts are whole tasks, 81.8 % of them right, of the best 30 % by its margin
-74.6 %: so small a judge does not help. `configs/posttrain_emoji.py` trains on what is kept. Needs
+72.9 %: so small a judge does not help. `configs/posttrain_emoji.py` trains on what is kept. Needs
 the assets smollm2-135m-instruct, dinov2-small, openmoji and easy_vqa (fetched on first use).
 """
 

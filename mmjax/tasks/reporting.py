@@ -10,6 +10,7 @@ from mmjax.report.class_tables import class_report
 from mmjax.report.page import Component, Gallery, HardSamples, Report, Table
 from mmjax.report.plots import Curve
 from mmjax.report.results import Results
+from mmjax.report.samples import Samples
 from mmjax.runs.adapter_files import read_card
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks.run import Run
@@ -29,6 +30,7 @@ def make_report(
     base: str = "base heads",
     galleries: Iterable[Gallery] = (),
     hard_samples: HardSamples | None = None,
+    samples: Iterable[Samples] = (),
 ) -> Report:
     """The report: what a task says of its results, with what is the same for all of them.
 
@@ -44,6 +46,7 @@ def make_report(
       base: what the report calls what the base trained.
       galleries: pictures that were found.
       hard_samples: of a domain.
+      samples: pictures beside what was said of them.
 
     Returns:
       The report, ready to write.
@@ -59,6 +62,7 @@ def make_report(
         curves=tuple(curves),
         galleries=tuple(galleries),
         hard_samples=hard_samples,
+        samples=tuple(samples),
         classes=classes,
         components=tuple(components(run, library, base)),
         timings=results.timings,

@@ -19,12 +19,14 @@ from mmjax.data.library import Library
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.errors import DataError, MmjaxError
 from mmjax.evals.vqa import accuracies
+from mmjax.generation import generate
 from mmjax.interop.peft import import_lora
 from mmjax.report.results import Results
 from mmjax.runs.adapter_files import load_adapter_params
 from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks.catalog import assemble, definition_of
 from mmjax.tasks.instruct.rehearsal import own_texts
+from mmjax.tasks.instruct.samples import COUNT, read_samples
 from mmjax.tasks.run import Run
 from tests.run.conftest import changed, draw
 
@@ -182,6 +184,37 @@ def test_the_adapter_answers_as_it_was_measured(finished, world):
 
 
 @pytest.mark.slow
+def test_the_report_shows_answers_and_the_frozen_models_beside_them(finished, world):
+    folder, main = finished, finished / "seed_0" / "toy_instruct"
+    rows = json.loads((main / "samples" / "answers.json").read_text())["rows"]
+    assert len(rows) == COUNT
+    assert {row["number"] // 3 for row in rows} == set(range(4))
+    questions = json.loads((world / "vqa" / "test" / "questions.json").read_text())
+    adapted = mmjax.load_adapter(folder, kind=mmjax.Answering)
+    language = load_encoder(world / "language")
+    assert isinstance(language, LanguageModel)
+    for row in rows:
+        question, wanted, picture = questions[row["number"]]
+        assert question in row["question"]
+        assert row["wanted"] == wanted
+        image = world / "vqa" / "test" / "images" / f"{picture}.png"
+        (said,) = adapted.answer([question], [image])
+        assert row["adapted"] == said.text.strip()
+        (alone,) = generate(language, [row["question"]], 16)
+        assert row["frozen"] == alone.text.strip()
+        with Image.open(main / "samples" / f"{row['number']}.png") as small:
+            assert max(small.size) <= 160
+    page = (folder / "report.html").read_text()
+    assert page.count('<article class="sample') == COUNT
+    (samples,) = read_samples(main)
+    right = [row["adapted"] == row["wanted"] for row in rows]
+    assert [example.good for example in samples.rows] == right
+    for content in ("[]", '{"rows": [{}]}', "{", '{"rows": [{"number": "x"}]}'):
+        (damaged := folder / "damaged" / "samples").mkdir(parents=True, exist_ok=True)
+        (damaged / "answers.json").write_text(content)
+        assert read_samples(damaged.parent) == ()
+
+
 def test_exported_it_answers_the_same(finished, recipe, world, tmp_path):
     predict.export(study.plan(resolve_recipe(recipe), finished), tmp_path)
     # PEFT's own files, of the stage whose adapter PEFT has.

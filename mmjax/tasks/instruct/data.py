@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -189,9 +189,17 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
     layout = layout_of(language, vision, stage.instruct.taps, first)
 
     @functools.cache
+    def files_of(side: str) -> ImageFiles:
+        return ImageFiles(sources[side].images, sources[side].image_names)
+
+    def pictures(side: str, rows: Iterable[int]) -> list[Path | Image.Image | None]:
+        images = [sources[side].conversations[i].image for i in rows]
+        return [None if image is None else files_of(side).place(image) for image in images]
+
+    @functools.cache
     def shown(side: str) -> InputTable:
         """The pictures of all rows of a side: class tokens of an arm's are another's too."""
-        files = ImageFiles(sources[side].images, sources[side].image_names)
+        files = files_of(side)
         if not stage.train.cache_features:
             return image_table(vision, files)
         layers = parts_of(stage.instruct).tapped(vision.config.num_layers)
@@ -235,6 +243,7 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
         if (questions["test"].images != WORD).any():
             systems["blank"] = ProblemSet(blanked(questions["test"]), chosen["test"], spec)
         systems["adapted"] = ProblemSet(questions["test"], chosen["test"], spec)
+        seen = pictures("test", items["test"].tolist())
         references = without_reading(chosen["train"], chosen["test"])
     else:
         train, references = sources["train"], {}
@@ -252,10 +261,12 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
             _check_room(
                 final, [dialogues.names[i] for i in numbers], spec, language.config.max_length
             )
+            seen = pictures("asked", numbers)
             truths = [dialogues.conversations[i].turns[-1].text.strip() for i in numbers]
             kind = functools.partial(AnswerSet, truths=truths, max_new_tokens=spec.max_new_tokens)
         else:
             final = read("train", items["test"])
+            seen = pictures("train", items["test"].tolist())
         if (final.images != WORD).any():
             systems["blank"] = kind(blanked(final))
         systems["adapted"] = kind(final)
@@ -268,7 +279,7 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
     records = Records("+".join((spec.source, *spec.mix)), digest.hexdigest())
     left_out = train.skipped if isinstance(train, Dialogues) else 0
     learned = rehearse(learned, spec, seed, language)
-    return InstructData(learned, val, systems, items, references, records, language, left_out)
+    return InstructData(learned, val, systems, items, references, records, language, left_out, seen)
 
 
 def _check_room(

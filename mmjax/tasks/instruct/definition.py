@@ -23,6 +23,7 @@ from mmjax.tasks.instruct.answering import Answering
 from mmjax.tasks.instruct.assembly import Instructed, assemble_instruct, start_of
 from mmjax.tasks.instruct.checks import check_questions
 from mmjax.tasks.instruct.results import answer_tables, headline, measure_instruct, router_curves
+from mmjax.tasks.instruct.samples import read_samples
 from mmjax.tasks.instruct.task import InstructTask, adapter_of, make_instruct
 from mmjax.tasks.instruct.towers import encoders_of
 from mmjax.tasks.planned import Planned
@@ -86,10 +87,10 @@ class Instruct(Defaults):
         self, results: Results, runs: Sequence[Run], recipe: Recipe, library: Library
     ) -> Report:
         """Tables, curves, what the router learned."""
-        drawn = reporting.curves(runs, CURVES, samples=True)
+        drawn, main = reporting.curves(runs, CURVES, samples=True), reporting.main_run(runs)
         return reporting.make_report(
             results,
-            reporting.main_run(runs),
+            main,
             library,
             summary="A frozen language model answers questions about what a frozen vision "
             "transformer sees, through small trained adapters.",
@@ -97,6 +98,7 @@ class Instruct(Defaults):
             tables=self.tables(results),
             curves=(*drawn, *router_curves(results.routing)),
             notes=reporting.notes_on_texts(library),
+            samples=read_samples(main.folder),
         )
 
     def load(self, folder: Path, allow_other_encoder: bool, mesh: Mesh | None) -> Answering:

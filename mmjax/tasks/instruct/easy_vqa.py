@@ -99,6 +99,7 @@ class InstructData:
       corpus: names the data.
       language: the frozen language model.
       left_out: rows that were not read because an answer was empty.
+      shown: the picture of each question that is asked in the end; None where there is none.
     """
 
     train: Conversations
@@ -109,6 +110,7 @@ class InstructData:
     corpus: Records
     language: LanguageModel
     left_out: int = 0
+    shown: Sequence[Path | Image.Image | None] = ()
 
     def example(self, batch_size: int, seed: int, mesh: Mesh | None = None) -> dict[str, Any]:
         """A batch of shapes for initial values; with a mesh this process's rows of it."""
@@ -231,6 +233,7 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
         without_images(taught.questions, final.questions),
         Records(spec.source, digest),
         language,
+        shown=[final.images[question.image] for question in final.questions],
     )
 
 

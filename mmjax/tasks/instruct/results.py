@@ -23,6 +23,7 @@ from mmjax.specs.spec import Stage
 from mmjax.tasks.instruct.assembly import assemble_instruct, trained
 from mmjax.tasks.instruct.easy_vqa import ask_probes
 from mmjax.tasks.instruct.respond import Prompter
+from mmjax.tasks.instruct.samples import keep_samples
 from mmjax.tasks.instruct.task import InstructTask
 from mmjax.tasks.instruct.towers import encoders_of
 from mmjax.tasks.run import Run
@@ -89,6 +90,8 @@ def measure_instruct(runs: Sequence[Run], recipe: Recipe, library: Library) -> R
                 values |= ask_probes(run.stage, run.seed, library)
             if "blank" in data.test:
                 values["blank"] = data.test["blank"].run([], functions)
+            if run.seed == recipe.seeds[0]:
+                keep_samples(run, data, functions["said"])
             values |= {name: dict(metrics) for name, metrics in data.references.items()}
             figures.count({side: len(items) for side, items in data.items.items()})
             figures.learn(data.train.visits(steps, run.stage.train.batch_size, run.data_seed))
