@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,7 +233,8 @@ def test_what_sees_the_pictures_has_a_say(world, tmp_path, straight, monkeypatch
 
     monkeypatch.setattr(pipeline, "load_looker", lambda spec, folder: looker)
     broken = world / "3.png"
-    picture, changes = broken.read_bytes(), {"filter": {"looker": "runs/any", "keep_rate": 1.0}}
+    picture = broken.read_bytes()
+    changes: dict[str, Any] = {"filter": {"looker": "runs/any", "keep_rate": 1.0}}
     folder = answered(world, tmp_path / "run")
     try:
         broken.write_bytes(b"no picture")

@@ -31,7 +31,8 @@ def choose(data: InstructData, seed: int, most: int) -> list[int]:
       most: tokens that an answer may have; questions that leave no room for them are passed over.
     """
     asked, room = data.test["adapted"].conversations, data.language.config.max_length - most
-    drawn = np.random.default_rng(seed_for(seed, "samples")).permutation(len(asked)).tolist()
+    random = np.random.default_rng(seed_for(seed, "samples"))
+    drawn: list[int] = random.permutation(len(asked)).tolist()
     order = [i for i in drawn if asked.rows[i].answers[0] <= room]
     firsts = list({int(asked.images[i]): i for i in reversed(order)}.values())
     rest = [i for i in order if i not in set(firsts)]
