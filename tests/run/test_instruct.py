@@ -185,7 +185,7 @@ def test_the_adapter_answers_as_it_was_measured(finished, world):
 
 @pytest.mark.slow
 def test_the_report_shows_answers_and_the_frozen_models_beside_them(finished, world):
-    folder, main = finished, finished / "seed_0" / "toy_instruct"
+    folder, main = finished, finished / "seed_0" / "instruct"
     rows = json.loads((main / "samples" / "answers.json").read_text())["rows"]
     assert len(rows) == COUNT
     assert {row["number"] // 3 for row in rows} == set(range(4))

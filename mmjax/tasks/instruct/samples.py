@@ -62,7 +62,7 @@ def keep_samples(run: Run, data: InstructData, said: AskFn) -> None:
     frozen = generate(data.language, [row.prompt for row in few.rows], most)
     if jax.process_index() != 0:
         return
-    decode = data.language.preprocess.tokenizer.decode
+    decode, ends = data.language.preprocess.tokenizer.decode, data.language.chat.eos_token_ids
     folder, rows = run.folder / FOLDER, list[dict[str, Any]]()
     folder.mkdir(exist_ok=True)
     for number, row, ours, theirs in zip(numbers, few.rows, adapted, frozen, strict=True):
@@ -74,7 +74,9 @@ def keep_samples(run: Run, data: InstructData, said: AskFn) -> None:
             {
                 "number": number,
                 "question": row.prompt.strip(),
-                "wanted": decode(row.ids[row.answers].tolist()).strip(),
+                "wanted": decode(
+                    [t for t in row.ids[row.answers].tolist() if t not in ends]
+                ).strip(),
                 "adapted": ours.strip(),
                 "frozen": theirs.text.strip(),
                 "picture": picture is not None,
