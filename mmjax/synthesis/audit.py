@@ -42,7 +42,8 @@ def judge_tasks(generated: Path, parts: Parts, judge: Judge, batch_size: int = 3
     def do(batch: Sequence[int]) -> list[Outcome]:
         each = [tasks(row) for row in batch]
         flat = judge.scores([task for some in each for task in some])
-        return _by_record(_SCORES, [_listed(scores) for scores in flat], each)
+        names = [_digest(some) for some in each]
+        return _by_record(_SCORES, [_listed(scores) for scores in flat], each, names)
 
     parts.work(plan_batches(np.array(sizes, np.int64), batch_size), do, "judging tasks")
 
@@ -85,7 +86,8 @@ def look_at_tasks(
         shown = [WHITE if isinstance(image, Failure) else image for image in opened]
         images = [image for image, tasks in zip(shown, each, strict=True) for _ in tasks]
         flat = look(looker, [task for some in each for task in some], images, batch_size=batch_size)
-        outcomes = _by_record(_LOOKED, flat.tolist(), each)
+        names = [_digest(some, one.images) for some, one in zip(each, records, strict=True)]
+        outcomes = _by_record(_LOOKED, flat.tolist(), each, names)
         return [
             image if isinstance(image, Failure) else outcome
             for image, outcome in zip(opened, outcomes, strict=True)
@@ -95,12 +97,16 @@ def look_at_tasks(
     parts.work(plan_batches(sizes, batch_size), do, "looking at pictures", retry_failed)
 
 
-def carried(generated: Path, earlier: Iterable[Path]) -> Iterator[tuple[int, Outcome]]:
+def carried(
+    generated: Path, earlier: Iterable[Path], seen: bool = False
+) -> Iterator[tuple[int, Outcome]]:
     """Yields (row, scores) of the records whose very tasks the same judge scored before.
 
     Args:
       generated: records with tasks.
-      earlier: folders of `Parts` in which `judge_tasks` kept scores of another such file.
+      earlier: folders of `Parts` in which `judge_tasks` or `look_at_tasks` kept scores of another
+        such file.
+      seen: whether the scores are of pictures too, so that these must be the same.
 
     Raises:
       MmjaxError: damaged files.
@@ -110,24 +116,26 @@ def carried(generated: Path, earlier: Iterable[Path]) -> Iterator[tuple[int, Out
         if isinstance(of := outcome.get(_TASKS), str):  # older ones do not say whose they are
             outcomes[of] = outcome
     for row, record in enumerate(read_records(generated) if outcomes else ()):
-        if (outcome := outcomes.get(_digest(triplets_of(record)))) is not None:
+        name = _digest(triplets_of(record), record.images if seen else ())
+        if (outcome := outcomes.get(name)) is not None:
             yield row, outcome
 
 
 def _by_record(
-    name: str, flat: Sequence[Any], each: Sequence[Sequence[Triplet]]
-) -> list[dict[str, Any]]:
+    name: str, flat: Sequence[Any], each: Sequence[Sequence[Triplet]], digests: Sequence[str]
+) -> list[Outcome]:
     """What was found of each task, record by record."""
     ends = np.cumsum([len(some) for some in each])
     return [
-        {name: list(flat[end - len(some) : end]), _TASKS: _digest(some)}
-        for some, end in zip(each, ends, strict=True)
+        {name: list(flat[end - len(some) : end]), _TASKS: digest}
+        for some, end, digest in zip(each, ends, digests, strict=True)
     ]
 
 
-def _digest(tasks: Sequence[Triplet]) -> str:
-    """Stands for what the judge reads of a record."""
-    return digest_of([task.as_object() for task in tasks])[:32]
+def _digest(tasks: Sequence[Triplet], images: Sequence[str] = ()) -> str:
+    """Stands for what the judge reads of a record, and for the pictures that are looked at."""
+    contents = [task.as_object() for task in tasks]
+    return digest_of([contents, list(images)] if images else contents)[:32]
 
 
 def _listed(scores: Float[np.ndarray, " 3"]) -> list[float] | None:

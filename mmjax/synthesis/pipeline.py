@@ -266,7 +266,7 @@ class Synthesis:
         if looked.left():
             with self._alone():
                 earlier = sorted(set(place.parent.glob(f"{of}-*")) - {place})
-                looked.carry(lambda: audit.carried(generated, earlier))
+                looked.carry(lambda: audit.carried(generated, earlier, seen=True))
         if looked.left() or (self._retry and looked.failed()):
             how = spec.filter.batch_size, spec.generate.tries, self._retry
             audit.look_at_tasks(generated, looked, load_looker(spec, self._folder), *how)

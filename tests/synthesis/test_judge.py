@@ -7,12 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 
 from mmjax.data.turn_records import Message, Record, as_line, read_records
 from mmjax.encoders import LanguageModel, load_encoder
 from mmjax.errors import DataError, MmjaxError
 from mmjax.generation import Scored, score
-from mmjax.synthesis.audit import Choice, audit, judge_tasks
+from mmjax.synthesis.audit import Choice, audit, carried, judge_tasks, look_at_tasks
 from mmjax.synthesis.compose import with_kept
 from mmjax.synthesis.judge import LABELS, OWN, Examples, Judge, decide, judge, look, margins
 from mmjax.synthesis.parse import Triplet
@@ -226,3 +227,25 @@ def test_records_whose_tasks_are_rejected_keep_their_captions(model, examples, g
     generated.write_text("".join(generated.read_text().splitlines(True)[:-1]))
     with pytest.raises(DataError, match="fewer tasks than were judged"):
         list(audit(generated, parts))
+
+
+def test_scores_of_pictures_are_carried_to_the_same_picture_alone(tmp_path):
+    """Two records with the same task: whoever saw one picture has said nothing of the other."""
+    same = Triplet("w20?", "w21", "w22 w21").as_object()
+    turns = Message("user", "w4"), Message("assistant", "w5")
+
+    def write(name, images):
+        records = (Record(i, (i,), turns, {"triplets": [same]}) for i in images)
+        (path := tmp_path / name).write_text("".join(record.line() for record in records))
+        return path
+
+    def looker(questions, answers, images):
+        return [[Scored(1.0, np.zeros(1)), Scored(0.0, np.zeros(1))] for _ in images]
+
+    for name in ("a", "b"):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    one, other = str(tmp_path / "a.png"), str(tmp_path / "b.png")
+    look_at_tasks(write("first.jsonl", [one]), Parts(tmp_path / "parts", 1), looker)
+    both = write("both.jsonl", [one, other])
+    parts = [tmp_path / "parts"]
+    assert [row for row, _ in carried(both, parts, seen=True)] == [0]

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmjax.checks.foreign import reading
 from mmjax.encoders.pictures import open_image
-from mmjax.errors import MmjaxError
+from mmjax.errors import MmjaxError, writing
 from mmjax.files import read_optional_json, write_json
 from mmjax.generation import generate
 from mmjax.report.samples import Sample, Samples, shorten, thumbnail
@@ -64,12 +64,14 @@ def keep_samples(run: Run, data: InstructData, said: AskFn) -> None:
         return
     decode, ends = data.language.preprocess.tokenizer.decode, data.language.chat.eos_token_ids
     folder, rows = run.folder / FOLDER, list[dict[str, Any]]()
-    folder.mkdir(exist_ok=True)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
     for number, row, ours, theirs in zip(numbers, few.rows, adapted, frozen, strict=True):
         picture = data.shown[number]
         if picture is not None:
             png = thumbnail(open_image(picture).copy(), SIDE)
-            (folder / f"{number}.png").write_bytes(png)
+            with writing(folder):
+                (folder / f"{number}.png").write_bytes(png)
         rows.append(
             {
                 "number": number,
