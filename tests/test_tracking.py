@@ -29,6 +29,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "toys")
     with MetricsWriter(tmp_path, trackers=("wandb",), process_index=0) as writer:
         writer.write(7, {"loss": 1.5, "phase": "train"})
+    importlib.import_module("wandb").teardown()  # its own process writes the file, and ends here
     Record = importlib.import_module("wandb.proto.wandb_internal_pb2").Record  # made at import
     (path,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     data, found = path.read_bytes()[7:], {}  # LevelDB's log: checksum, length, kind, record
