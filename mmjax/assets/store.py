@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from mmjax.errors import AssetError, MmjaxError, is_full_disk
 from mmjax.files import sha256_of
 from mmjax.processes.timings import phase
 from mmjax.progress import status, track
+from mmjax.runs.hub import is_offline
 
 CARD = "asset.json"
 log = logging.getLogger("mmjax")
@@ -41,11 +41,6 @@ class AssetStatus:
 def wheels_dir() -> Path:
     """The folder that a user fills with wheels and .debs where there is no network."""
     return cache_dir() / "wheels"
-
-
-def is_offline() -> bool:
-    """Whether $MMJAX_OFFLINE forbids every download."""
-    return os.environ.get("MMJAX_OFFLINE", "") not in ("", "0")
 
 
 def path(name: str, fetch: bool = True) -> Path:

@@ -13,8 +13,8 @@ def parser() -> argparse.ArgumentParser:
         prog="mmjax check",
         description="Looks data over like a colleague: pictures that cannot be read, duplicates, "
         "leaks between the sides of a split, empty and overlong texts, languages, classes.",
-        epilog="DATA: FILE.jsonl, .csv, .tsv, .tar, .parquet, tfds:NAME, or a folder, with one "
-        "folder a class say. Exit codes: 0 nothing that training would refuse, "
+        epilog="DATA: FILE.jsonl, .csv, .tsv, .tar, .parquet, hf:ORG/NAME, tfds:NAME, or a folder, "
+        "with one folder a class say. Exit codes: 0 nothing that training would refuse, "
         f"{FAULTY} something, 1 an error.",
     )
     made.add_argument("data", metavar="DATA")

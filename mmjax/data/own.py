@@ -4,6 +4,7 @@
   FILE.csv, .tsv   a header, then a row a line; an empty cell is as good as none
   FILE.tar         webdataset's shards, KEY.jpg beside KEY.txt or KEY.json; data/{000..041}.tar
   FILE.parquet     a data set of Hugging Face's hub, `image`, `text` or `caption`, `label`
+  hf:ORG/NAME      the same by its name on the hub; hf:ORG/NAME/CONFIG, hf:ORG/NAME@REVISION
   tfds:NAME        tensorflow-datasets, its features `image` and `caption`; tfds:NAME:SPLIT
   folder:DIR       pictures in folders of classes, DIR/CLASS/*.jpg or DIR/SIDE/CLASS/*.jpg; or
                    Hugging Face's image folder, with metadata.csv or metadata.jsonl in DIR; or
@@ -20,10 +21,11 @@ from typing import Any
 
 from mmjax.assets.cache import cache_dir
 from mmjax.checks.foreign import shown_path
-from mmjax.data import arrow, packed
+from mmjax.data import arrow, hub_sets, packed
 from mmjax.data.files import read_jsonl, stamp_of
 from mmjax.data.rows import Columns, Rows, Skip, read_csv
 from mmjax.errors import DataError, shown
+from mmjax.runs.hub import PREFIX
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 LISTS = (".jsonl", *TABLES)  # files with a row a line
@@ -31,7 +33,9 @@ TARS = (".tar", ".tar.gz", ".tgz")
 FOLDER = "folder:"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 TFDS = "tfds:"
-FORMS = "FILE.jsonl, FILE.csv, FILE.tsv, FILE.tar, FILE.parquet, tfds:NAME or folder:DIR"
+FORMS = (
+    "FILE.jsonl, FILE.csv, FILE.tsv, FILE.tar, FILE.parquet, hf:ORG/NAME, tfds:NAME or folder:DIR"
+)
 # What data sets call their sides.
 SIDES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -47,7 +51,7 @@ def is_own(source: str) -> bool:
     """Whether a source's name is one of these forms."""
     suffix = Path(source).suffix
     ends = suffix in (*LISTS, arrow.PARQUET) or is_tar(source)
-    return ends or source.startswith((FOLDER, TFDS))
+    return ends or source.startswith((FOLDER, TFDS, PREFIX))
 
 
 def is_tar(source: str) -> bool:
@@ -71,6 +75,9 @@ def own_rows(source: str, skip: Skip | None = None) -> Rows:
         yield from _of_folder(Path(source.removeprefix(FOLDER)), skip)
     elif source.startswith(TFDS):
         yield from packed.read_tfds(source, _TAR, _unpacked(source, []))
+    elif source.startswith(PREFIX):
+        for file in _of_hub(source):
+            yield from arrow.read_arrow(file, _unpacked(str(file), [file]), SIDES)
     elif is_tar(source):
         yield from packed.read_tar(source, _TAR, _unpacked(source, packed.shards(source)))
     elif path.suffix == arrow.PARQUET:
@@ -148,6 +155,10 @@ def _of_folder(folder: Path, skip: Skip | None) -> Rows:
         )
 
 
+def _of_hub(source: str) -> tuple[Path, ...]:
+    return hub_sets.data_files(source, frozenset(SIDES))
+
+
 def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
@@ -174,6 +185,8 @@ def files_of(source: str) -> Iterator[Path]:
         yield from listed or arrow.arrow_files(folder)
     elif source.startswith(TFDS):
         return
+    elif source.startswith(PREFIX):
+        yield from _of_hub(source)
     elif is_tar(source):
         yield from packed.shards(source)
     else:

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from mmjax.errors import MmjaxError, first_line, shown
+from mmjax.errors import MmjaxError, shown
+from mmjax.runs import hub
 
 
 def resolve_source(source: str | os.PathLike[str]) -> Path:
@@ -23,8 +24,8 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
         from mmjax import assets
 
         return assets.path(text.removeprefix("asset:"))
-    if text.startswith("hf:"):
-        return _snapshot(text.removeprefix("hf:"))
+    if text.startswith(hub.PREFIX):
+        return _snapshot(text)
     place = Path(text)
     try:
         place = place.expanduser()
@@ -42,36 +43,14 @@ def resolve_source(source: str | os.PathLike[str]) -> Path:
 
 def _snapshot(name: str) -> Path:
     """Downloads from the Hugging Face hub, or finds what was downloaded before."""
-    from huggingface_hub import snapshot_download  # slow to import, seldom needed
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    repo, _, revision = name.partition("@")
-    offline = os.environ.get("MMJAX_OFFLINE") == "1"
-
-    def download(*patterns: str) -> Path:
-        folder = snapshot_download(
-            repo,
-            revision=revision or None,
-            local_files_only=offline,
-            allow_patterns=list(patterns),
-            ignore_patterns=["onnx/*", "openvino/*", "training_args.bin"],
+    def fetch(*patterns: str) -> Path:
+        ignore = ("onnx/*", "openvino/*", "training_args.bin")
+        return hub.snapshot(
+            name, patterns, ignore=ignore, otherwise=", or give a local folder instead"
         )
-        return Path(folder)
 
-    try:
-        folder = download("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-        if not any(folder.glob("*.safetensors")):
-            folder = download("*.bin")  # many repositories have both
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OSError,
-        ValueError,
-    ) as error:
-        raise MmjaxError(
-            f"cannot get hf:{name} from the Hugging Face hub"
-            f"{' (MMJAX_OFFLINE=1 is set)' if offline else ''}: {first_line(error)}; "
-            "check the name and the network, or give a local folder instead"
-        ) from error
+    folder = fetch("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+    if not any(folder.glob("*.safetensors")):
+        folder = fetch("*.bin")  # many repositories have both
     return folder

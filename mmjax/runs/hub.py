@@ -1,7 +1,7 @@
-"""Adapters on the Hugging Face hub, or on whatever speaks its API at $HF_ENDPOINT."""
+"""What lies on the Hugging Face hub, or on whatever speaks its API at $HF_ENDPOINT."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,73 @@ PREFIX = "hf:"
 _WANTED = ("adapter.safetensors", "adapter_card.json", "README.md")
 # What it stands on lies in `base`, and so on however long a chain is; a star matches slashes too.
 _FILES = [f"{place}{name}" for place in ("", "base/", "base/*/") for name in _WANTED]
+
+
+def is_offline() -> bool:
+    """Whether $MMJAX_OFFLINE forbids every download."""
+    return os.environ.get("MMJAX_OFFLINE", "") not in ("", "0")
+
+
+def snapshot(
+    name: str,
+    patterns: Sequence[str],
+    *,
+    kind: str | None = None,
+    ignore: Sequence[str] = (),
+    otherwise: str = "",
+) -> Path:
+    """Fetches files of a repository, or finds what was fetched before.
+
+    Args:
+      name: `hf:ORG/NAME[@REVISION]`.
+      patterns: of paths in it, with stars.
+      kind: "dataset"; None is a model.
+      ignore: patterns of paths that are not wanted.
+      otherwise: how the message ends: what else a user may give.
+
+    Returns:
+      The folder that holds them.
+
+    Raises:
+      MmjaxError: there is no such repository or revision, or no network.
+    """
+    from huggingface_hub import snapshot_download  # slow to import, seldom needed
+
+    repo, _, revision = name.removeprefix(PREFIX).partition("@")
+    said = " (MMJAX_OFFLINE=1 is set)" * is_offline()
+    with _speaking(f"cannot get {name} from the Hugging Face hub{said}", otherwise):
+        return Path(
+            snapshot_download(
+                repo,
+                repo_type=kind,
+                revision=revision or None,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+                local_files_only=is_offline(),
+                allow_patterns=list(patterns),
+                ignore_patterns=list(ignore),
+            )
+        )
+
+
+def dataset_sizes(name: str) -> dict[str, int]:
+    """Asks how large a data set's files are.
+
+    Args:
+      name: `hf:ORG/NAME[@REVISION]`.
+
+    Returns:
+      Path -> bytes.
+
+    Raises:
+      MmjaxError: there is no such repository or revision, or no network.
+    """
+    from huggingface_hub import HfApi
+
+    repo, _, revision = name.removeprefix(PREFIX).partition("@")
+    with _speaking(f"cannot get {name} from the Hugging Face hub"):
+        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+        info = api.dataset_info(repo, revision=revision or None, files_metadata=True)
+    return {file.rfilename: file.size or 0 for file in info.siblings or []}
 
 
 def download(name: str) -> Path:
@@ -26,20 +93,7 @@ def download(name: str) -> Path:
     Raises:
       MmjaxError: there is no such repository, no network, or no adapter in it.
     """
-    from huggingface_hub import snapshot_download  # slow to import, seldom needed
-
-    repo, _, revision = name.removeprefix(PREFIX).partition("@")
-    offline = os.environ.get("MMJAX_OFFLINE") == "1"
-    with _speaking(f"cannot get {name} from the hub{' (MMJAX_OFFLINE=1 is set)' * offline}"):
-        folder = Path(
-            snapshot_download(
-                repo,
-                revision=revision or None,
-                endpoint=os.environ.get("HF_ENDPOINT"),
-                local_files_only=offline,
-                allow_patterns=_FILES,
-            )
-        )
+    folder = snapshot(name, _FILES)
     if not (folder / "adapter_card.json").is_file():
         raise MmjaxError(f"{name} holds no adapter_card.json: it is no adapter of mmjax")
     return folder
@@ -77,7 +131,7 @@ def push(folder: Path, repo: str, private: bool = False, message: str = "") -> s
 
 
 @contextmanager
-def _speaking(what: str) -> Iterator[None]:
+def _speaking(what: str, otherwise: str = "") -> Iterator[None]:
     """Says in one sentence whatever the hub's client raises."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -87,5 +141,5 @@ def _speaking(what: str) -> Iterator[None]:
         raise
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         raise MmjaxError(
-            f"{what}: {first_line(error)}; check the name, the network and $HF_TOKEN"
+            f"{what}: {first_line(error)}; check the name, the network and $HF_TOKEN{otherwise}"
         ) from error

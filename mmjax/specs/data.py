@@ -31,10 +31,10 @@ class PairsSpec:
     """Pictures with captions in one or two languages, and how they are split.
 
     Attributes:
-      source: `emoji`, `digits`, your own data (the path of a .jsonl, .csv, .tsv or .tar file with
-        one picture a row, or `folder:DIR` with one folder a class; see `mmjax.data.own`), or a
-        folder in the layout of a data set: `cn_clip:FOLDER` (or `muge:FOLDER`: the same),
-        `food101:FOLDER`, `mmimdb:FOLDER`, `coop:FOLDER`.
+      source: `emoji`, `digits`, your own data (the path of a .jsonl, .csv, .tsv, .tar or .parquet
+        file with one picture a row, `hf:ORG/NAME` on the hub, or `folder:DIR` with one folder a
+        class; see `mmjax.data.own`), or a folder in the layout of a data set: `cn_clip:FOLDER` (or
+        `muge:FOLDER`: the same), `food101:FOLDER`, `mmimdb:FOLDER`, `coop:FOLDER`.
       styles: picture styles to read; the first one is what evaluation shows.
       views: named fixed variations of every picture (`mmjax.data.transforms.VIEWS`); training
         draws one at each visit, evaluation averages the embeddings of all.

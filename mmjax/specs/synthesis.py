@@ -130,8 +130,8 @@ class SynthesisSpec:
     Attributes:
       name: of the recipe and its run folder.
       seed: of everything that is drawn.
-      pairs: images with captions: `emoji`, or what `mmjax.synthesis.formats` reads: a .csv, .jsonl
-        or .tar file, `tfds:NAME`.
+      pairs: images with captions: `emoji`, or your own data: a .csv, .jsonl, .tar or .parquet file,
+        `tfds:NAME`, `hf:ORG/NAME`, `folder:DIR`; see `mmjax.data.own`.
       images: folder of the images that a file names.
       limit: at most so many pairs (0: all).
       seeds: tasks that the synthesizer is tuned on: records with triplets; "" with `emoji` takes

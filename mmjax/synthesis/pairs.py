@@ -7,7 +7,7 @@ from typing import Any
 from mmjax.data import packed
 from mmjax.data.files import name_of, read_jsonl, text_of
 from mmjax.data.markers import Cues
-from mmjax.data.own import is_tar
+from mmjax.data.own import FORMS, is_own, is_tar, own_rows
 from mmjax.data.rows import COLUMNS, Columns, read_csv
 from mmjax.data.turn_records import Message, Record, images_of
 from mmjax.errors import DataError
@@ -30,7 +30,8 @@ def read_pairs(
       source: `FILE.csv` with a header, `FILE.jsonl` with an object a line,
         `tfds:NAME[/CONFIG][:SPLIT]` (or a data set's folder in place of the name; the split is
         `train`), or `FILE.tar`, also as a pattern of shards such as `data/{000..041}.tar` or
-        `data/*.tar`, which hold KEY.jpg, .png or .webp beside KEY.txt or KEY.json.
+        `data/*.tar`, which hold KEY.jpg, .png or .webp beside KEY.txt or KEY.json; or another form
+        of `mmjax.data.own`: `FILE.tsv`, `FILE.parquet`, `hf:ORG/NAME`, `folder:DIR`.
       images: folder that paths in a .csv or .jsonl file start from; "" for the file's own.
       cues: ask for the caption.
       columns: how the source calls images, captions and ids; other columns go to `meta`.
@@ -57,11 +58,10 @@ def read_pairs(
             else read_csv(path, (columns.image, columns.caption))
         )
         folder = images or str(path.parent)
+    elif is_own(source):
+        rows, folder = own_rows(source), ""
     else:
-        raise DataError(
-            f"{source!r} is no source of images with captions; expected FILE.csv, FILE.jsonl, "
-            "FILE.tar or tfds:NAME"
-        )
+        raise DataError(f"{source!r} is no source of images with captions; expected {FORMS}")
     records = ((place, _record(place, row, columns, cues)) for place, row in rows)
     return checked(source, records, folder, check_images)
 

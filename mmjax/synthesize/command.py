@@ -96,7 +96,9 @@ def _convert(argv: Sequence[str]) -> None:
         prog="python -m mmjax.synthesize convert",
         description="Writes images with captions, or conversations, in another form.",
     )
-    parser.add_argument("source", help="FILE.csv, .jsonl, .tar, tfds:NAME, records:FILE, llava:...")
+    parser.add_argument(
+        "source", help="your own data as in docs/data.md, records:FILE, llava:FILE, sharegpt:FILE"
+    )
     parser.add_argument("target", help="records:FILE, llava:FILE or sharegpt:FILE")
     parser.add_argument("--images", default="", help="folder that the source's paths start from")
     parser.add_argument("--root", default="", help="folder that the target's are relative to")

@@ -136,7 +136,7 @@ def test_rows_that_are_none_are_told_or_passed_over(pictures):
         ("nowhere.csv", "cannot read nowhere.csv"),
         (
             "data.orc",
-            "is 'data.orc'; expected .*FILE.tar, FILE.parquet, tfds:NAME or folder:DIR",
+            "is 'data.orc'; expected .*FILE.tar, FILE.parquet, hf:ORG/NAME, tfds:NAME or folder:",
         ),
     ],
 )

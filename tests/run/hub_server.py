@@ -13,7 +13,8 @@ class Hub(ThreadingHTTPServer):
     """Repositories in memory.
 
     Attributes:
-      repos: name -> path -> content.
+      repos: name -> path -> content; "datasets/ORG/NAME" is a data set, "NAME@BRANCH" what is on
+        another branch than the main one.
       token: that writing needs.
       asked: "METHOD path" of every request.
     """
@@ -57,9 +58,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _parts(self) -> list[str]:
-        path = unquote(urlsplit(self.path).path)
-        self.server.asked.append(f"{self.command} {path}")
-        return path.strip("/").split("/")
+        path = urlsplit(self.path).path
+        self.server.asked.append(f"{self.command} {unquote(path)}")
+        return [unquote(part) for part in path.strip("/").split("/")]
 
     def do_POST(self) -> None:
         parts = self._parts()
@@ -91,14 +92,28 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._say(404, {"error": f"no POST {self.path}"})
 
+    def _standing(self, name: str, revision: str) -> str:
+        """The repository that a branch or a commit of one is."""
+        if revision != "main":
+            for repo in self.server.repos:
+                branch = repo.partition("@")[2]
+                if repo.split("@")[0] == name and revision in (branch, self.server.commit_of(repo)):
+                    return repo
+            return f"{name}@{revision}"
+        return name
+
     def do_GET(self) -> None:
         parts = self._parts()
-        api = parts[:2] == ["api", "models"]
-        repo = "/".join(parts[2:4] if api else parts[:2])
+        api = parts[:1] == ["api"]
+        if parts[api] == "datasets":  # models have no such prefix
+            parts[api : api + 2] = [*["models"] * api, f"datasets/{parts[api + 1]}"]
+        revision = (parts[5:6] if api else parts[3:4]) or ["main"]
+        repo = self._standing("/".join(parts[2:4] if api else parts[:2]), revision[0])
         files = self.server.repos.get(repo)
         if files is None:
-            code = {"X_Error_Code": "RepoNotFound", "X_Error_Message": "Repository not found"}
-            self._say(404, {"error": "Repository not found"}, **code)
+            lacks = "Revision" if repo.split("@")[0] in self.server.repos else "Repo"
+            code = {"X_Error_Code": f"{lacks}NotFound", "X_Error_Message": f"{lacks} not found"}
+            self._say(404, {"error": f"{lacks} not found"}, **code)
         elif api:
             listed = [{"rfilename": path, "size": len(x)} for path, x in sorted(files.items())]
             if parts[4:5] == ["tree"]:
@@ -108,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
                 ]
                 self._say(200, tree)
                 return
-            facts = {"id": repo, "modelId": repo, "private": False, "tags": [], "downloads": 0}
+            name = repo.split("@")[0].removeprefix("datasets/")
+            facts = {"id": name, "private": False, "tags": [], "downloads": 0}
             self._say(200, facts | {"sha": self.server.commit_of(repo), "siblings": listed})
         elif parts[2] == "resolve" and (content := files.get("/".join(parts[4:]))) is not None:
             self._say(

@@ -63,7 +63,9 @@ def test_another_frozen_model_than_the_cards_is_refused(hub, finished, cached):
 
 
 def test_what_is_not_there_and_who_may_not_write(hub, finished, monkeypatch):
-    with pytest.raises(MmjaxError, match=r"cannot get hf:no/where from the hub: .*check the name"):
+    with pytest.raises(
+        MmjaxError, match=r"cannot get hf:no/where from the Hugging Face hub: .*check the name"
+    ):
         mmjax.load_adapter("hf:no/where")
     hub.repos["some/model"] = {"config.json": b"{}"}
     with pytest.raises(MmjaxError, match=r"hf:some/model holds no adapter_card\.json"):

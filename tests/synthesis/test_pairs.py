@@ -1,6 +1,7 @@
 """Tables and lines of images with captions: as others save them, and bad rows by number."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from mmjax.synthesis.formats import iter_records, write
 from mmjax.synthesis.pairs import read_pairs
 from tests.synthesis.samples import pair
 
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 ROW = json.dumps({"image": "a.jpg", "caption": "A bus."})
 
 
@@ -75,7 +77,7 @@ def test_lines_may_name_one_image_or_a_list_and_call_things_otherwise(tmp_path):
         ("p.jsonl", '{"image": "a", "caption": ["c"]}', r"row 1: 'caption' is \['c'\]"),
         ("p.jsonl", '{"image": "a", "caption": "\\ud800"}', "row 1: 'caption' holds half of"),
         ("p.jsonl", '{"image": "a", "caption": "c", "id": 1.5}', "row 1: 'id' is 1.5"),
-        ("p.txt", "", "is no source of images with captions; expected FILE.csv"),
+        ("p.txt", "", "is no source of images with captions; expected FILE.jsonl"),
     ],
 )
 def test_a_bad_table_gets_one_sentence(tmp_path, name, content, sentence):
@@ -95,3 +97,15 @@ def test_missing_images_matter_where_that_is_asked_for(tmp_path):
     assert (
         len(list(iter_records(f"records:{tmp_path}/r.jsonl", images="f", check_images=True))) == 2
     )
+
+
+@pytest.mark.parametrize("source", ["photos.csv", "folder:classes", "train.parquet"])
+def test_own_data_in_any_form_is_a_source(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMJAX_CACHE", str(tmp_path))
+    kind, _, place = source.rpartition(":")
+    table = tmp_path / "photos.csv"
+    table.write_text(f"image,caption\n{EXAMPLES / 'photos' / '1.png'},a red square\n")
+    there = table if place == table.name else EXAMPLES / place
+    found = list(read_pairs(f"{kind}{':' * bool(kind)}{there}", check_images=True))
+    assert found
+    assert all(record.turns[1].text for record in found)
