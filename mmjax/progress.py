@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 # Work that ends sooner stays silent where output is lines and not a bar.
 QUIET_SECONDS = 2.0
+# Work that has not come to a tenth by then says how long it will take.
+EARLY_SECONDS = 15.0
 
 
 class _Display:
@@ -122,17 +124,21 @@ def _lines(
 ) -> Iterator[T]:
     start = spoken = time.monotonic()
     tenth = 10 * before // total if total else 0
-    done = before
+    done, is_told = before, False
     for done, item in enumerate(iterable, before + 1):
         yield item
         watchdog.alive()
         now = time.monotonic()
         reached = 10 * done // total if total else 0
-        if now - spoken > QUIET_SECONDS and (reached > tenth or not total):
-            share = f"{10 * reached}% ({done}/{total})" if total else f"{done} done"
-            pace = f"{now - start:.0f} s, {_rate(done - before, start)}{_behind(remark())}"
-            _say(f"{description}: {share}, {pace}")
-            spoken, tenth = now, reached
+        is_early = not is_told and now - start > EARLY_SECONDS
+        if now - spoken > QUIET_SECONDS and (reached > tenth or is_early or not total):
+            share = f"{100 * done // total}% ({done}/{total})" if total else f"{done} done"
+            pace = f"{now - start:.0f} s, {_rate(done - before, start)}"
+            if total and done < total:
+                left = _duration((now - start) / (done - before) * (total - done))
+                pace = f"{pace}, about {left} left"
+            _say(f"{description}: {share}, {pace}{_behind(remark())}")
+            spoken, tenth, is_told = now, reached, True
     if time.monotonic() - start > QUIET_SECONDS:
         spent = f"{time.monotonic() - start:.0f} s, {_rate(done - before, start)}"
         _say(f"{description}: finished, {done - before} in {spent}{_behind(remark())}")
@@ -140,6 +146,13 @@ def _lines(
 
 def _behind(note: str) -> str:
     return f", {note}" if note else ""
+
+
+def _duration(seconds: float) -> str:
+    """A length of time in the unit that a reader would take."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _rate(done: int, start: float) -> str:

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 
 from mmjax import progress
@@ -27,6 +29,26 @@ def test_work_that_goes_on_shows_its_true_place_and_what_is_said_of_it(monkeypat
     assert lines[0].startswith("training: 90% (144/160)")
     assert all(line.endswith(", loss 0.4") for line in lines)
     assert lines[-1].startswith("training: finished, 18")
+
+
+def test_long_work_says_early_how_long_it_will_take(monkeypatch, capsys):
+    now = iter(range(0, 10**6, 16))  # seconds: 16 an item
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(progress, "_rate", lambda done, start: "1/s")  # it looks at the clock too
+    list(progress.track(range(1000), "training", None, 100))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "training: 9% (101/1100), 16 s, 1/s, about 4.4 h left"
+    assert lines[1].startswith("training: 10% (110/1100), ")
+    assert lines[-2].startswith("training: 100% (1100/1100), ")
+    assert "left" not in lines[-2]
+    assert len(lines) == 1 + 10 + 1
+    assert [progress._duration(s) for s in (7.2, 99, 100, 5990, 7200)] == [
+        "7 s",
+        "99 s",
+        "2 min",
+        "100 min",
+        "2.0 h",
+    ]
 
 
 def test_quick_work_is_silent(capsys):
