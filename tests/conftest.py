@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib
 import io
 import json
 import os
@@ -53,6 +54,27 @@ for _name, _value in {
 # Every annotation in mmjax is checked at run time from here on, so nothing above imports mmjax. The
 # tower lets an int stand for a float, as type checkers do.
 install_import_hook("mmjax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+_loader: Any = importlib.import_module("jaxtyping._import_hook")._JaxtypingLoader
+_to_code = _loader.source_to_code
+
+
+def _undisturbed(*args: Any, **kwargs: Any) -> Any:
+    """Parses a module without collecting garbage.
+
+    A leak that goes is reported with a traceback, whose carets are parsed, and Python 3.11 fails
+    (SystemError) where one parse comes within another.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        return _to_code(*args, **kwargs)
+    finally:
+        if was_on:
+            gc.enable()
+
+
+_loader.source_to_code = _undisturbed
 
 
 @pytest.fixture(scope="session", autouse=True)

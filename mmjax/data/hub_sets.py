@@ -1,8 +1,7 @@
 """Data sets of the Hugging Face hub by name, as the Parquet files that it has of them."""
 
 import functools
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from mmjax.checks.names import check_name
@@ -12,8 +11,6 @@ from mmjax.runs import hub
 # Where the hub keeps what it makes of data sets that have no Parquet files of their own.
 CONVERTED = "refs/convert/parquet"
 _PARQUET = ".parquet"
-_TOLD = 50 << 20  # bytes; a smaller download is not announced
-log = logging.getLogger("mmjax")
 
 
 @functools.cache  # a process reads its data twice: rows, and the fingerprint of their files
@@ -36,14 +33,21 @@ def data_files(name: str, sides: frozenset[str]) -> tuple[Path, ...]:
     dataset, _, config = rest.partition("/")
     for part in filter(None, config.split("/")):
         check_name(f"the configuration of {shown(name)}", part)
+
+    def one_config(files: Sequence[str]) -> None:
+        configs = [] if config else _configs(files, sides)
+        if len(configs) > 1:
+            at = f"@{revision}" if revision else ""
+            few = ", ".join(f"{hub.PREFIX}{path}/{config}{at}" for config in configs[:5])
+            more = f" and {len(configs) - 5} more" if len(configs) > 5 else ""
+            raise DataError(f"{name} has {len(configs)} configurations; give one: {few}{more}")
+
     revisions, faults = [revision] if revision else ["", CONVERTED], list[MmjaxError]()
     for at in revisions:
         source = f"{hub.PREFIX}{org}/{dataset}" + (f"@{at}" if at else "")
         try:
-            if not hub.is_offline():
-                _look_over(name, hub.dataset_sizes(source), config, sides)
             pattern = f"{config}/*{_PARQUET}" if config else f"*{_PARQUET}"
-            folder = hub.snapshot(source, [pattern], kind="dataset") / config
+            folder = hub.snapshot(source, [pattern], kind="dataset", look=one_config) / config
         except DataError:
             raise
         except MmjaxError as fault:
@@ -58,23 +62,6 @@ def data_files(name: str, sides: frozenset[str]) -> tuple[Path, ...]:
         f"folders, `hf download {org}/{dataset} --repo-type dataset --local-dir DIR` and give "
         "folder:DIR"
     )
-
-
-def _look_over(name: str, files: Mapping[str, int], config: str, sides: frozenset[str]) -> None:
-    """Refuses several configurations where none is named, and tells the size of a download."""
-    wanted = {
-        file: size
-        for file, size in files.items()
-        if file.endswith(_PARQUET) and (not config or file.startswith(f"{config}/"))
-    }
-    configs = [] if config else _configs(wanted, sides)
-    if len(configs) > 1:
-        path, at, revision = name.partition("@")
-        few = ", ".join(f"{path}/{config}{at}{revision}" for config in configs[:5])
-        more = f" and {len(configs) - 5} more" if len(configs) > 5 else ""
-        raise DataError(f"{name} has {len(configs)} configurations; give one: {few}{more}")
-    if (total := sum(wanted.values())) >= _TOLD:
-        log.info("%s: %d Parquet files, %.1f GiB in all", name, len(wanted), total / (1 << 30))
 
 
 def _configs(files: Iterable[str], sides: frozenset[str]) -> list[str]:

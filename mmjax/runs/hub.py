@@ -1,13 +1,17 @@
 """What lies on the Hugging Face hub, or on whatever speaks its API at $HF_ENDPOINT."""
 
+import functools
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from mmjax.errors import MmjaxError, first_line, shown
 
 PREFIX = "hf:"
+TOLD = 50_000_000  # bytes; a smaller download is not announced
+log = logging.getLogger("mmjax")
 # All that is fetched: no code, and nothing that would have to be executed.
 _WANTED = ("adapter.safetensors", "adapter_card.json", "README.md")
 # What it stands on lies in `base`, and so on however long a chain is; a star matches slashes too.
@@ -25,15 +29,17 @@ def snapshot(
     *,
     kind: str | None = None,
     ignore: Sequence[str] = (),
+    look: Callable[[Sequence[str]], None] = lambda files: None,
     otherwise: str = "",
 ) -> Path:
-    """Fetches files of a repository, or finds what was fetched before.
+    """Fetches files of a repository, or finds what was fetched before; tells a large size first.
 
     Args:
       name: `hf:ORG/NAME[@REVISION]`.
       patterns: of paths in it, with stars.
       kind: "dataset"; None is a model.
       ignore: patterns of paths that are not wanted.
+      look: is given the paths before anything is fetched, and may raise.
       otherwise: how the message ends: what else a user may give.
 
     Returns:
@@ -43,42 +49,29 @@ def snapshot(
       MmjaxError: there is no such repository or revision, or no network.
     """
     from huggingface_hub import snapshot_download  # slow to import, seldom needed
+    from rich.filesize import decimal
 
     repo, _, revision = name.removeprefix(PREFIX).partition("@")
-    said = " (MMJAX_OFFLINE=1 is set)" * is_offline()
+    offline = is_offline()
+    fetch = functools.partial(
+        snapshot_download,
+        repo,
+        repo_type=kind,
+        revision=revision or None,
+        endpoint=os.environ.get("HF_ENDPOINT"),
+        local_files_only=offline,
+        allow_patterns=list(patterns),
+        ignore_patterns=list(ignore),
+    )
+    said = " (MMJAX_OFFLINE=1 is set)" * offline
     with _speaking(f"cannot get {name} from the Hugging Face hub{said}", otherwise):
-        return Path(
-            snapshot_download(
-                repo,
-                repo_type=kind,
-                revision=revision or None,
-                endpoint=os.environ.get("HF_ENDPOINT"),
-                local_files_only=is_offline(),
-                allow_patterns=list(patterns),
-                ignore_patterns=list(ignore),
-            )
-        )
-
-
-def dataset_sizes(name: str) -> dict[str, int]:
-    """Asks how large a data set's files are.
-
-    Args:
-      name: `hf:ORG/NAME[@REVISION]`.
-
-    Returns:
-      Path -> bytes.
-
-    Raises:
-      MmjaxError: there is no such repository or revision, or no network.
-    """
-    from huggingface_hub import HfApi
-
-    repo, _, revision = name.removeprefix(PREFIX).partition("@")
-    with _speaking(f"cannot get {name} from the Hugging Face hub"):
-        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-        info = api.dataset_info(repo, revision=revision or None, files_metadata=True)
-    return {file.rfilename: file.size or 0 for file in info.siblings or []}
+        if not offline:
+            files = fetch(dry_run=True)
+            look([file.filename for file in files])
+            missing = [file.file_size or 0 for file in files if file.will_download]
+            if sum(missing) >= TOLD:
+                log.info("%s: fetching %d files, %s", name, len(missing), decimal(sum(missing)))
+        return Path(fetch())
 
 
 def download(name: str) -> Path:

@@ -28,7 +28,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     hub_sets.data_files.cache_clear()
     yield server
     hub_sets.data_files.cache_clear()
-    server.shutdown()
+    server.stop()
 
 
 def parquet(*captions: str) -> bytes:
@@ -83,12 +83,12 @@ def test_of_several_configurations_one_is_named(hub, caplog, monkeypatch):
     hub.repos[NAME] = sets
     with pytest.raises(DataError, match=r"has 2 configurations; give one: .*/de, .*apples/en$"):
         read(OWN)
-    assert not [path for path in hub.asked if "resolve" in path]
-    monkeypatch.setattr(hub_sets, "_TOLD", 0)
+    assert not [path for path in hub.asked if "resolve" in path and path.startswith("GET")]
+    monkeypatch.setattr("mmjax.runs.hub.TOLD", 1)
     with caplog.at_level(logging.INFO, "mmjax"):
         assert read(f"{OWN}/en") == [("test", "en test"), ("train", "en train")]
-    assert "2 Parquet files" in caplog.text
-    assert not [path for path in hub.asked if "resolve" in path and "/de/" in path]
+    assert "hf:somebody/apples: fetching 2 files, " in caplog.text
+    assert not [path for path in hub.asked if path.startswith("GET") and "/de/" in path]
 
 
 def test_sides_in_folders_are_no_configurations(hub):

@@ -24,7 +24,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("MMJAX_OFFLINE", raising=False)
     yield server
-    server.shutdown()
+    server.stop()
 
 
 def test_what_is_pushed_loads_and_embeds_the_same(hub, finished, toy, cached, capsys):
