@@ -88,7 +88,7 @@ def test_pages_that_are_made_say_what_the_code_says():
         "| `batch_size` | int >= 1 | `512` |",
     ):
         assert said in settings
-    assert "the path of a .jsonl, .csv, .tsv or .tar file" in settings
+    assert "the path of a .jsonl, .csv, .tsv, .tar or .parquet file" in settings
     lacking = re.findall(r"^\| `\w+` \|.*\|\s*\|$", settings, re.MULTILINE)
     assert len(lacking) <= 3, lacking  # settings that nothing is said of
     adapters = site_pages.adapters()
