@@ -124,19 +124,21 @@ def _lines(
 ) -> Iterator[T]:
     start = spoken = time.monotonic()
     tenth = 10 * before // total if total else 0
-    done, is_told = before, False
+    done, first, is_told = before, start, False
     for done, item in enumerate(iterable, before + 1):
         yield item
         watchdog.alive()
         now = time.monotonic()
+        first = now if done == before + 1 else first
         reached = 10 * done // total if total else 0
         is_early = not is_told and now - start > EARLY_SECONDS
         if now - spoken > QUIET_SECONDS and (reached > tenth or is_early or not total):
             share = f"{100 * done // total}% ({done}/{total})" if total else f"{done} done"
             pace = f"{now - start:.0f} s, {_rate(done - before, start)}"
             if total and done < total:
-                left = _duration((now - start) / (done - before) * (total - done))
-                pace = f"{pace}, about {left} left"
+                # The first item compiles, and says nothing of the others.
+                each = (now - first) / (done - before - 1) if done - before > 1 else now - start
+                pace = f"{pace}, about {_duration(each * (total - done))} left"
             _say(f"{description}: {share}, {pace}{_behind(remark())}")
             spoken, tenth, is_told = now, reached, True
     if time.monotonic() - start > QUIET_SECONDS:
