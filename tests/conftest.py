@@ -36,6 +36,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Children (launched commands, grain workers) inherit the platform, never the number of devices.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# One of several workers has about a core, on which OpenMP's threads would spin for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests compile far longer than they compute, and LLVM's optimizations are half of that. What XLA
 # itself does to a program stays the same. XLA_FLAGS= compiles as users do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
