@@ -1,6 +1,7 @@
 """Data sets come from a hub by name: from a stand-in that speaks the real one's API."""
 
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def test_a_data_set_is_read_by_its_name_and_later_without_a_network(hub, monkeyp
     assert not [path for path in hub.asked if path.endswith((".py", ".md"))]
     hub.asked.clear()
     hub_sets.data_files.cache_clear()  # as another process
+    with socket.socket() as nobody:  # bound, but it does not listen
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        assert read(OWN) == there
+    hub_sets.data_files.cache_clear()
     monkeypatch.setenv("MMJAX_OFFLINE", "1")
     assert read(OWN) == there
     assert hub.asked == []
