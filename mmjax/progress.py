@@ -124,14 +124,14 @@ def _lines(
 ) -> Iterator[T]:
     start = spoken = time.monotonic()
     tenth = 10 * before // total if total else 0
-    done, first, is_told = before, start, False
+    done, first = before, start
     for done, item in enumerate(iterable, before + 1):
         yield item
         watchdog.alive()
         now = time.monotonic()
         first = now if done == before + 1 else first
         reached = 10 * done // total if total else 0
-        is_early = not is_told and now - start > EARLY_SECONDS
+        is_early = spoken == start and now - start > EARLY_SECONDS  # nothing was said yet
         if now - spoken > QUIET_SECONDS and (reached > tenth or is_early or not total):
             share = f"{100 * done // total}% ({done}/{total})" if total else f"{done} done"
             pace = f"{now - start:.0f} s, {_rate(done - before, start)}"
@@ -140,7 +140,7 @@ def _lines(
                 each = (now - first) / (done - before - 1) if done - before > 1 else now - start
                 pace = f"{pace}, about {_duration(each * (total - done))} left"
             _say(f"{description}: {share}, {pace}{_behind(remark())}")
-            spoken, tenth, is_told = now, reached, True
+            spoken, tenth = now, reached
     if time.monotonic() - start > QUIET_SECONDS:
         spent = f"{time.monotonic() - start:.0f} s, {_rate(done - before, start)}"
         _say(f"{description}: finished, {done - before} in {spent}{_behind(remark())}")

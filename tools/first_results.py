@@ -95,14 +95,13 @@ def first_result(guide: str, place: Path) -> list[tuple[str, float]]:
                 line, cwd=home, env=surroundings, stdout=PIPE, stderr=STDOUT, text=True
             ) as process:
                 assert process.stdout is not None
-                said: list[str] = []
+                said, is_served = list[str](), False
                 for text in process.stdout:
                     said.append(text)
-                    if is_served := text.startswith(SERVING):
+                    if text.startswith(SERVING):
+                        is_served = True
                         process.terminate()
                         break
-                else:
-                    is_served = False
             taken.append((command, time.monotonic() - began))
             if process.returncode and not is_served:
                 print("".join(said)[-2000:], file=sys.stderr)

@@ -76,12 +76,11 @@ def own_rows(source: str, skip: Skip | None = None) -> Rows:
     elif source.startswith(TFDS):
         yield from packed.read_tfds(source, _TAR, _unpacked(source, []))
     elif source.startswith(PREFIX):
-        for file in _of_hub(source):
-            yield from arrow.read_arrow(file, _unpacked(str(file), [file]), SIDES)
+        yield from _of_arrow(_of_hub(source))
     elif is_tar(source):
         yield from packed.read_tar(source, _TAR, _unpacked(source, packed.shards(source)))
     elif path.suffix == arrow.PARQUET:
-        yield from arrow.read_arrow(path, _unpacked(source, [path]), SIDES)
+        yield from _of_arrow([path])
     elif path.suffix in LISTS:
         yield from _of_file(path, skip)
     else:
@@ -134,9 +133,8 @@ def _of_folder(folder: Path, skip: Skip | None) -> Rows:
     if listed is not None:
         yield from _of_file(listed, skip)
         return
-    for file in (files := arrow.arrow_files(folder)):
-        yield from arrow.read_arrow(file, _unpacked(str(file), [file]), SIDES)
-    if files:
+    if files := arrow.arrow_files(folder):
+        yield from _of_arrow(files)
         return
     sides = {path: SIDES[path.name.lower()] for path in _folders(folder) if _is_side(path)}
     has_pictures = False
@@ -153,6 +151,11 @@ def _of_folder(folder: Path, skip: Skip | None) -> Rows:
             f"{FOLDER}{folder}: has no pictures ({', '.join(sorted(SUFFIXES))}); expected them in "
             "one folder a class, or beside a metadata.csv"
         )
+
+
+def _of_arrow(files: Iterable[Path]) -> Rows:
+    for file in files:
+        yield from arrow.read_arrow(file, _unpacked(str(file), [file]), SIDES)
 
 
 def _of_hub(source: str) -> tuple[Path, ...]:

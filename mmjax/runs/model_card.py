@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mmjax.runs.hub import PREFIX
+
 NAME, CURVES = "README.md", "curves.png"
 # Twenty lines that need NumPy alone; the page holds them, and a test runs them without mmjax.
 READER = '''\
@@ -45,7 +47,7 @@ def model_card(card: Mapping[str, Any], name: str = "", curves: bool = False) ->
     stage, task = card["stage"], card["stage"]["task"]
     name = name or str(card["recipe"])
     sources = list(dict.fromkeys(str(e["source"]) for e in card["encoders"].values()))
-    hub = [s.removeprefix("hf:").partition("@")[0] for s in sources if s.startswith("hf:")]
+    hub = [s.removeprefix(PREFIX).partition("@")[0] for s in sources if s.startswith(PREFIX)]
     head = ["library_name: mmjax", "tags:", *(f"- {t}" for t in ("mmjax", "adapter", _slug(task)))]
     if hub:
         head += ["base_model:", *(f"- {json.dumps(source)}" for source in hub)]

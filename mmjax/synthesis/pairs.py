@@ -7,7 +7,7 @@ from typing import Any
 from mmjax.data import packed
 from mmjax.data.files import name_of, read_jsonl, text_of
 from mmjax.data.markers import Cues
-from mmjax.data.own import FORMS, is_own, is_tar, own_rows
+from mmjax.data.own import FORMS, TFDS, is_own, is_tar, own_rows
 from mmjax.data.rows import COLUMNS, Columns, read_csv
 from mmjax.data.turn_records import Message, Record, images_of
 from mmjax.errors import DataError
@@ -46,7 +46,7 @@ def read_pairs(
       DataError: a source that is none; by file and row: what cannot be read, no image, an empty
         caption, an id that stands twice.
     """
-    if source.startswith("tfds:"):
+    if source.startswith(TFDS):
         rows, folder = packed.read_tfds(source, columns, _needed(source, into)), ""
     elif is_tar(source):
         rows, folder = packed.read_tar(source, columns, _needed(source, into)), ""

@@ -12,7 +12,7 @@ import pytest
 from mmjax.data import hub_sets
 from mmjax.data.own import files_of, own_rows
 from mmjax.errors import DataError, MmjaxError
-from tests.run.hub_server import Hub
+from tests.run.hub_server import Hub, serving
 
 NAME = "datasets/somebody/apples"
 OWN = "hf:somebody/apples"
@@ -21,15 +21,11 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    server = Hub()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setenv("MMJAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv("MMJAX_OFFLINE", raising=False)
     hub_sets.data_files.cache_clear()
-    yield server
+    with serving(tmp_path, monkeypatch) as server:
+        yield server
     hub_sets.data_files.cache_clear()
-    server.stop()
 
 
 def parquet(*captions: str) -> bytes:

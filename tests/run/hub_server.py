@@ -1,12 +1,17 @@
 """A hub of one process: what huggingface_hub asks of the real one to push and to load."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 
 class Hub(ThreadingHTTPServer):
@@ -27,11 +32,6 @@ class Hub(ThreadingHTTPServer):
         self.token = token
         self.asked: list[str] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        """Answers no more, and closes its socket."""
-        self.shutdown()
-        self.server_close()
 
     @property
     def url(self) -> str:
@@ -109,11 +109,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = self._parts()
-        api = parts[:1] == ["api"]
-        if parts[api] == "datasets":  # models have no such prefix
-            parts[api : api + 2] = [*["models"] * api, f"datasets/{parts[api + 1]}"]
-        revision = (parts[5:6] if api else parts[3:4]) or ["main"]
-        repo = self._standing("/".join(parts[2:4] if api else parts[:2]), revision[0])
+        if api := parts[0] == "api":
+            del parts[0]
+        is_set = parts[:1] == ["datasets"]
+        if api or is_set:  # a model's files have no such prefix
+            del parts[0]
+        name, what = "/".join(parts[:2]), "".join(parts[2:3])
+        revision = "".join(parts[3:4]) or "main"
+        repo = self._standing(f"datasets/{name}" if is_set else name, revision)
         files = self.server.repos.get(repo)
         if files is None:
             lacks = "Revision" if repo.split("@")[0] in self.server.repos else "Repo"
@@ -121,17 +124,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(404, {"error": f"{lacks} not found"}, **code)
         elif api:
             listed = [{"rfilename": path, "size": len(x)} for path, x in sorted(files.items())]
-            if parts[4:5] == ["tree"]:
+            if what == "tree":
                 tree = [
                     {"type": "file", "path": p, "size": len(x), "oid": hashlib.sha1(x).hexdigest()}
                     for p, x in sorted(files.items())
                 ]
                 self._say(200, tree)
                 return
-            name = repo.split("@")[0].removeprefix("datasets/")
             facts = {"id": name, "private": False, "tags": [], "downloads": 0}
             self._say(200, facts | {"sha": self.server.commit_of(repo), "siblings": listed})
-        elif parts[2] == "resolve" and (content := files.get("/".join(parts[4:]))) is not None:
+        elif what == "resolve" and (content := files.get("/".join(parts[4:]))) is not None:
             self._say(
                 200,
                 content,
@@ -143,3 +145,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound")
 
     do_HEAD = do_GET
+
+
+@contextlib.contextmanager
+def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that huggingface_hub asks instead of the real one, with a cache of its own."""
+    with Hub() as server:  # its socket is closed in the end
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.delenv("MMJAX_OFFLINE", raising=False)
+        yield server
+        server.shutdown()

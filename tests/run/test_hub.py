@@ -11,20 +11,15 @@ import mmjax
 from mmjax.commands import push
 from mmjax.errors import MmjaxError
 from mmjax.runs.hub import download
-from tests.run.hub_server import Hub
+from tests.run.hub_server import Hub, serving
 
 NAME = "somebody/toy-zh"
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    server = Hub()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setenv("HF_TOKEN", server.token)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv("MMJAX_OFFLINE", raising=False)
-    yield server
-    server.stop()
+    with serving(tmp_path, monkeypatch) as server:
+        yield server
 
 
 def test_what_is_pushed_loads_and_embeds_the_same(hub, finished, toy, cached, capsys):

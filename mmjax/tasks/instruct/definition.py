@@ -14,6 +14,7 @@ from mmjax.evals.probe import check_installed
 from mmjax.interop.peft import export_lora
 from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
+from mmjax.runs.hub import PREFIX
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
 from mmjax.tasks.base import Task
@@ -111,7 +112,7 @@ class Instruct(Defaults):
         adapter = adapter_of(stage.instruct, "language")
         if not isinstance(adapter, Lora) or type(adapter) is not Lora:
             return
-        source = stage.encoders["language"].source.removeprefix("hf:")
+        source = stage.encoders["language"].source.removeprefix(PREFIX)
         export_lora(folder / PEFT, adapter, params["language"], source)
 
 
