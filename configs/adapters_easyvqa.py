@@ -34,7 +34,7 @@ def get_config(choice: str = "default") -> ConfigDict:
     if choice not in ("default", "tiny"):
         raise ValueError(f"{choice!r}; expected 'default' or 'tiny'")
     tiny = choice == "tiny"
-    config = get_lavin(choice)
+    config: Any = get_lavin(choice)
     config.name = "adapters_easyvqa" + ("_tiny" if tiny else "")
     config.instruct.update(adapter="lora", rank=8, alpha=16.0, targets=PLACES, visual=False)
     config.train.cache_features = True
