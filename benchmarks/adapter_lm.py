@@ -2,7 +2,7 @@
 
 All sides hold SmolLM2-135M in float32, read the same rows of text and learn the last quarter of
 each; logits are computed at those positions only. The torch sides are Hugging Face's model with the
-same routed adapters written as modules of torch, and the same with PEFT's LoRA.
+same routed adapters written as modules of torch, and the same with PEFT's LoRA and DoRA.
 """
 
 import tempfile
@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key
 from benchmarks.apart import Side, compare
 from benchmarks.harness import Comparison, Grid, Options, Report, check_equal
 from mmjax import trees
+from mmjax.adapters.dora import DoRA
 from mmjax.adapters.lora import Lora
 from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter
@@ -35,11 +36,13 @@ from mmjax.trees import PyTree
 MODEL = "asset:smollm2-135m-instruct"
 LENGTH = 64  # columns a row, of which a quarter is learned
 RATE = 1e-3
-ROUTED, LORA, ALL = "routed adapters", "LoRA", "all weights"
+ROUTED, LORA, DORA, ALL = "routed adapters", "LoRA", "DoRA", "all weights"
 PARTS = {
     ROUTED: Multimodal(RepAdapter(dropout=0.0), None, taps=1),
     LORA: Multimodal(Lora(), None, taps=1),
+    DORA: Multimodal(DoRA(), None, taps=1),
 }
+MAKERS = {ROUTED: ("torch", "routed"), LORA: ("PEFT", "lora"), DORA: ("PEFT", "dora")}
 # Rows of text alone never reach it; the task only wants to know that there is one.
 _BLIND = VisionTransformer(VisionConfig(8, 1, 1, 8, 2, 2, 2))
 
@@ -179,19 +182,19 @@ def run(options: Options) -> Report:
     report = Report(samples={"rows": rows, "length": LENGTH})
     language = load()
     with tempfile.TemporaryDirectory() as place:
-        for kind, peer in ((ROUTED, "torch"), (LORA, "PEFT")):
-            if options.peer != "torch" and kind == LORA:
+        for kind, (peer, function) in MAKERS.items():
+            if options.peer != "torch" and kind != ROUTED:
                 continue
             sides = [Side(kind, "benchmarks.adapter_lm:ours", {"kind": kind, "rows": rows})]
             if options.peer == "torch":
-                start = Path(place) / f"{peer}.npz"
+                start = Path(place) / f"{function}.npz"
                 write_start(start, language, rows, kind)
                 arguments = {
                     "folder": str(resolve_source(MODEL)),
                     "start": str(start),
                     "rate": RATE,
                 }
-                make = f"benchmarks.peers.torch_adapters:{'routed' if kind == ROUTED else 'lora'}"
+                make = f"benchmarks.peers.torch_adapters:{function}"
                 sides.append(Side(f"{kind} in {peer}", make, arguments))
             comparison = compare(sides, options, check_equal)
             work = f"a step of {kind}, {MODEL.removeprefix('asset:')}, {rows} x {LENGTH} tokens"

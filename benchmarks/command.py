@@ -19,16 +19,20 @@ BENCHMARKS = {
     "loss-ring": "memory, traffic and error of the sharded loss on 1, 2, 4 and 8 devices",
     "loss-max-batch": "the largest batch that a memory budget allows",
     "adapter-cached": "a training step that reads the feature cache beside one that does not",
+    "adapter-kinds": "a training step with each kind of adapter in both encoders, and its memory",
     "adapter-lm": "a training step of routed adapters beside torch and beside full fine-tuning",
     "clip-forward": "CLIP's image tower beside Hugging Face's torch model, and loading its file",
     "decode": "greedy tokens a second beside Hugging Face's generate in torch",
     "extract": "pictures a second through a frozen encoder",
+    "gradient-cache": "a contrastive step in parts beside the whole batch: its time and memory",
+    "families": "every family's forward pass and file beside Hugging Face's torch model",
     "instruct-buckets": "real and padded tokens, and steps in buckets of length beside padding",
     "instruct-memory": "bytes a device of LaVIN's training step at 7B and 13B, on 1 to 256 devices",
     "loader": "pictures a second from JPEG to array",
     "merged-decode": "greedy tokens a second with a merged adapter, beside the bare model",
     "prefix": "generation and labels behind a prefix that is read once, beside without",
     "projection-fit": "a fit of the projection, 5,000 x 768, beside PyTorch",
+    "real-sizes": "bytes a device of published models on eight v5e, by Google's compiler",
     "synthesis-scale": "chip-hours of 500,000 captions with an 8B synthesizer, by arithmetic",
     "synthesis-stream": "records a second and memory of composing, and of importing answers",
     "startup": "seconds to import, to answer --help, to compile first and from the cache",
@@ -86,7 +90,7 @@ def main() -> None:
         args.config,
         args.threads,
     )
-    if {"loss-ring", "loss-max-batch", "instruct-memory"} & set(names):
+    if {"loss-ring", "loss-max-batch", "instruct-memory", "real-sizes"} & set(names):
         import jax
 
         jax.config.update("jax_num_cpu_devices", DEVICES)

@@ -1,4 +1,4 @@
-"""Adapters on Hugging Face's LLaMA in torch: routed ones as modules of torch, and PEFT's LoRA."""
+"""Adapters on Hugging Face's LLaMA in torch: routed ones as modules, PEFT's LoRA and DoRA."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -131,10 +131,20 @@ def lora(folder: str, start: str, rate: float) -> Step:
     Returns:
       The step.
     """
+    return _low_rank(folder, start, rate, False)
+
+
+def dora(folder: str, start: str, rate: float) -> Step:
+    """PEFT's DoRA, as `lora`; the columns' lengths begin as the frozen ones on both sides."""
+    return _low_rank(folder, start, rate, True)
+
+
+def _low_rank(folder: str, start: str, rate: float, turns: bool) -> Step:
     from peft import LoraConfig, get_peft_model
 
     plain, batch, values = _read(folder, start)
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(PLACES.values()))
+    places = list(PLACES.values())
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=places, use_dora=turns)
     adapted: Any = get_peft_model(plain, config)
     learned = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     for place, theirs in PLACES.items():
