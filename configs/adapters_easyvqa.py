@@ -1,6 +1,7 @@
 """Adapters side by side in a language model: kind by kind, SmolLM2 learns what DINOv2 sees.
 
-  python -m mmjax.main --config configs/adapters_easyvqa.py
+  python -m mmjax.main --config configs/adapters_easyvqa.py          # three kinds
+  python -m mmjax.main --config configs/adapters_easyvqa.py:all      # all six
 
 `lavin_easyvqa` with the frozen picture read once (no adapter sits in DINOv2), short training, and
 another kind in SmolLM2-135M each time, with about half a million parameters where its sizes can be
@@ -8,8 +9,8 @@ chosen: 460,800 for LoRA of rank 8 on queries and values, say; IA3 has as many a
 from class tokens to words learns beside each. Asked are the answers to questions about pictures
 that nobody has seen, and what is forgotten: the perplexity of plain text with each adapter on.
 
-Every kind has the same steps, batches and draws, and one rate, 1e-3, that was not searched for any
-of them but for `routed` (see `lavin_easyvqa`). Needs the assets smollm2-135m-instruct, dinov2-small
+Every kind has the same steps, batches and draws, is asked after its last step, and has one rate,
+1e-3, that was not searched for any of them but for `routed` (see `lavin_easyvqa`). Needs the assets smollm2-135m-instruct, dinov2-small
 and easy_vqa (fetched on first use).
 """
 
@@ -29,18 +30,26 @@ KINDS: dict[str, dict[str, Any]] = dict(
 )
 
 
+SOME = ("ia3", "routed")
+
+
 def get_config(choice: str = "default") -> ConfigDict:
-    """The recipe; `choice` is `default`, or `tiny` for a try in a minute or two."""
-    if choice not in ("default", "tiny"):
-        raise ValueError(f"{choice!r}; expected 'default' or 'tiny'")
+    """The recipe; `choice` is `default`, `all`, or `tiny` for a try in a minute or two."""
+    if choice not in ("default", "all", "tiny"):
+        raise ValueError(f"{choice!r}; expected 'default', 'all' or 'tiny'")
     tiny = choice == "tiny"
-    config: Any = get_lavin(choice)
-    config.name = "adapters_easyvqa" + ("_tiny" if tiny else "")
+    config: Any = get_lavin("tiny" if tiny else "default")
+    config.name = "adapters_easyvqa" + ("" if choice == "default" else f"_{choice}")
     config.instruct.update(adapter="lora", rank=8, alpha=16.0, targets=PLACES, visual=False)
-    config.train.cache_features = True
+    config.train.update(cache_features=True, select="none")
     if not tiny:
         config.seeds = (0, 1, 2)
-        config.questions.update(test_pictures=100)
-        config.train.update(steps=300, eval_every=300, save_every=100)
-    config.variants = {name: dict(instruct=dict(own)) for name, own in KINDS.items()}
+        config.questions.update(test_pictures=60)
+        config.train.update(steps=100, batch_size=8, eval_every=1000, save_every=50)
+        config.optim.warmup_steps = 10
+    config.variants = {
+        name: dict(instruct=dict(own))
+        for name, own in KINDS.items()
+        if name in SOME or choice == "all"
+    }
     return config
