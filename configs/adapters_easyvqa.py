@@ -10,8 +10,8 @@ from class tokens to words learns beside each. Asked are the answers to question
 that nobody has seen, and what is forgotten: the perplexity of plain text with each adapter on.
 
 Every kind has the same steps, batches and draws, is asked after its last step, and has one rate,
-1e-3, that was not searched for any of them but for `routed` (see `lavin_easyvqa`). Needs the assets smollm2-135m-instruct, dinov2-small
-and easy_vqa (fetched on first use).
+1e-3, that was not searched for any of them but for `routed` (see `lavin_easyvqa`). Needs the assets
+smollm2-135m-instruct, dinov2-small and easy_vqa (fetched on first use).
 """
 
 from typing import Any
