@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    adapter_kinds,
+    gradient_cache,
     instruct_buckets,
     loader,
     loss_forms,
@@ -21,6 +23,7 @@ from benchmarks import (
     side,
     synthesis_scale,
     synthesis_stream,
+    training,
 )
 from benchmarks.command import BENCHMARKS, parse
 from benchmarks.harness import Options
@@ -51,6 +54,22 @@ def test_an_unknown_name_is_told(capsys):
     with pytest.raises(SystemExit):
         parse(["loss-tmie"])
     assert "there are loss-memory" in capsys.readouterr().err
+
+
+def test_each_side_of_a_training_step_is_a_recipe_of_its_own():
+    kinds = adapter_kinds.changed(4)
+    stages = {name: training.read(adapter_kinds.CONFIG, own).stages for name, own in kinds.items()}
+    assert not stages[adapter_kinds.FROZEN][0].adapters
+    told = {name: (*stage[0].adapters.values(),) for name, stage in stages.items()}
+    assert all(len(own) == 2 for name, own in told.items() if name != adapter_kinds.FROZEN)
+    assert len({str(own) for own in told.values()}) == len(kinds)
+    (stage,) = training.read(gradient_cache.CONFIG, gradient_cache.changed(32, 2)).stages
+    assert (stage.train.batch_size, stage.train.accumulate) == (32, 2)
+    # A recipe that stands on another: the other is what is trained.
+    (base,) = training.read("configs/domain_emoji.py", {"train": {"steps": 3}}).stages
+    assert (base.task, base.train.steps) == ("contrastive", 3)
+    with pytest.raises(MmjaxError, match="no recipe configs/nothing.py"):
+        training.read("configs/nothing.py")
 
 
 def test_memory_is_measured_and_drawn(tmp_path):
