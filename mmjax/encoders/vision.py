@@ -106,17 +106,18 @@ class VisionConfig:
         """The same model for pictures of another size.
 
         Args:
-          image_size: side in pixels; a multiple of the patch size.
+          image_size: side in pixels; a multiple of the patch size, or the trained one, of which the
+            rows and columns behind the last whole patch are not read.
 
         Returns:
           The config.
 
         Raises:
-          MmjaxError: the side is not a positive multiple of the patch size, or far too long.
+          MmjaxError: another side that is no positive multiple of the patch size, or far too long.
         """
         # Every patch attends to every other: more of them is a slip of the pen.
         integer("image_size", image_size, self.patch_size, self.patch_size * MOST_PATCHES)
-        if image_size % self.patch_size:
+        if image_size % self.patch_size and image_size != self.trained_image_size:
             nearest = max(1, round(image_size / self.patch_size)) * self.patch_size
             raise MmjaxError(
                 f"image_size {image_size} is not a multiple of the patch size {self.patch_size}; "
@@ -152,9 +153,11 @@ def check_pixels(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
 
 
 def cut_patches(pixel_values: Float[Array, "b h w c"], side: int) -> Float[Array, "b n k"]:
-    """Squares of pixels, row by row: float [b, h / side * w / side, side * side * c]."""
+    """Whole squares of pixels, row by row: float [b, h // side * w // side, side * side * c]."""
     b, h, w, c = pixel_values.shape
-    patches = pixel_values.reshape(b, h // side, side, w // side, side, c)
+    rows, columns = h // side, w // side
+    patches = pixel_values[:, : rows * side, : columns * side]
+    patches = patches.reshape(b, rows, side, columns, side, c)
     return patches.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, side * side * c)
 
 

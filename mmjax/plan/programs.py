@@ -206,7 +206,7 @@ def _written(stage: str, one: Decoder, mesh: Mesh) -> Iterator[PlannedProgram]:
             model.params, one.adapters, prompts, None, keys, options=options
         )
 
-    state = _decode_state(first, mesh)
+    state = decode_state(first, mesh)
     frozen = {"frozen": model.params, "trained": one.adapters}
     yield PlannedProgram(
         f"{stage}: reading prompts", first, {**frozen, "batch": prompts}, "prompts", rows
@@ -227,8 +227,13 @@ def _written(stage: str, one: Decoder, mesh: Mesh) -> Iterator[PlannedProgram]:
     )
 
 
-def _decode_state(first: Callable[[], Any], mesh: Mesh) -> decode.State:
-    """A batch under way, where `mmjax.generation.decode` puts it."""
+def decode_state(first: Callable[[], Any], mesh: Mesh) -> decode.State:
+    """A batch under way as shapes, where `mmjax.generation.decode` puts it.
+
+    Args:
+      first: traces the reading of the prompts.
+      mesh: over the devices.
+    """
     made = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), first().out_info)
     heads = sharding.fit(
         [(r".*", jax.sharding.PartitionSpec(None, "data", "model"))], {"k": made.past[0]}, mesh
