@@ -98,6 +98,17 @@ def plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
+def thinned(array: Any, most: int = 4096) -> Any:
+    """Some thousand numbers of an array, evenly spread: all of a layer's are too many to tell.
+
+    Args:
+      array: of any shape.
+      most: about so many are told; an array of fewer is told whole.
+    """
+    flat = array.reshape(-1)
+    return flat[:: max(1, len(flat) // most | 1)]
+
+
 def pin(cores: list[int], threads: int) -> None:
     """Keeps this process to some cores; JAX's pool counts them when it starts."""
     if hasattr(os, "sched_setaffinity"):
