@@ -248,7 +248,10 @@ def _to_rgb(picture: Image.Image, where: str) -> Image.Image:
             picture = picture.copy()
             del picture.info["transparency"]
         picture = picture.convert("RGB")
-    return picture if turn is None else picture.transpose(turn)
+    if turn is not None:
+        picture = picture.transpose(turn)
+        picture.info = {}  # which would still say how it was held, to whoever opens it again
+    return picture
 
 
 def _orientation(picture: Image.Image) -> int:

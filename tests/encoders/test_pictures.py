@@ -173,6 +173,8 @@ def test_pictures_stand_upright(orientation):
         assert_array_equal(pixels(data), wanted, err_msg=form)
         with Image.open(io.BytesIO(data)) as file:
             assert_array_equal(pixels(file), wanted, err_msg=f"opened {form}")
+        # What reads a corpus opens it, and what prepares it for an encoder does so again.
+        assert_array_equal(pixels(open_image(data)), wanted, err_msg=f"opened twice {form}")
     turned = tiff(WIDE, orientation=orientation)
     assert grey(turned).shape == ((24, 40) if orientation < 5 else (40, 24))
 
