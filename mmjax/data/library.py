@@ -349,6 +349,6 @@ def encode_in_step(
         features["mask"] = encoded.mask.astype(bool)
     if patches:
         features["patches"] = encoded.tokens.astype(jnp.float32)
-        # The class token is none.
-        features["patch_mask"] = encoded.mask.astype(bool).at[:, 0].set(False)
+        mask = encoded.mask.astype(bool)
+        features["patch_mask"] = mask.at[:, 0].set(False) if encoder.has_class_token else mask
     return features

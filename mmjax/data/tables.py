@@ -176,13 +176,15 @@ class PatchTable:
 
     Attributes:
       embeddings: one vector a row.
-      tokens: of pictures, the class token first.
+      tokens: of pictures.
       picture: which row of `tokens` belongs to a row.
+      class_token: whether a picture's first token is its class token.
     """
 
     embeddings: FeatureTable
     tokens: FeatureTable
     picture: Int[np.ndarray, " n"]
+    class_token: bool = True
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -191,7 +193,8 @@ class PatchTable:
         """{"features": f32 [b d], "patches": f32 [b l p], "patch_mask": bool [b l]}."""
         tokens = self.tokens.gather(self.picture[rows])
         mask = tokens["mask"].copy()
-        mask[:, 0] = False  # the class token is no patch
+        if self.class_token:  # which is no patch
+            mask[:, 0] = False
         patches = {"patches": tokens["features"], "patch_mask": mask}
         return {**self.embeddings.gather(rows), **patches}
 

@@ -70,6 +70,11 @@ class Encoder:
         """Width of pooled vectors: of the joint space where the encoder projects into one."""
         return getattr(self.config, "projection_dim", None) or self.hidden_size
 
+    @property
+    def has_class_token(self) -> bool:
+        """Whether a picture's first token stands for all of it, and for no patch."""
+        return self.modality == "image" and getattr(self.config, "class_token", True)
+
     def width(self, want: str) -> int:
         """Size of the last axis of an output."""
         if want == "pooled":

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from mmjax.checks import arguments
 from mmjax.encoders.padding import bucket, pad_ids
+from mmjax.encoders.patches import PatchPreprocess
 from mmjax.encoders.pooling import Pooling
 from mmjax.errors import MmjaxError
 from mmjax.progress import track
@@ -111,8 +112,8 @@ def outputs(
     if want in lacking[encoder.modality]:
         reads = f"reads {encoder.modality}s"
         raise MmjaxError(f"encoder {encoder.name!r} {reads}: it has no {want!r} output")
-    whole = encoder.modality == "text" or getattr(encoder.config, "class_token", True)
-    if not whole and want in ("cls", *lacking["text"]):
+    is_image = encoder.modality == "image"
+    if is_image and not encoder.has_class_token and want in ("cls", *lacking["text"]):
         raise MmjaxError(
             f"encoder {encoder.name!r} ({encoder.family}) has no class token, so no {want!r} "
             "output; take 'pooled' or 'tokens'"
@@ -124,7 +125,7 @@ def outputs(
     if encoder.modality == "text":
         results = _texts(encoder, items, want, batch_size or _TEXTS, prompt, run)
     else:
-        results = _pictures(encoder, items, batch_size or _PICTURES, run)
+        results = _pictures(encoder, items, want, batch_size or _PICTURES, run)
     return results if progress is None else iter(track(results, progress, total=len(items)))
 
 
@@ -217,7 +218,9 @@ def _batches(
         at += len(chosen)
 
 
-def _pictures(encoder: "Encoder", items: Items, batch_size: int, run: _Run) -> Iterator[np.ndarray]:
+def _pictures(
+    encoder: "Encoder", items: Items, want: str, batch_size: int, run: _Run
+) -> Iterator[np.ndarray]:
     preprocess, n = encoder.preprocess, len(items)
     rows = _rows(encoder, min(n, batch_size), batch_size) if n else 0
 
@@ -237,5 +240,7 @@ def _pictures(encoder: "Encoder", items: Items, batch_size: int, run: _Run) -> I
             if start + rows < n:
                 following = pool.submit(prepare, start + rows)
             host = np.asarray(output)
+            cut = want == "tokens" and isinstance(preprocess, PatchPreprocess)
+            lengths = preprocess.lengths(pixels) if cut else [None] * count
             for row in range(count):
-                yield host[row].copy()
+                yield host[row, : lengths[row]].copy()

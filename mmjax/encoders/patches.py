@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 
 from mmjax.checks import ranges
@@ -81,6 +81,10 @@ class PatchPreprocess:
             at = np.stack(np.divmod(np.arange(n), columns), axis=-1)
             out[i, :n, -COORDINATES:-2], out[i, :n, -2:] = at, (rows, columns)
         return out
+
+    def lengths(self, prepared: Float[np.ndarray, "n l w"]) -> Int[np.ndarray, " n"]:
+        """How many patches each prepared picture has; padding stands behind them."""
+        return (prepared[..., -2] > 0).sum(axis=1)
 
 
 def grid_of(height: int, width: int, patch: int, most: int) -> tuple[int, int]:

@@ -132,7 +132,9 @@ class Classifier(Adapted):
         table: InputTable = table_of(list(self.embed_images(pictures)))
         if self._stage.prompts.reads_patches:
             tokens = table_of(list(self._outputs("image", pictures, "tokens")))
-            table = PatchTable(table, tokens, np.arange(len(pictures)))
+            encoder = self._library.encoder(self._specs["image"])
+            rows = np.arange(len(pictures))
+            table = PatchTable(table, tokens, rows, encoder.has_class_token)
         return table
 
     def _classify(

@@ -137,4 +137,4 @@ def table_of_pictures(
     bank = library.images(tokens, dataclasses.replace(pairs, views=(PLAIN,)), cached=True)
     assert isinstance(bank.table, FeatureTable)
     rows = np.asarray([rows[0] for rows in bank.rows])
-    return PatchTable(embeddings, bank.table, rows)
+    return PatchTable(embeddings, bank.table, rows, library.encoder(spec).has_class_token)
