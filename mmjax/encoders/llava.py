@@ -3,8 +3,9 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
@@ -14,10 +15,12 @@ from mmjax.checks.ranges import check_id
 from mmjax.encoders import clip, llama
 from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.family import Family
+from mmjax.encoders.joined import Joined, among
 from mmjax.encoders.layers import Dense, Dtype, Hook, PyTree, activation
 from mmjax.encoders.llama import KeyValues, Llama
 from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.llava_images import WORD
+from mmjax.encoders.output import Inputs
 from mmjax.encoders.vision import SHARDING as VISION_SHARDING
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.errors import MmjaxError
@@ -153,8 +156,47 @@ def _checked(pinpoints: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, 
 class ReadsPictures(nn.Module):
     """A LLaMA beside an image tower: alone it reads texts like the `Llama` in it.
 
-    `setup` of a class below makes `language_model`.
+    `setup` of a class below makes `language_model`, of `decoder`, `vision` and the projector.
+
+    Attributes:
+      packs: whether a row of what the image tower reads may hold several pictures.
+      inserts: whether an adapter's own tokens have a place in the image tower.
     """
+
+    packs: ClassVar[bool] = False
+    inserts: ClassVar[bool] = False
+
+    @nn.nowrap
+    def decoder(self) -> Llama:
+        """The decoder as a module of its own, with this one's hook.
+
+        Raises:
+          MmjaxError: of a family whose pictures are not trained on.
+        """
+        kind = type(self).__name__
+        raise MmjaxError(f"a {kind} is not trained on pictures yet; a Llava, QwenVl or Mllama is")
+
+    @nn.nowrap
+    def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What the image tower reads of a picture at most; see `PictureReader.inputs`."""
+        raise NotImplementedError
+
+    def join(
+        self,
+        words: Float[Array, "b l d"],
+        inputs: Inputs,
+        slots: Int[Array, "b l"],
+        adapters: PyTree = None,
+    ) -> Joined:
+        """What the decoder reads of words with their pictures, for training.
+
+        Args:
+          words: float [b, l, d]: embeddings of the texts' tokens.
+          inputs: of m pictures, `PictureReader.inputs` of each; rows are as for `among`.
+          slots: int [b, l]: of `PictureTokens.places` the one that stands here, or `WORD`.
+          adapters: parameters for `vision_hook`.
+        """
+        raise NotImplementedError
 
     def embed(self, input_ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         """Looks up word embeddings, float [b, l, d]."""
@@ -184,6 +226,24 @@ class Llava(ReadsPictures):
     vision_hook: Hook | None = None  # of the image tower
     attend_by: Kernel = PLAIN  # in both towers
 
+    inserts: ClassVar[bool] = True
+
+    @nn.nowrap
+    def decoder(self) -> Llama:
+        """As `ReadsPictures.decoder`."""
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        own = {"hook": self.hook, "remat": self.remat, "attend_by": self.attend_by}
+        return Llama(self.config.text, **dtypes, **own)
+
+    @nn.nowrap
+    def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """As `ReadsPictures.largest`."""
+        vision, sizes = self.config.vision, self.config.pinpoints
+        side = vision.image_size
+        tiles = 1 + max((h * w // side**2 for h, w in sizes), default=0)
+        shape = tiles, side, side, vision.num_channels
+        return {"pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
     def setup(self) -> None:
         """Declares the parts."""
         config, width = self.config, self.config.hidden_size
@@ -197,9 +257,7 @@ class Llava(ReadsPictures):
             self.image_newline = self.param(
                 "image_newline", nn.initializers.normal(width**-0.5), (width,), self.param_dtype
             )
-        self.language_model = Llama(
-            config.text, **dtypes, hook=self.hook, remat=self.remat, attend_by=self.attend_by
-        )
+        self.language_model = self.decoder()
 
     def __call__(
         self,
@@ -232,6 +290,24 @@ class Llava(ReadsPictures):
         if not self.config.class_token:
             hidden = hidden[:, 1:]
         return self.linear_2(activation(self.config.projector_act)(self.linear_1(hidden)))
+
+    def join(
+        self,
+        words: Float[Array, "b l d"],
+        inputs: Inputs,
+        slots: Int[Array, "b l"],
+        adapters: PyTree = None,
+    ) -> Joined:
+        """As `ReadsPictures.join`; `pixel_values` [m, t, h, w, 3] are the tiles of m pictures."""
+        tiles, width = inputs["pixel_values"], self.config.hidden_size
+        m, t = tiles.shape[:2]
+        patches = self.read_tiles(tiles.reshape(m * t, *tiles.shape[2:]), adapters)
+        newline = jnp.zeros(width, self.dtype)
+        if self.config.pinpoints:
+            newline = self.image_newline.astype(self.dtype)
+        first = jnp.broadcast_to(newline[None, None], (m, 1, width))
+        tokens = jnp.concatenate([first, patches.reshape(m, -1, width)], axis=1)
+        return Joined(among(words, tokens, slots))
 
     def mix(
         self,

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
+from mmjax.encoders.picture_tokens import PictureTokens
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.encoders.vision import VisionConfig
 from mmjax.errors import MmjaxError
@@ -123,6 +124,20 @@ class LlavaImages:
         side = self.preprocess.crop
         tiles = 1 + max((h * w // side**2 for h, w in self.config.pinpoints), default=0)
         return tiles * self.config.tokens_per_tile
+
+    @property
+    def frame(self) -> tuple[str, str]:
+        """A picture has a line of its own."""
+        return "", "\n"
+
+    def tokens(self, height: int, width: int, where: str = "a picture") -> PictureTokens:
+        """As `PictureReader.tokens`: `places`, of so many tiles as `count` says."""
+        del where  # of every size
+        return PictureTokens(self.places(height, width), self.count(height, width))
+
+    def inputs(self, image: ImageLike, index: int = 0) -> dict[str, np.ndarray]:
+        """{"pixel_values": `tiles`}."""
+        return {"pixel_values": self.tiles(image, index)}
 
     def _square(self, picture: Image.Image, where: str) -> Image.Image:
         side = max(picture.size)

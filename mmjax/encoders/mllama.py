@@ -3,19 +3,24 @@
 import dataclasses
 import re
 
+import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders import llama
 from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.family import Family
+from mmjax.encoders.joined import Joined
 from mmjax.encoders.layers import Dense, Dtype, Hook, PyTree
 from mmjax.encoders.llava import ReadsPictures
+from mmjax.encoders.llava_images import WORD
 from mmjax.encoders.mllama_config import MllamaConfig
 from mmjax.encoders.mllama_decoder import MllamaDecoder
 from mmjax.encoders.mllama_images import SeenPictures, load_mllama_images
 from mmjax.encoders.mllama_vision import MllamaVision, tower_keys, tower_sharding
+from mmjax.encoders.output import Inputs
 from mmjax.trees import Rules
 from mmjax.weights.key_rules import COPY, KeyRule, dense_rules, rules_inside
 
@@ -31,19 +36,35 @@ class Mllama(ReadsPictures):
     vision_hook: Hook | None = None  # of the image tower's first stage
     attend_by: Kernel = PLAIN  # in the decoder's plain layers
 
+    @nn.nowrap
+    def decoder(self) -> MllamaDecoder:
+        """As `ReadsPictures.decoder`."""
+        return MllamaDecoder(
+            self.config.text,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            hook=self.hook,
+            remat=self.remat,
+            attend_by=self.attend_by,
+            cross_layers=self.config.cross_layers,
+        )
+
+    @nn.nowrap
+    def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """As `ReadsPictures.largest`."""
+        v = self.config.vision
+        shape = v.max_tiles, v.image_size, v.image_size, v.num_channels
+        return {
+            "pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32),
+            "ratios": jax.ShapeDtypeStruct((), jnp.int32),
+        }
+
     def setup(self) -> None:
         """Declares the parts."""
         config, dtypes = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.vision = MllamaVision(config.vision, **dtypes, hook=self.vision_hook)
         self.projector = Dense(config.hidden_size, **dtypes)
-        self.language_model = MllamaDecoder(
-            config.text,
-            **dtypes,
-            hook=self.hook,
-            remat=self.remat,
-            attend_by=self.attend_by,
-            cross_layers=config.cross_layers,
-        )
+        self.language_model = self.decoder()
 
     def __call__(
         self,
@@ -106,12 +127,40 @@ class Mllama(ReadsPictures):
 
         keys, values = self.language_model.keys_values(states)
         there = seats >= 0
-        counts = jnp.array([1, *(r * c for r, c in self.config.vision.arrangements)])
-        tiles = jnp.arange(self.config.vision.max_tiles)[None, None]
-        real = tiles < counts[ratios][chosen][..., None]
+        real = self._real(ratios)[chosen]
         return SeenPictures(
             seated(keys), seated(values), real & there[..., None], there, reads & there[:, None]
         )
+
+    def _real(self, ratios: Int[Array, "p"]) -> Bool[Array, "p t"]:
+        """Which tiles hold a part of a picture."""
+        counts = jnp.array([1, *(r * c for r, c in self.config.vision.arrangements)])
+        return jnp.arange(self.config.vision.max_tiles)[None] < counts[ratios][:, None]
+
+    def join(
+        self,
+        words: Float[Array, "b l d"],
+        inputs: Inputs,
+        slots: Int[Array, "b l"],
+        adapters: PyTree = None,
+    ) -> Joined:
+        """As `ReadsPictures.join`: the words as they are, each picture beside its own rows.
+
+        `pixel_values` and `ratios` are as `MllamaVision` takes them. A text sees its picture from
+        the first token on that is no `WORD`.
+        """
+        states = self.read_tiles(inputs["pixel_values"], inputs["ratios"], adapters)
+        keys, values = self.language_model.keys_values(states)
+        each = len(words) // len(states)
+        real = jnp.repeat(self._real(inputs["ratios"]), each, axis=0)[:, None]
+        seen = SeenPictures(
+            jnp.repeat(keys, each, axis=1),
+            jnp.repeat(values, each, axis=1),
+            real,
+            jnp.ones((len(words), 1), bool),
+            (jnp.cumsum(slots != WORD, axis=1) > 0)[..., None],
+        )
+        return Joined(words, seen)
 
 
 def key_table(config: MllamaConfig) -> tuple[KeyRule, ...]:

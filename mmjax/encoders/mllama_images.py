@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmjax.checks import ranges
 from mmjax.encoders.mllama_config import MllamaConfig
+from mmjax.encoders.picture_tokens import PictureTokens
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.errors import MmjaxError
 from mmjax.files import read_optional_json
@@ -125,6 +126,21 @@ class MllamaImages:
     def most_tokens(self) -> int:
         """Keys that words may read of a picture."""
         return self.config.vision.max_tiles * self.config.vision.num_tokens
+
+    @property
+    def frame(self) -> tuple[str, str]:
+        """A picture's token stands alone."""
+        return "", ""
+
+    def tokens(self, height: int, width: int, where: str = "a picture") -> PictureTokens:
+        """As `PictureReader.tokens`: one, from which on the picture is seen."""
+        del height, width, where  # of every size
+        return PictureTokens(np.zeros(1, np.int32), self.config.vision.max_tiles)
+
+    def inputs(self, image: ImageLike, index: int = 0) -> dict[str, np.ndarray]:
+        """{"pixel_values": float32 [max_tiles, side, side, 3], "ratios": int32 []}; see `tiles`."""
+        tiles, ratio = self.tiles(image, index)
+        return {"pixel_values": tiles, "ratios": np.array(ratio, np.int32)}
 
     def arrangement(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tiles for a picture of this size.

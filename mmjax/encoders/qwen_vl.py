@@ -2,8 +2,9 @@
 
 import dataclasses
 import re
-from typing import Any
+from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -14,13 +15,16 @@ from mmjax.encoders import llama
 from mmjax.encoders.attention import Mask
 from mmjax.encoders.clip import fused_rules
 from mmjax.encoders.family import Family
+from mmjax.encoders.joined import Joined, among
 from mmjax.encoders.layers import Dense, Dtype, Hook, LayerNorm, PyTree, activation, stack
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.llava import ReadsPictures
 from mmjax.encoders.llava_images import WORD
 from mmjax.encoders.norms import RMSNorm
+from mmjax.encoders.output import Inputs
+from mmjax.encoders.padding import bucket
 from mmjax.encoders.qwen_vl_config import MERGE, QwenVisionConfig, QwenVlConfig
-from mmjax.encoders.qwen_vl_images import COORDINATES, load_qwen_images
+from mmjax.encoders.qwen_vl_images import COORDINATES, LENGTHS, QwenImages, load_qwen_images
 from mmjax.encoders.rotary_vision import RotaryLayer, layer_sharding
 from mmjax.trees import Rules
 from mmjax.weights.key_rules import KeyRule, Transform, dense_rules, norm_rules, rules_inside
@@ -44,7 +48,7 @@ class _Layer(RotaryLayer):
 
 
 class QwenVision(nn.Module):
-    """Patches of packed pictures to the decoder's tokens, one for every four patches."""
+    """Patches of packed pictures to hidden states."""
 
     config: QwenVisionConfig
     dtype: Dtype = jnp.float32
@@ -54,7 +58,7 @@ class QwenVision(nn.Module):
     @nn.compact
     def __call__(
         self, patches: Float[Array, "r l w"], adapters: PyTree = None
-    ) -> Float[Array, "r m e"]:
+    ) -> Float[Array, "r l d"]:
         """Encodes.
 
         Args:
@@ -64,7 +68,7 @@ class QwenVision(nn.Module):
           adapters: parameters for `hook`; leaves [layers, ...].
 
         Returns:
-          Float [rows, l / 4, out_size].
+          Float [rows, l, hidden_size].
 
         Source:
           Wang et al. 2024 (Qwen2-VL); Bai et al. 2025 (Qwen2.5-VL) for the windows.
@@ -91,11 +95,7 @@ class QwenVision(nn.Module):
             config.layer, **dtypes, hook=self.hook, name="layers"
         )
         x, _ = layers(x, jnp.cos(angles), jnp.sin(angles), numbers, adapters, whole)
-        norm = RMSNorm if config.layer.rms_norm else LayerNorm
-        x = norm(config.layer.epsilon, **dtypes, name="merger_norm")(x)
-        x = x.reshape(len(x), -1, MERGE**2 * d)
-        x = activation("gelu")(Dense(MERGE**2 * d, **dtypes, name="merger_1")(x))
-        return Dense(config.out_size, **dtypes, name="merger_2")(x)
+        return x
 
 
 class QwenVl(ReadsPictures):
@@ -108,11 +108,30 @@ class QwenVl(ReadsPictures):
     remat: bool = False
     vision_hook: Hook | None = None  # of the image tower
 
+    packs: ClassVar[bool] = True
+
+    @nn.nowrap
+    def decoder(self) -> Llama:
+        """As `ReadsPictures.decoder`."""
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return Llama(self.config.text, **dtypes, hook=self.hook, remat=self.remat)
+
+    @nn.nowrap
+    def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """As `ReadsPictures.largest`, where the picture constants are the family's own."""
+        rows = bucket(QwenImages(self.config).most_tokens * MERGE**2, LENGTHS)
+        shape = rows, self.config.vision.patch_width + COORDINATES
+        return {"pixel_values": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
     def setup(self) -> None:
         """Declares the parts."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.vision = QwenVision(self.config.vision, **dtypes, hook=self.vision_hook)
-        self.language_model = Llama(self.config.text, **dtypes, hook=self.hook, remat=self.remat)
+        vision, wide = self.config.vision, MERGE**2 * self.config.vision.hidden_size
+        self.vision = QwenVision(vision, **dtypes, hook=self.vision_hook)
+        norm = RMSNorm if vision.layer.rms_norm else LayerNorm
+        self.merger_norm = norm(vision.layer.epsilon, **dtypes)
+        self.merger_1, self.merger_2 = Dense(wide, **dtypes), Dense(vision.out_size, **dtypes)
+        self.language_model = self.decoder()
 
     def __call__(
         self,
@@ -129,8 +148,29 @@ class QwenVl(ReadsPictures):
     def read_tiles(
         self, patches: Float[Array, "r l w"], adapters: PyTree = None
     ) -> Float[Array, "r m d"]:
-        """Embeddings of packed pictures; see `QwenVision`."""
-        return self.vision(patches, adapters)
+        """Embeddings of packed pictures.
+
+        Args:
+          patches: as `QwenVision` takes them.
+          adapters: parameters for `vision_hook`.
+
+        Returns:
+          Float [rows, l / 4, d]: one for every four patches.
+        """
+        x = self.merger_norm(self.vision(patches, adapters))
+        x = x.reshape(len(x), -1, MERGE**2 * x.shape[-1])
+        return self.merger_2(activation("gelu")(self.merger_1(x)))
+
+    def join(
+        self,
+        words: Float[Array, "b l d"],
+        inputs: Inputs,
+        slots: Int[Array, "b l"],
+        adapters: PyTree = None,
+    ) -> Joined:
+        """As `ReadsPictures.join`; `pixel_values` [m, l, patch_width + 4] are m pictures alone."""
+        tokens = self.read_tiles(inputs["pixel_values"], adapters)
+        return Joined(among(words, tokens, slots))
 
     def mix(
         self,
@@ -181,7 +221,7 @@ def key_table(config: QwenVlConfig) -> tuple[KeyRule, ...]:
         for source, ours in (
             (block + "norm1", f"{target}norm1"),
             (block + "norm2", f"{target}norm2"),
-            (top + r"merger\.ln_q", "vision/merger_norm"),
+            (top + r"merger\.ln_q", "merger_norm"),
         )
         for rule in norm_rules(source, ours)
         if not (part.rms_norm and rule.target.endswith("bias"))
@@ -202,8 +242,8 @@ def key_table(config: QwenVlConfig) -> tuple[KeyRule, ...]:
                 block + rf"mlp\.{name}", f"{target}{name.removesuffix('_proj')}"
             )
         ),
-        *dense_rules(top + r"merger\.mlp\.0", "vision/merger_1"),
-        *dense_rules(top + r"merger\.mlp\.2", "vision/merger_2"),
+        *dense_rules(top + r"merger\.mlp\.0", "merger_1"),
+        *dense_rules(top + r"merger\.mlp\.2", "merger_2"),
     )
 
 
@@ -223,8 +263,8 @@ def sharding(config: QwenVlConfig) -> Rules:
     return (
         *((f"language_model/{p}", spec) for p, spec in inner if p != ".*"),
         *layer_sharding(config.vision.layer, "vision/"),
-        ("vision/merger_1/kernel", P(None, "model")),
-        ("vision/merger_2/kernel", P("model", None)),
+        ("merger_1/kernel", P(None, "model")),
+        ("merger_2/kernel", P("model", None)),
         (".*", P()),
     )
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmjax.checks import foreign, ranges
 from mmjax.encoders.llava_images import WORD, Mixed
+from mmjax.encoders.picture_tokens import PictureTokens, text_positions
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.encoders.qwen_vl_config import MERGE, QwenVlConfig
 from mmjax.encoders.text_preprocess import bucket
@@ -86,6 +87,26 @@ class QwenImages:
         return rows * columns // MERGE**2
 
     @property
+    def frame(self) -> tuple[str, str]:
+        """The texts of the tokens around a picture."""
+        return "<|vision_start|>", "<|vision_end|>"
+
+    def tokens(self, height: int, width: int, where: str = "a picture") -> PictureTokens:
+        """As `PictureReader.tokens`: one for every four patches, at its row and column.
+
+        Raises:
+          MmjaxError: the picture is too thin.
+        """
+        rows, columns = self.grid(height, width, where)
+        places, positions = _tokens(rows, columns)
+        return PictureTokens(places, bucket(rows * columns, LENGTHS), positions)
+
+    def inputs(self, image: ImageLike, index: int = 0) -> dict[str, np.ndarray]:
+        """{"pixel_values": float32 [size, patch_width + 4]}, as `QwenVision` reads them."""
+        rows, _ = self._pack([self.patches(image, index)])
+        return {"pixel_values": rows[0]}
+
+    @property
     def most_tokens(self) -> int:
         """Tokens that no picture exceeds."""
         return -(-self.most // (self.config.vision.patch_size * MERGE) ** 2)
@@ -147,25 +168,20 @@ class QwenImages:
         tiles, starts = self._pack(cut)
         number, all_ids, all_places, all_positions = 0, [], [], []
         for prompt in prompts:
-            ids, places, positions, at = [], [], [], 0
+            ids, places, shown = list[int](), list[int](), list[tuple[int, np.ndarray]]()
             for i in prompt:
                 if i != token:
-                    ids.append(np.array([i]))
-                    places.append(np.array([WORD]))
-                    positions.append(np.full((1, 3), at))
-                    at += 1
+                    ids.append(i)
+                    places.append(WORD)
                     continue
-                rows, columns = (x // MERGE for x in cut[number][1:])
-                count = rows * columns
-                ids.append(np.full(count, i))
-                places.append(1 + starts[number] + np.arange(count))
-                y, x = np.divmod(np.arange(count), columns)
-                positions.append(at + np.stack([0 * y, y, x], axis=-1))
-                at, number = at + max(rows, columns), number + 1
-            none = np.zeros((0, 3))
-            all_ids.append(np.concatenate([np.zeros(0), *ids]).astype(np.int32))
-            all_places.append(np.concatenate([np.zeros(0), *places]).astype(np.int32))
-            all_positions.append(np.concatenate([none, *positions]).astype(np.int32))
+                own, positions = _tokens(*cut[number][1:])
+                shown.append((len(ids), positions))
+                places += (1 + starts[number] + own).tolist()
+                ids += [i] * len(own)
+                number += 1
+            all_ids.append(np.array(ids, np.int32))
+            all_places.append(np.array(places, np.int32))
+            all_positions.append(text_positions(len(ids), shown))
         return Mixed(all_ids, all_places, tiles, all_positions)
 
     def _pack(
@@ -207,6 +223,13 @@ class QwenImages:
                 part[:, -1] = 1 + windows[row] + places[:, 0] // by * across + places[:, 1] // by
                 windows[row] += -(-rows // by) * across
         return out, [(row * length + at) // MERGE**2 for row, at in spots]
+
+
+def _tokens(rows: int, columns: int) -> tuple[Int[np.ndarray, "m"], Int[np.ndarray, "m 3"]]:
+    """Numbers and positions of the tokens of so many rows and columns of patches."""
+    places = np.arange(rows * columns // MERGE**2, dtype=np.int32)
+    y, x = np.divmod(places, columns // MERGE)
+    return places, np.stack([0 * y, y, x], axis=-1)
 
 
 def _places(rows: int, columns: int) -> Int[np.ndarray, "n 2"]:
