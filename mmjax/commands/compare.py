@@ -10,7 +10,7 @@ from mmjax.errors import MmjaxError
 from mmjax.report.page import Report, Table, print_table, write_report
 from mmjax.report.plots import Curve
 from mmjax.report.results import Results
-from mmjax.runs.run_folder import read_recipe
+from mmjax.runs.run_folder import flat, read_recipe
 from mmjax.writer import METRICS_FILE, read_metrics, series
 
 NAME = "compare"
@@ -185,24 +185,14 @@ def _curves(run: _Measured) -> list[Curve]:
 
 def _settings(runs: Sequence[_Measured]) -> list[str]:
     """Settings that are not the same everywhere."""
-    flat = [_flat(run.settings) for run in runs]
-    names = sorted({name for settings in flat for name in settings})
+    dotted = [flat(run.settings) for run in runs]
+    names = sorted({name for settings in dotted for name in settings})
     return [
         f"{name}: "
         + ", ".join(
             f"{settings.get(name, '–')!s} in {r.name}"
-            for settings, r in zip(flat, runs, strict=True)
+            for settings, r in zip(dotted, runs, strict=True)
         )
         for name in names
-        if len({repr(settings.get(name)) for settings in flat}) > 1
+        if len({repr(settings.get(name)) for settings in dotted}) > 1
     ]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    dotted: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            dotted |= _flat(value, f"{prefix}{name}.")
-        else:
-            dotted[f"{prefix}{name}"] = value
-    return dotted
