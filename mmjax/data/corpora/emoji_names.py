@@ -5,43 +5,22 @@ Subgroups have no names but their English ids in either; the Chinese ones are wr
 
 from collections.abc import Mapping, Sequence
 
-GROUPS: Mapping[str, Mapping[str, str]] = {
-    "smileys-emotion": {
-        "en": "smileys and emotion",
-        "zh": "笑脸与情感",
-        "de": "Smileys und Gefühle",
-        "ja": "顔と感情",
-    },
-    "people-body": {
-        "en": "people and body",
-        "zh": "人物与身体",
-        "de": "Menschen und Körper",
-        "ja": "人と体",
-    },
-    "animals-nature": {
-        "en": "animals and nature",
-        "zh": "动物与自然",
-        "de": "Tiere und Natur",
-        "ja": "動物と自然",
-    },
-    "food-drink": {
-        "en": "food and drink",
-        "zh": "食物与饮料",
-        "de": "Essen und Trinken",
-        "ja": "食べ物と飲み物",
-    },
-    "travel-places": {
-        "en": "travel and places",
-        "zh": "旅行与地点",
-        "de": "Reisen und Orte",
-        "ja": "旅行と場所",
-    },
-    "activities": {"en": "activities", "zh": "活动", "de": "Aktivitäten", "ja": "アクティビティ"},
-    "objects": {"en": "objects", "zh": "物品", "de": "Gegenstände", "ja": "物"},
-    "symbols": {"en": "symbols", "zh": "符号", "de": "Symbole", "ja": "記号"},
-    "flags": {"en": "flags", "zh": "旗帜", "de": "Flaggen", "ja": "旗"},
-    "component": {"en": "component", "zh": "组件", "de": "Bestandteile", "ja": "部品"},
-}
+from mmjax.data.corpora.label_names import by_language
+
+GROUPS: Mapping[str, Mapping[str, str]] = by_language(
+    """
+smileys-emotion: smileys and emotion | 笑脸与情感 | Smileys und Gefühle | 顔と感情
+people-body: people and body | 人物与身体 | Menschen und Körper | 人と体
+animals-nature: animals and nature | 动物与自然 | Tiere und Natur | 動物と自然
+food-drink: food and drink | 食物与饮料 | Essen und Trinken | 食べ物と飲み物
+travel-places: travel and places | 旅行与地点 | Reisen und Orte | 旅行と場所
+activities: activities | 活动 | Aktivitäten | アクティビティ
+objects: objects | 物品 | Gegenstände | 物
+symbols: symbols | 符号 | Symbole | 記号
+flags: flags | 旗帜 | Flaggen | 旗
+component: component | 组件 | Bestandteile | 部品
+"""
+)
 
 _ZH = """
 face-smiling 微笑的脸 | face-affection 表示喜爱的脸 | face-tongue 吐舌头的脸 | face-hand 带手势的脸

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmjax import assets
+from mmjax.data.corpora.label_names import by_language
 from mmjax.data.files import read_jsonl
 from mmjax.data.records import Corpus, Item, Query
 from mmjax.errors import MmjaxError
@@ -18,28 +19,25 @@ STYLE = "photo"
 LOCALES = {"zh": "zh_CN", "pt": "pt_BR"}  # what gettext calls them; others as in a recipe
 _ENDS = " .。!！|।"
 # The folders of the package, in the languages that mmjax's recipes name classes in.
-_LABELS = {
-    "animals": {"en": "animals", "zh": "动物", "de": "Tiere", "ja": "動物"},
-    "clothes": {"en": "clothes", "zh": "衣服", "de": "Kleidung", "ja": "服"},
-    "food": {"en": "food", "zh": "食物", "de": "Essen", "ja": "食べ物"},
-    "hobbies": {"en": "hobbies", "zh": "爱好", "de": "Hobbys", "ja": "趣味"},
-    "household": {"en": "household", "zh": "家居用品", "de": "Haushalt", "ja": "家庭用品"},
-    "medical": {"en": "medical", "zh": "医疗", "de": "Medizin", "ja": "医療"},
-    "military": {"en": "military", "zh": "军事", "de": "Militär", "ja": "軍事"},
-    "naturalforces": {
-        "en": "natural forces",
-        "zh": "自然力量",
-        "de": "Naturgewalten",
-        "ja": "自然の力",
-    },
-    "people": {"en": "people", "zh": "人物", "de": "Menschen", "ja": "人"},
-    "plants": {"en": "plants", "zh": "植物", "de": "Pflanzen", "ja": "植物"},
-    "seasonal": {"en": "seasonal", "zh": "节日", "de": "Jahreszeiten", "ja": "季節"},
-    "space": {"en": "space", "zh": "太空", "de": "Weltraum", "ja": "宇宙"},
-    "sports": {"en": "sports", "zh": "体育", "de": "Sport", "ja": "スポーツ"},
-    "town": {"en": "town", "zh": "城镇", "de": "Stadt", "ja": "町"},
-    "vehicles": {"en": "vehicles", "zh": "交通工具", "de": "Fahrzeuge", "ja": "乗り物"},
-}
+_LABELS = by_language(
+    """
+animals: animals | 动物 | Tiere | 動物
+clothes: clothes | 衣服 | Kleidung | 服
+food: food | 食物 | Essen | 食べ物
+hobbies: hobbies | 爱好 | Hobbys | 趣味
+household: household | 家居用品 | Haushalt | 家庭用品
+medical: medical | 医疗 | Medizin | 医療
+military: military | 军事 | Militär | 軍事
+naturalforces: natural forces | 自然力量 | Naturgewalten | 自然の力
+people: people | 人物 | Menschen | 人
+plants: plants | 植物 | Pflanzen | 植物
+seasonal: seasonal | 节日 | Jahreszeiten | 季節
+space: space | 太空 | Weltraum | 宇宙
+sports: sports | 体育 | Sport | スポーツ
+town: town | 城镇 | Stadt | 町
+vehicles: vehicles | 交通工具 | Fahrzeuge | 乗り物
+"""
+)
 
 
 def load_stamps(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus:
