@@ -113,18 +113,9 @@ def read_table(path: Path = TABLE) -> list[Emoji]:
         code, emoji, group, subgroup, version, name_en, name_zh, words_en, words_zh, _ = fields
         if code in rows:
             raise DataError(f"{path}, line {number}: {code} stands twice")
-        rows[code] = Emoji(
-            id=code,
-            emoji=emoji,
-            group=group,
-            subgroup=subgroup,
-            version=version,
-            name_en=name_en,
-            name_zh=name_zh,
-            keywords_en=_words(words_en),
-            keywords_zh=_words(words_zh),
-            family=family(emoji),
-        )
+        keywords = _words(words_en), _words(words_zh)
+        named = group, subgroup, version, name_en, name_zh
+        rows[code] = Emoji(code, emoji, *named, *keywords, family(emoji))
     return list(rows.values())
 
 
