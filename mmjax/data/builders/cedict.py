@@ -8,16 +8,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mmjax.data.builders.cedict_entries import VERSION, read_entries
+from mmjax.data.builders.local import LocalBuilder
 from mmjax.progress import status, track
 
 
-class CedictBuilder(tfds.core.GeneratorBasedBuilder):
+class CedictBuilder(LocalBuilder):
     """One record a headword of CC-CEDICT that has a plain translation."""
 
     name = "cedict"
     VERSION = tfds.core.Version(VERSION)
-    # Nothing is downloaded; looking for checksums needs a package that 4.9.10 does not ask for.
-    url_infos = None  # type: ignore[assignment]
 
     def __init__(self, *, cedict: Path, hsk2: Path, hsk3: Path, **kwargs: Any) -> None:
         """Keeps what `_generate_examples` needs.
@@ -29,30 +28,22 @@ class CedictBuilder(tfds.core.GeneratorBasedBuilder):
           **kwargs: tensorflow-datasets' own, e.g. data_dir.
         """
         self._files = (cedict, hsk2, hsk3)
-        super().__init__(file_format="array_record", **kwargs)
+        super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self._described(
             description="CC-CEDICT: Chinese headwords with cleaned English glosses.",
             homepage="https://cc-cedict.org",
-            license="CC-BY-SA-4.0",
-            features=tfds.features.FeaturesDict(
-                {
-                    "zh": text(doc="simplified headword"),
-                    "en": text(doc="its first gloss"),
-                    "glosses_en": text(doc="all glosses, joined by |"),
-                    "pinyin": text(doc="of the first gloss's reading, tones as digits"),
-                    "common": tfds.features.Scalar(np.int32, doc="HSK level 1 to 9, 0: none"),
-                }
-            ),
-            disable_shuffling=True,  # records stay in the dictionary's order
+            licence="CC-BY-SA-4.0",
+            features={
+                "zh": text(doc="simplified headword"),
+                "en": text(doc="its first gloss"),
+                "glosses_en": text(doc="all glosses, joined by |"),
+                "pinyin": text(doc="of the first gloss's reading, tones as digits"),
+                "common": tfds.features.Scalar(np.int32, doc="HSK level 1 to 9, 0: none"),
+            },
         )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        del dl_manager  # everything is on this machine already
-        return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
         with status("reading CC-CEDICT"):

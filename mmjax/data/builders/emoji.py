@@ -9,17 +9,16 @@ import tensorflow_datasets as tfds
 
 from mmjax.data.builders.emoji_fonts import EmojiFont, load_font
 from mmjax.data.builders.emoji_table import VERSION, Emoji, read_table
+from mmjax.data.builders.local import LocalBuilder
 from mmjax.errors import DataError
 from mmjax.progress import track
 
 
-class EmojiBuilder(tfds.core.GeneratorBasedBuilder):
+class EmojiBuilder(LocalBuilder):
     """One record an (emoji, style); pictures are square PNGs on white."""
 
     name = "emoji"
     VERSION = tfds.core.Version(VERSION)
-    # Nothing is downloaded; looking for checksums needs a package that 4.9.10 does not ask for.
-    url_infos = None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -38,7 +37,7 @@ class EmojiBuilder(tfds.core.GeneratorBasedBuilder):
           **kwargs: tensorflow-datasets' own, e.g. data_dir.
         """
         self._fonts, self._pixels, self._rows = dict(fonts), pixels, rows
-        super().__init__(file_format="array_record", **kwargs)
+        super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text
@@ -46,20 +45,12 @@ class EmojiBuilder(tfds.core.GeneratorBasedBuilder):
             "id emoji name_en name_zh keywords_en keywords_zh group subgroup version family style"
         )
         image = tfds.features.Image(shape=(self._pixels, self._pixels, 3), encoding_format="png")
-        return tfds.core.DatasetInfo(
-            builder=self,
+        return self._described(
             description="Emoji: pictures, English and Chinese names, keywords and groups.",
             homepage="https://emojibase.dev",
-            license="names: MIT (emojibase), Unicode-3.0; OpenMoji pictures: CC-BY-SA-4.0",
-            features=tfds.features.FeaturesDict(
-                {**{name: text() for name in names.split()}, "image": image}
-            ),
-            disable_shuffling=True,  # records stay in the table's order
+            licence="names: MIT (emojibase), Unicode-3.0; OpenMoji pictures: CC-BY-SA-4.0",
+            features={**{name: text() for name in names.split()}, "image": image},
         )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        del dl_manager  # everything is on this machine already
-        return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
         rows = read_table() if self._rows is None else self._rows
