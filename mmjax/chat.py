@@ -10,15 +10,15 @@ prompt Ctrl-C and Ctrl-D end.
 
 import argparse
 import contextlib
+import functools
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mmjax.checks.parsers import OneLineParser
+from mmjax.checks.parsers import OneLineParser, exit_code, tell
 from mmjax.errors import MmjaxError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ChatRequest:
 Reply: TypeAlias = Callable[[ChatRequest], str]
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OneLineParser:
     """The command's arguments."""
     made = OneLineParser(
         prog="python -m mmjax.chat",
@@ -92,11 +92,7 @@ def parser() -> argparse.ArgumentParser:
         help="earlier questions and answers that are read again (default: all; none where an "
         "adapter's recipe learned single questions)",
     )
-    made.add_argument(
-        "--allow-other-encoder",
-        action="store_true",
-        help="accept frozen models that are not those of the adapter's card",
-    )
+    made.add_allow_other_encoder()
     made.add_argument("--dtype", choices=["float32", "bfloat16"], help="of --model")
     made.add_argument("--quantize", choices=["int8", "nf4"], help="of --model: kernels")
     return made
@@ -135,16 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       only answer.
     """
     options = _options(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        _start(options)
-    except MmjaxError as error:
-        _tell(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _tell("stopped")
-        return 130
-    return 0
+    return exit_code(functools.partial(_start, options), stopped=130)
 
 
 def _start(options: argparse.Namespace) -> None:
@@ -183,10 +170,10 @@ def _of_adapter(options: argparse.Namespace) -> tuple[Reply, bool, str]:
             f"{folder} is an adapter of the task {task!r}, which answers no questions; give the "
             "run folder of an `instruct` recipe"
         )
-    _tell(f"loading {folder} and its frozen models ...")
+    tell(f"loading {folder} and its frozen models ...")
     adapted = definition_of(task).load(folder, options.allow_other_encoder, None)
     assert isinstance(adapted, Answering)
-    _tell(f"{card['recipe']}: {card['trainable']['count']:,} trained parameters")
+    tell(f"{card['recipe']}: {card['trainable']['count']:,} trained parameters")
     sampling, key = _sampling(options)
 
     def reply(turn: ChatRequest) -> str:
@@ -212,7 +199,7 @@ def _of_model(options: argparse.Namespace) -> tuple[Reply, bool, str]:
     from mmjax.encoders import LanguageModel, load_encoder
     from mmjax.generation import generate
 
-    _tell(f"loading {options.model} ...")
+    tell(f"loading {options.model} ...")
     mesh = sharding.make_mesh()
     model = load_encoder(
         options.model,
@@ -313,7 +300,7 @@ class Talk:
         if answer.strip():
             self.exchanges.append((question, answer.strip()))
         else:
-            _tell("(an empty answer)")
+            tell("(an empty answer)")
 
     def restart(self, picture: "Image | None") -> None:
         """Forgets what was said.
@@ -328,26 +315,26 @@ class Talk:
 
 def _loop(talk: Talk) -> None:
     """Asks line by line, until /exit, the end of stdin or Ctrl-C at the prompt."""
-    _tell("type a question; /help says what else")
+    tell("type a question; /help says what else")
     for line in _lines():
         word, _, rest = line.partition(" ")
         try:
             if word == "/exit":
                 return
             if word == "/help":
-                _tell(COMMANDS)
+                tell(COMMANDS)
             elif word == "/reset":
                 talk.restart(talk.picture)
             elif word == "/image":
                 talk.restart(_opened(rest.strip().strip("'\"")))
             elif word.startswith("/"):
-                _tell(f"error: there is no command {word}; /help lists them")
+                tell(f"error: there is no command {word}; /help lists them")
             else:
                 talk.ask(line)
         except MmjaxError as error:
-            _tell(f"error: {error}")
+            tell(f"error: {error}")
         except KeyboardInterrupt:
-            _tell("(stopped)")
+            tell("(stopped)")
 
 
 def _opened(path: str) -> "Image | None":
@@ -371,10 +358,6 @@ def _lines() -> Iterator[str]:
             return
         if line.strip():
             yield line.strip()
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

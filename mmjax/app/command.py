@@ -11,16 +11,16 @@ questions about a picture. Needs the extra `app`.
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import ipaddress
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmjax.checks.parsers import OneLineParser
+from mmjax.checks.parsers import OneLineParser, exit_code, tell
 from mmjax.errors import MmjaxError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MISSING = "the page needs the extra `app`: python -m pip install 'mmjax[app]'"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OneLineParser:
     """The command's arguments."""
     made = OneLineParser(
         prog="python -m mmjax.app",
@@ -72,11 +72,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--max-new-tokens", type=int, default=96, metavar="N", help="of an answer (default: 96)"
     )
-    made.add_argument(
-        "--allow-other-encoder",
-        action="store_true",
-        help="accept frozen models that are not those of the adapter's card",
-    )
+    made.add_allow_other_encoder()
     made.add_argument(
         "--share",
         action="store_true",
@@ -137,15 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       Exit code: 0 after Ctrl-C, 2 after one sentence on stderr.
     """
     options = _options(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        _start(options)
-    except MmjaxError as error:
-        _tell(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _tell("stopped")
-    return 0
+    return exit_code(functools.partial(_start, options), stopped=0)
 
 
 def _start(options: argparse.Namespace) -> None:
@@ -161,7 +149,7 @@ def _start(options: argparse.Namespace) -> None:
 
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
     sharding.set_up(0, None, assets.cache_dir() / "compiled")
-    _tell(f"loading {options.adapter} and its frozen models ...")
+    tell(f"loading {options.adapter} and its frozen models ...")
     adapted = predict.load_adapter(options.adapter, allow_other_encoder=options.allow_other_encoder)
     page = page_of(adapted, limits_of(options), options.max_new_tokens)
     gallery, samples = None, SamplePictures()
@@ -169,12 +157,12 @@ def _start(options: argparse.Namespace) -> None:
         folder = Path(options.images)
         if isinstance(page, Search):
             gallery = page.of_folder(folder, options.most_images)
-            _tell(f"{len(gallery.names)} pictures of {folder} are searched")
+            tell(f"{len(gallery.names)} pictures of {folder} are searched")
         else:
             samples = samples_in(folder, options.most_images, page.limits)
     page.warm()
     if not is_loopback(options.host):
-        _tell(f"note: {options.host} lets other machines in; there is no password")
+        tell(f"note: {options.host} lets other machines in; there is no password")
     with tempfile.TemporaryDirectory(prefix="uploads-") as uploads:
         # Read when Gradio is imported: it tells nobody that it runs, and keeps uploads here.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -194,7 +182,3 @@ def _start(options: argparse.Namespace) -> None:
         )
         door = serving.Door(options.host, options.port, options.share, Path(uploads))
         serving.serve(serving.made(page, gallery, look), look, door)
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

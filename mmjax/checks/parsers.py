@@ -1,7 +1,12 @@
 """Command lines: what is wrong with one is said in one line."""
 
 import argparse
+import os
+import sys
+from collections.abc import Callable
 from typing import NoReturn
+
+from mmjax.errors import MmjaxError
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -10,3 +15,38 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Says what is wrong, and where the help is."""
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+    def add_allow_other_encoder(self) -> None:
+        """Adds the option of every command that loads an adapter."""
+        self.add_argument(
+            "--allow-other-encoder",
+            action="store_true",
+            help="accept frozen models that are not those of the adapter's card",
+        )
+
+
+def tell(text: str) -> None:
+    """Says something that is no answer: on stderr, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def exit_code(start: Callable[[], None], stopped: int) -> int:
+    """Does what a command is for.
+
+    Args:
+      start: does it.
+      stopped: the exit code after Ctrl-C.
+
+    Returns:
+      Exit code: 0, 2 after one sentence on stderr, or `stopped`.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        start()
+    except MmjaxError as error:
+        tell(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        tell("stopped")
+        return stopped
+    return 0
