@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mmjax.processes import watchdog
 
@@ -66,6 +66,15 @@ def _new_progress() -> "Progress":
     )
 
 
+class _Work(NamedTuple):
+    """What `track` shows of work."""
+
+    description: str
+    total: int | None
+    before: int
+    remark: Callable[[], str]
+
+
 def track(
     iterable: Iterable[T],
     description: str,
@@ -89,16 +98,11 @@ def track(
         with contextlib.suppress(TypeError):
             total = before + len(iterable)  # type: ignore[arg-type]
     show = _bar if sys.stderr.isatty() else _lines
-    return show(iterable, description, total, before, note or (lambda: ""))
+    return show(iterable, _Work(description, total, before, note or (lambda: "")))
 
 
-def _bar(
-    iterable: Iterable[T],
-    description: str,
-    total: int | None,
-    before: int,
-    remark: Callable[[], str],
-) -> Iterator[T]:
+def _bar(iterable: Iterable[T], work: _Work) -> Iterator[T]:
+    description, total, before, remark = work
     start = time.monotonic()
     with _DISPLAY.open() as progress:
         task = progress.add_task(description, total=total, completed=before, note="")
@@ -115,13 +119,8 @@ def _bar(
                 progress.remove_task(task)
 
 
-def _lines(
-    iterable: Iterable[T],
-    description: str,
-    total: int | None,
-    before: int,
-    remark: Callable[[], str],
-) -> Iterator[T]:
+def _lines(iterable: Iterable[T], work: _Work) -> Iterator[T]:
+    description, total, before, remark = work
     start = spoken = time.monotonic()
     tenth = 10 * before // total if total else 0
     done, first = before, start
