@@ -128,19 +128,37 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
       DataError: the file is missing, or a line is no UTF-8 or longer than memory bears.
     """
-    number = 0
+    for number, _, line in read_placed_lines(path, LONGEST_LINE, "one row a line"):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"cannot read {path}: row {number} is not UTF-8 ({error})") from error
+        yield number, text
+
+
+def read_placed_lines(path: Path, longest: int, expected: str) -> Iterator[tuple[int, int, bytes]]:
+    """Yields (row from 1, byte at which it starts, line with its end).
+
+    Args:
+      path: the file.
+      longest: bytes of a line.
+      expected: what should stand in a line.
+
+    Raises:
+      DataError: the file is missing, or a line is longer.
+    """
+    row, start = 0, 0
     try:
         with path.open("rb") as file:
-            while line := file.readline(LONGEST_LINE + 1):
-                number += 1
-                if len(line) > LONGEST_LINE:
+            while line := file.readline(longest + 1):
+                row += 1
+                if len(line) > longest:
                     raise DataError(
-                        f"{path}, row {number}: is longer than {LONGEST_LINE >> 20} MiB; expected "
-                        "one row a line"
+                        f"{path}, row {row}: is longer than {longest >> 20} MiB; expected "
+                        f"{expected}"
                     )
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {path}: row {number} is not UTF-8 ({error})") from error
+                yield row, start, line
+                start += len(line)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {shown_path(path)}: {error_of(error)}") from error
 

@@ -14,13 +14,13 @@ import base64
 import binascii
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmjax.checks.foreign import is_file
-from mmjax.data.files import read_jsonl, text_of
+from mmjax.data.files import read_jsonl, read_placed_lines, text_of
 from mmjax.data.records import Corpus, Item, Query
 from mmjax.errors import MmjaxError, shown
 from mmjax.progress import track
@@ -138,7 +138,8 @@ def _splits(folder: Path) -> dict[str, str]:
 def _pictures(path: Path, digest: Any) -> dict[int, TsvImage]:
     """Finds, and checks, every picture of a TSV file."""
     pictures: dict[int, TsvImage] = {}
-    for row, start, line in track(_lines(path), f"reading {path.name}"):
+    lines = read_placed_lines(path, _LONGEST_ROW, "one picture a row")
+    for row, start, line in track(lines, f"reading {path.name}"):
         digest.update(line)
         place = f"{path}, row {row}"
         name, tab, content = line.rstrip(b"\r\n").partition(b"\t")
@@ -153,25 +154,6 @@ def _pictures(path: Path, digest: Any) -> dict[int, TsvImage]:
     if not pictures:
         raise MmjaxError(f"{path} has no rows; expected ID, tab, base64")
     return pictures
-
-
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Yields (row from 1, byte at which it starts, line)."""
-    start = 0
-    try:
-        with path.open("rb") as file:
-            row = 0
-            while line := file.readline(_LONGEST_ROW + 1):
-                row += 1
-                if len(line) > _LONGEST_ROW:
-                    raise MmjaxError(
-                        f"{path}, row {row}: is longer than {_LONGEST_ROW >> 20} MiB; expected "
-                        "one picture a row"
-                    )
-                yield row, start, line
-                start += len(line)
-    except OSError as error:
-        raise MmjaxError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _queries(
