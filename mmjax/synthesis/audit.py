@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
-from mmjax.data.turn_records import Record, read_records
+from mmjax.data.turn_records import read_records
 from mmjax.errors import DataError
 from mmjax.files import digest_of
-from mmjax.synthesis.generate import WHITE, read_image
+from mmjax.synthesis.generate import seeing
 from mmjax.synthesis.judge import LABELS, Judge, Looker, decide, look, margins, scored
 from mmjax.synthesis.parse import Triplet, triplets_of
 from mmjax.synthesis.parts import Failure, Outcome, Parts, Rows, outcomes_in, plan_batches
@@ -35,7 +36,7 @@ def judge_tasks(generated: Path, parts: Parts, judge: Judge, batch_size: int = 3
     rows = Rows(generated)
 
     def tasks(row: int) -> list[Triplet]:
-        return triplets_of(Record.of_object(f"{generated}, row {row + 1}", rows[row]))
+        return triplets_of(rows.record(row))
 
     sizes = [max(judge.sizes(tasks(row)), default=0) for row in range(len(rows))]
 
@@ -71,27 +72,22 @@ def look_at_tasks(
     """
     rows = Rows(generated)
 
-    def record(row: int) -> Record:
-        return Record.of_object(f"{generated}, row {row + 1}", rows[row])
-
     def size(row: int) -> int:
-        tasks = triplets_of(record(row))
+        tasks = triplets_of(rows.record(row))
         return max((len(task.question) + len(task.precise) for task in tasks), default=0)
 
     def do(batch: Sequence[int]) -> list[Outcome]:
-        records = [record(row) for row in batch]
-        opened = [read_image(one, tries) for one in records]
+        records = [rows.record(row) for row in batch]
         each = [triplets_of(one) for one in records]
-        # One that failed keeps its place, so that the others are computed as they would be with it.
-        shown = [WHITE if isinstance(image, Failure) else image for image in opened]
-        images = [image for image, tasks in zip(shown, each, strict=True) for _ in tasks]
-        flat = look(looker, [task for some in each for task in some], images, batch_size=batch_size)
-        names = [_digest(some, one.images) for some, one in zip(each, records, strict=True)]
-        outcomes = _by_record(_LOOKED, flat.tolist(), each, names)
-        return [
-            image if isinstance(image, Failure) else outcome
-            for image, outcome in zip(opened, outcomes, strict=True)
-        ]
+
+        def ask(shown: list[Image.Image]) -> list[Outcome]:
+            images = [image for image, tasks in zip(shown, each, strict=True) for _ in tasks]
+            asked = [task for some in each for task in some]
+            flat = look(looker, asked, images, batch_size=batch_size)
+            names = [_digest(some, one.images) for some, one in zip(each, records, strict=True)]
+            return _by_record(_LOOKED, flat.tolist(), each, names)
+
+        return seeing(records, tries, ask)
 
     sizes = np.array([size(row) for row in range(len(rows))], np.int64)
     parts.work(plan_batches(sizes, batch_size), do, "looking at pictures", retry_failed)

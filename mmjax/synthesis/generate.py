@@ -1,7 +1,7 @@
 """Generation: a synthesizer reads an image and its caption, and writes tasks about them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -145,22 +145,16 @@ def generate_tasks(
       MmjaxError: damaged files.
     """
     rows = Rows(pairs)
-
-    def record(row: int) -> Record:
-        return Record.of_object(f"{pairs}, row {row + 1}", rows[row])
-
-    sizes = np.array([len(how.prompt(record(row))) for row in range(len(rows))], np.int64)
+    sizes = np.array([len(how.prompt(rows.record(row))) for row in range(len(rows))], np.int64)
 
     def do(batch: Sequence[int]) -> list[Outcome]:
-        records = [record(row) for row in batch]
-        opened = [read_image(one, how.tries) for one in records]
-        # One that failed keeps its place, so that the others are computed as they would be with it.
-        shown = [WHITE if isinstance(one, Failure) else one for one in opened]
-        written = writer.write([how.prompt(one) for one in records], shown)
-        return [
-            image if isinstance(image, Failure) else outcome(one, how)
-            for image, one in zip(opened, written, strict=True)
-        ]
+        records = [rows.record(row) for row in batch]
+
+        def write(shown: list[Image.Image]) -> list[Outcome]:
+            written = writer.write([how.prompt(one) for one in records], shown)
+            return [outcome(one, how) for one in written]
+
+        return seeing(records, how.tries, write)
 
     parts.work(plan_batches(sizes, how.batch_size), do, "writing tasks", retry_failed)
 
@@ -192,3 +186,25 @@ def read_image(record: Record, tries: int) -> Image.Image | Failure:
             error = str(failed)
     log.warning("%s: %s", record.id, error)
     return Failure(error, tries)
+
+
+def seeing(
+    records: Sequence[Record], tries: int, do: Callable[[list[Image.Image]], Sequence[Outcome]]
+) -> list[Outcome]:
+    """What comes of records whose first pictures are shown.
+
+    Args:
+      records: with one picture, or none.
+      tries: how often a picture is read before its record counts as failed.
+      do: pictures -> an outcome for each record. The picture of one that failed is white, so that
+        the others are computed as they would be with it.
+
+    Returns:
+      An outcome for each record.
+    """
+    opened = [read_image(one, tries) for one in records]
+    outcomes = do([WHITE if isinstance(image, Failure) else image for image in opened])
+    return [
+        image if isinstance(image, Failure) else found
+        for image, found in zip(opened, outcomes, strict=True)
+    ]

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mmjax.data.turn_records import as_line
+from mmjax.data.turn_records import Record, as_line
 from mmjax.errors import MmjaxError
 from mmjax.progress import track
 from mmjax.runs import lock
@@ -227,3 +227,11 @@ class Rows:
         with self._path.open("rb") as file:
             file.seek(int(self._places[row]))
             return json.loads(file.readline().removeprefix(b"\xef\xbb\xbf"))
+
+    def record(self, row: int) -> Record:
+        """A row that is a record.
+
+        Raises:
+          DataError: by file and row, if it is none.
+        """
+        return Record.of_object(f"{self._path}, row {row + 1}", self[row])
