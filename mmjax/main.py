@@ -17,7 +17,7 @@ SIGTERM.
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags
@@ -85,10 +85,21 @@ _PROCESSES = (DISTRIBUTED, COORDINATOR, NUM_PROCESSES, PROCESS_ID, PEER_TIMEOUT,
 _OWN = (CONFIG, WORKDIR, MODE, DEVICES, *_PROCESSES, PROFILE)
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Reads the flags; an unknown key or a recipe that cannot be read becomes one sentence."""
+def parse(
+    argv: list[str], about: str | None = __doc__, listed: Sequence[flags.FlagHolder] = _OWN
+) -> list[str]:
+    """Reads the flags; an unknown key or a recipe that cannot be read becomes one sentence.
+
+    Args:
+      argv: as the user typed it.
+      about: the command's help says it before the flags.
+      listed: flags of mmjax that the help tells.
+
+    Returns:
+      The arguments that are no flags.
+    """
     if command_line.asks_for_help(argv):
-        print(f"{(__doc__ or '').strip()}\n\n{command_line.describe_flags(_OWN, argv)}")
+        print(f"{(about or '').strip()}\n\n{command_line.describe_flags(listed, argv)}")
         sys.exit(0)
     _ARGUMENTS[:], base = command_line.without_base(command_line.with_kept_recipe(argv))
     try:
@@ -109,10 +120,15 @@ def parse(argv: list[str]) -> list[str]:
     sys.exit(1)
 
 
-def main(argv: list[str]) -> None:
-    """Flags -> distributed init -> spec -> train, evaluate or export."""
+def refuse_arguments(argv: list[str]) -> None:
+    """Ends with the usage where something stands there that is no flag."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --config FILE?")
+
+
+def main(argv: list[str]) -> None:
+    """Flags -> distributed init -> spec -> train, evaluate or export."""
+    refuse_arguments(argv)
     if CONFIG.value is None:
         raise app.UsageError(
             "--config is missing, e.g. --config configs/language_emoji.py; --mode evaluate and "

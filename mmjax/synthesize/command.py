@@ -25,7 +25,6 @@ from pathlib import Path
 from absl import app, flags
 
 from mmjax import main as door
-from mmjax.commands import command_line
 from mmjax.errors import MmjaxError, shown
 
 WAITING = 3
@@ -47,16 +46,12 @@ def start() -> None:
 
 def parse(argv: list[str]) -> list[str]:
     """Reads the flags of a synthesis; see `mmjax.main.parse`."""
-    if command_line.asks_for_help(argv):
-        print(f"{(__doc__ or '').strip()}\n\n{command_line.describe_flags(_OWN, argv)}")
-        sys.exit(0)
-    return door.parse(argv)
+    return door.parse(argv, __doc__, _OWN)
 
 
 def main(argv: list[str]) -> None:
     """Flags -> settings -> the synthesis."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --config FILE?")
+    door.refuse_arguments(argv)
     if door.CONFIG.value is None:
         raise app.UsageError("--config is missing, e.g. --config configs/synthesize_emoji.py")
     door.run(_synthesize)
