@@ -5,11 +5,10 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from mmjax.adapters.hooks import LayerAdapter, for_training, widths
 from mmjax.adapters.rep_adapter import RepAdapter
-from mmjax.encoders.language_model import WORD
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError
 from mmjax.rng import DropoutKey
@@ -133,29 +132,3 @@ def _dense(key: Key[Array, ""], width_in: int, width_out: int) -> PyTree:
     limit = (6 / (width_in + width_out)) ** 0.5
     kernel = jax.random.uniform(key, (width_in, width_out), jnp.float32, -limit, limit)
     return {"kernel": kernel, "bias": jnp.zeros(width_out)}
-
-
-def place_images(
-    words: Float[Array, "b l d"],
-    image_tokens: Float[Array, "b t d"] | None,
-    image_slot: Int[Array, "b l"] | None,
-    first: Float[Array, "b d"] | None,
-) -> Float[Array, "b l d"]:
-    """Puts pictures and the modality token in the places that a text keeps free for them.
-
-    Args:
-      words: word embeddings, float [b, l, d].
-      image_tokens: float [b, t, d]; None where no row has a picture.
-      image_slot: int [b, l], which of the row's image tokens stands here, or `WORD`.
-      first: the rows' modality tokens, which take column 0; None where there are none.
-
-    Returns:
-      Float [b, l, d] in the dtype of the words.
-    """
-    x = words
-    if image_tokens is not None:
-        assert image_slot is not None
-        slot = jnp.maximum(image_slot, 0)[..., None]
-        placed = jnp.take_along_axis(image_tokens.astype(x.dtype), slot, axis=1)
-        x = jnp.where((image_slot != WORD)[..., None], placed, x)
-    return x if first is None else x.at[:, 0].set(first.astype(x.dtype))

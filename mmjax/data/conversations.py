@@ -12,9 +12,9 @@ from jaxtyping import Int
 
 from mmjax.data.epochs import LENGTHS, divide, walk
 from mmjax.data.layout import Encoded
+from mmjax.data.picture_table import PictureTable
 from mmjax.data.pipeline import Batches
 from mmjax.data.tables import InputTable
-from mmjax.data.tiles import TileTable
 from mmjax.encoders.language_model import WORD
 from mmjax.encoders.padding import bucket
 from mmjax.sharding import own_rows
@@ -23,7 +23,11 @@ _ANSWERS = tuple(1 << i for i in range(14))
 
 
 def collate(
-    rows: Sequence[Encoded | None], length: int, answers: int, first: bool
+    rows: Sequence[Encoded | None],
+    length: int,
+    answers: int,
+    first: bool,
+    positions: bool = False,
 ) -> dict[str, np.ndarray]:
     """Pads rows to one shape; a None becomes a row that counts for nothing.
 
@@ -32,10 +36,12 @@ def collate(
       length: columns.
       answers: answer tokens a row.
       first: whether column 0 holds a modality token, which no other column may see.
+      positions: whether the rows have positions of their own.
 
     Returns:
       `input_ids`, `image_slot`, `attention_mask` int32 [b, length]; `columns` (before each answer
-      token) and `labels` int32 [b, answers], `weights` float32 [b, answers]; `modality` int32 [b].
+      token) and `labels` int32 [b, answers], `weights` float32 [b, answers]; `modality` int32 [b];
+      with `positions`, that: int32 [b, length, 3].
     """
     b = len(rows)
     out = {
@@ -47,6 +53,8 @@ def collate(
         "weights": np.zeros((b, answers), np.float32),
         "modality": np.zeros(b, np.int32),
     }
+    if positions:
+        out["positions"] = np.zeros((b, length, 3), np.int32)
     for i, row in enumerate(rows):
         if row is None:
             continue
@@ -57,6 +65,9 @@ def collate(
         out["labels"][i, :a] = row.ids[row.answers]
         out["weights"][i, :a] = 1
         out["modality"][i] = row.modality
+        if positions:
+            assert row.positions is not None
+            out["positions"][i, :n] = row.positions
     return out
 
 
@@ -87,7 +98,7 @@ class Conversations:
 
     @functools.cached_property
     def buckets(self) -> Mapping[tuple[int, int, int], Int[np.ndarray, " k"]]:
-        """(columns, answer tokens, tiles or 0) -> conversations, neighbours side by side."""
+        """(columns, answer tokens, picture's size or 0) -> conversations, neighbours together."""
         by_shape: dict[tuple[int, int, int], list[int]] = {}
         for i, size in enumerate(self._sizes):
             by_shape.setdefault(size, []).append(i)
@@ -99,7 +110,7 @@ class Conversations:
         Conversations are walked through bucket by bucket, so a batch is of one bucket but where
         the walk goes on to the next: there the larger shape holds the rows of both. No epoch has
         more shapes than it has batches, and all of them together no more than there are pairs of a
-        number of columns and one of answer tokens, for each number of tiles.
+        number of columns and one of answer tokens, for each size of a picture's inputs.
 
         Args:
           batch_size: rows a batch, a multiple of `per_picture`.
@@ -144,37 +155,38 @@ class Conversations:
         padded = [*groups, *([[]] * (size - len(groups)))]
         mine = padded if mesh is None else [padded[i] for i in own_rows(size, mesh)]
         first = groups[0][0]
-        columns, answers, tiles = self._shape([i for group in groups for i in group])
+        columns, answers, most = self._shape([i for group in groups for i in group])
         flat = [
             self.rows[group[i]] if i < len(group) else None for group in mine for i in range(each)
         ]
-        batch: dict[str, Any] = {"text": collate(flat, columns, answers, self.first)}
+        turned = self.rows[first].positions is not None
+        batch: dict[str, Any] = {"text": collate(flat, columns, answers, self.first, turned)}
         # Rows that fill a batch up are of its modality too, whatever they weigh.
         batch["text"]["modality"][:] = self.rows[first].modality
         if self.images[first] >= 0:
             which = [self.images[group[0] if group else first] for group in mine]
             table = self.table
-            if isinstance(table, TileTable):  # as many as other processes' rows have
-                table = replace(table, count=tiles)
+            if isinstance(table, PictureTable):  # as many as other processes' rows have
+                table = replace(table, count=most)
             batch["image"] = table.gather(np.asarray(which, np.int64))
         return batch
 
     @functools.cached_property
     def _sizes(self) -> list[tuple[int, int, int]]:
-        """Of each conversation, columns and answer tokens of its bucket, and its tiles."""
+        """Of each conversation, columns and answer tokens of its bucket, and its picture's size."""
         return [
             (
                 bucket(len(row.ids), LENGTHS),
                 bucket(len(row.answers), _ANSWERS),
-                row.tiles if picture >= 0 else 0,
+                row.size if picture >= 0 else 0,
             )
             for row, picture in zip(self.rows, self.images.tolist(), strict=True)
         ]
 
     def _shape(self, rows: Sequence[int]) -> tuple[int, int, int]:
-        """Columns, answer tokens and tiles that hold some conversations."""
-        columns, answers, tiles = zip(*(self._sizes[i] for i in rows), strict=True)
-        return max(columns), max(answers), max(tiles)
+        """Columns, answer tokens and size of a picture that hold some conversations."""
+        columns, answers, sizes = zip(*(self._sizes[i] for i in rows), strict=True)
+        return max(columns), max(answers), max(sizes)
 
     def visits(self, steps: int, batch_size: int, seed: int) -> Int[np.ndarray, " n"]:
         """How often each conversation is learned in so many steps of `batches`.

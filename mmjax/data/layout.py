@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from mmjax.data.wording import Turn, cut
 from mmjax.encoders.language_model import IMAGE, TEXT, WORD
+from mmjax.encoders.picture_tokens import PictureTokens, text_positions
 from mmjax.errors import MmjaxError
 
 
@@ -41,8 +42,9 @@ class Layout:
       taps: tokens a picture takes.
       eos: id that ends an answer.
       max_length: tokens that a row may have.
-      image_token: where a model reads pictures among the words: the tokenizer's own text for one.
-        It stands in the user's first turn, a line before what is said.
+      image_token: of a model with an image tower of its own, the tokenizer's text for a picture.
+        It stands in the user's first turn, before what is said.
+      frame: what stands before that token and behind it.
     """
 
     first: bool
@@ -53,6 +55,7 @@ class Layout:
     eos: int
     max_length: int
     image_token: str = ""
+    frame: tuple[str, str] = ("", "")
 
     @classmethod
     def of(
@@ -69,9 +72,17 @@ class Layout:
 
     @classmethod
     def inline(
-        cls, tokenizer: Tokenizer, eos: Sequence[int], first: bool, image_id: int, max_length: int
+        cls,
+        tokenizer: Tokenizer,
+        eos: Sequence[int],
+        first: bool,
+        image_id: int,
+        frame: tuple[str, str],
+        max_length: int,
     ) -> "Layout":
-        """The layout for a model that reads pictures in place of a token of their own.
+        """The layout for a model that has a token for pictures.
+
+        What of its frame would be tokens that its tokenizer does not have is left out.
 
         Raises:
           MmjaxError: the model has no token that ends a text, or its tokenizer none for pictures.
@@ -79,7 +90,11 @@ class Layout:
         mark = tokenizer.id_to_token(image_id) or ""
         if not mark or _ids(tokenizer, mark) != [image_id]:
             raise MmjaxError(f"this model's tokenizer has no text for its image token, {image_id}")
-        return cls(first, _begin(tokenizer, eos), (), (), 0, eos[0], max_length, mark)
+        known = [
+            part for part in frame if not part.strip() or tokenizer.token_to_id(part) is not None
+        ]
+        around = frame if len(known) == len(frame) else ("", "")
+        return cls(first, _begin(tokenizer, eos), (), (), 0, eos[0], max_length, mark, around)
 
     def turns(self, conversation: Conversation) -> tuple[Turn, ...]:
         """A conversation's turns with the token for its picture, which no text can spell."""
@@ -89,8 +104,9 @@ class Layout:
         parted = f"{mark[0]}\\{mark[1:]}"
         turns = [replace(t, text=t.text.replace(mark, parted)) for t in conversation.turns]
         if conversation.image is not None:
-            text, at = turns[0].text, conversation.at
-            turns[0] = replace(turns[0], text=f"{text[:at]}{mark}\n{text[at:]}")
+            text, at, (before, behind) = turns[0].text, conversation.at, self.frame
+            shown = f"{text[:at]}{before}{mark}{behind}{text[at:]}"
+            turns[0] = replace(turns[0], text=shown)
         return tuple(turns)
 
 
@@ -117,7 +133,8 @@ class Encoded:
       modality: `TEXT` or `IMAGE`.
       cut: whether the last answers lost their end to the length that a row may have.
       prompt: the text before the first answer, which is cut into tokens together with it.
-      tiles: of its picture.
+      size: of its picture's inputs; see `PictureTokens`.
+      positions: int32 [l, 3]; None where tokens are counted.
     """
 
     ids: np.ndarray
@@ -126,7 +143,8 @@ class Encoded:
     modality: int
     cut: bool = False
     prompt: str = ""
-    tiles: int = 1
+    size: int = 1
+    positions: np.ndarray | None = None
 
 
 def encode(
@@ -135,8 +153,7 @@ def encode(
     layout: Layout,
     where: str = "conversation",
     cut: bool = False,
-    places: Int[np.ndarray, " p"] | None = None,
-    tiles: int = 1,
+    shown: PictureTokens | None = None,
 ) -> Encoded:
     """Lays a conversation out: modality, BOS, prefix, picture, turns; an end where an answer ends.
 
@@ -146,8 +163,7 @@ def encode(
       layout: what stands around.
       where: names the conversation in messages.
       cut: drop what a row has no room for from its end, as long as some of an answer is left.
-      places: which of the picture's tokens the text reads, in order; None takes `layout.taps`.
-      tiles: of its picture.
+      shown: its picture's tokens; None takes `layout.taps`.
 
     Returns:
       Its columns.
@@ -156,7 +172,7 @@ def encode(
       MmjaxError: nothing to learn, an empty answer, or more tokens than a row may have; with `cut`
         only where they leave no room for any answer.
     """
-    ids, slots, answers = _lay_out(conversation, tokenizer, layout, where, places)
+    ids, slots, answers = _lay_out(conversation, tokenizer, layout, where, shown)
     if not answers:
         raise MmjaxError(f"{where} has no answer to learn; mark at least one turn")
     most = layout.max_length
@@ -168,12 +184,28 @@ def encode(
             "shorten it or raise --config.encoders.language.max_length"
         )
     kept = (ids[:most], slots[:most], [at for at in answers if at < most])
-    columns, shown, learned = (np.asarray(x, np.int32) for x in kept)
+    columns, places, learned = (np.asarray(x, np.int32) for x in kept)
     modality = TEXT if conversation.image is None else IMAGE
     first = itertools.takewhile(lambda turn: not turn.learn, conversation.turns)
     question = "".join(turn.text for turn in first)
-    long = len(ids) > most
-    return Encoded(columns, shown, learned, modality, long, question, tiles)
+    encoded = Encoded(columns, places, learned, modality, len(ids) > most, question)
+    if shown is None:
+        return encoded
+    positions = _positions(slots, shown, layout.first)
+    return replace(
+        encoded, size=shown.size, positions=None if positions is None else positions[:most]
+    )
+
+
+def _positions(
+    slots: Sequence[int], shown: PictureTokens, first: bool
+) -> Int[np.ndarray, "l 3"] | None:
+    """Three positions of a row's tokens; a modality token in front is not counted."""
+    if shown.positions is None:
+        return None
+    front, at = int(first), next(i for i, slot in enumerate(slots) if slot != WORD)
+    own = text_positions(len(slots) - front, [(at - front, shown.positions)])
+    return np.concatenate([np.zeros((front, 3), np.int32), own])
 
 
 def encode_prompt(
@@ -181,7 +213,7 @@ def encode_prompt(
     tokenizer: Tokenizer,
     layout: Layout,
     where: str = "conversation",
-    places: Int[np.ndarray, " p"] | None = None,
+    shown: PictureTokens | None = None,
 ) -> tuple[Int[np.ndarray, " l"], Int[np.ndarray, " l"]]:
     """What the language model reads of a conversation whose last turn is still to be answered.
 
@@ -192,7 +224,7 @@ def encode_prompt(
       tokenizer: of the language model.
       layout: what stands around.
       where: names the conversation in messages.
-      places: as for `encode`.
+      shown: as for `encode`.
 
     Returns:
       (ids, slots), int32 [l]; see `Encoded`.
@@ -200,7 +232,7 @@ def encode_prompt(
     Raises:
       MmjaxError: an empty answer, or more tokens than a row may have.
     """
-    ids, slots, _ = _lay_out(conversation, tokenizer, layout, where, places)
+    ids, slots, _ = _lay_out(conversation, tokenizer, layout, where, shown)
     if len(ids) > layout.max_length:
         raise MmjaxError(
             f"{where} takes {len(ids)} tokens; this model reads {layout.max_length}: shorten it"
@@ -213,11 +245,11 @@ def _lay_out(
     tokenizer: Tokenizer,
     layout: Layout,
     where: str,
-    places: Int[np.ndarray, " p"] | None,
+    read: PictureTokens | None,
 ) -> tuple[list[int], list[int], list[int]]:
     """(ids, slots, columns that are learned), however long."""
     picture, inline = conversation.image is not None, bool(layout.image_token)
-    shown: list[int] = list(range(layout.taps)) if places is None else places.tolist()
+    shown: list[int] = list(range(layout.taps)) if read is None else read.places.tolist()
     ids = [0] * layout.first + [*layout.bos, *(layout.image if picture else layout.text)]
     slots = [WORD] * len(ids)
     if picture and not inline:

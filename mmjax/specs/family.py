@@ -34,6 +34,7 @@ class TaskSettings:
       benchmarks: whether `config.benchmarks` is for it.
       in_step: of a stage: encoders into which the task itself puts what learns, so that they run in
         every step.
+      inside: roles of towers that another encoder may have inside it; `adapters` may name them.
       on_card: keys that its adapter's card must hold beside those of every card.
       settings: dataclass of what a recipe says under `config.settings`; for tasks of other
         packages, whose stages have no field of their own.
@@ -49,6 +50,7 @@ class TaskSettings:
     learns_labels: bool = False
     benchmarks: bool = True
     in_step: Callable[[Stage], Names] = lambda _: ()
+    inside: Names = ()
     on_card: Names = ()
     settings: type[Any] | None = None
 
@@ -74,16 +76,20 @@ def refuse_others(stage: Stage, own: Collection[str] = ()) -> None:
         check(share == 1, "pairs.train_fraction", share, "1 for this task")
 
 
-def check_kinds(stage: Stage) -> None:
+def check_kinds(stage: Stage, inside: Names = ()) -> None:
     """Refuses adapters in encoders that are not there, and kinds that nobody knows.
+
+    Args:
+      stage: the settings.
+      inside: as of `TaskSettings`.
 
     Raises:
       MmjaxError: names the setting.
     """
-    roles = sorted(stage.encoders)
+    roles = sorted({*stage.encoders, *inside})
     for role, values in stage.adapters.items():
         place = f"adapters.{role}"
-        check(role in stage.encoders, place, values, f"adapters of the encoders {roles} alone")
+        check(role in roles, place, values, f"adapters of the encoders {roles} alone")
         kind = values.get("kind", "")
         kinds = list(ADAPTERS)
         # Another package's is imported by the task, before it trains.

@@ -130,10 +130,11 @@ class InstructSpec:
     """What the `instruct` task trains; see `mmjax.adapters.rep_adapter`, `lora` and `multimodal`.
 
     Attributes:
-      train: what learns: `adapter`; `projector`, the way from pictures to words: a LLaVA's own,
-        alone (adapter `none`) or beside adapters, or LaVIN's projection, which learns beside
-        adapters anyway; or `full`, with adapter `none`: the weights of the language model and the
-        projector, and with `visual` those of the vision transformer.
+      train: what learns: `adapter`; `projector`, the way from pictures to words: of a model with
+        an image tower its own (a Qwen-VL's merger, an Mllama's projector), alone (adapter `none`)
+        or beside adapters, or LaVIN's projection, which learns beside adapters anyway; or `full`,
+        with adapter `none`: the weights of the language model and the projector, and with `visual`
+        those of the vision transformer.
       start: what training begins at: a folder with an adapter, or an earlier stage of the recipe
         (the name of a variant), all of whose parts this stage trains on. Empty begins anew.
       adapter: in the language model: `routed` (mixture of modality adapters), `single` (the same
@@ -149,7 +150,7 @@ class InstructSpec:
       targets: LoRA's maps in the language model; in the vision transformer it sits in `query` and
         `value`.
       taps: class tokens of the vision transformer that become tokens of the text; here and in the
-        next three, of LaVIN's way to join two models: a LLaVA has its own.
+        next three, of LaVIN's way to join two models: a LLaVA, say, has its own.
       tap_layers: after which layers they are read: `spread` evenly, or the `last` ones.
       norm_taps: layer norm of every class token before the projection; not in the original.
       hidden: width inside the projection of class tokens.
@@ -228,6 +229,6 @@ def _evals(stage: Stage) -> tuple[Names, Names]:
     return (answers, "text", *(("probe",) if probed else ())), (answers,)
 
 
-# A LLaVA sees by itself.
+# A LLaVA, say, sees by itself.
 _ROLES = (frozenset({"image", "language"}), frozenset({"language"}))
-FAMILY = TaskSettings(_ROLES, _check, _evals)
+FAMILY = TaskSettings(_ROLES, _check, _evals, inside=("image",))

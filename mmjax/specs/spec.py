@@ -247,7 +247,7 @@ class Stage:
         for role, e in self.encoders.items():
             good = role == "image" or e.pictures == "own"
             check(good, f"encoders.{role}.pictures", e.pictures, "'own' for what reads no pictures")
-        check_kinds(self)
+        check_kinds(self, family.inside)
         t, p = self.train, self.pairs
         free = self.prompts.method == "tip_adapter"
         check(t.steps >= 1 or free, "train.steps", t.steps, "at least 1")

@@ -9,9 +9,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mmjax import trees
-from mmjax.adapters.multimodal import Multimodal, place_images
+from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter, bind, routing_table
 from mmjax.encoders.clip import vision_config
+from mmjax.encoders.joined import among
 from mmjax.encoders.language_model import IMAGE, TEXT, WORD, embed, extend, logits
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.llama_config import LlamaConfig
@@ -146,9 +147,8 @@ def ours_of(language, vision, parts, trainable, pixels):
     taps = class_tokens(module, vision.params, pixels, trainable["vision"])
     pictures = parts.image_tokens(trainable, taps[np.array(parts.tapped(2))])
     words = embed(model.module, model.params, jnp.asarray(ids))
-    x = place_images(
-        words, pictures, jnp.asarray(slot), trainable["modality"]["embedding"][modality]
-    )
+    x = among(words, pictures, jnp.asarray(slot))
+    x = x.at[:, 0].set(trainable["modality"]["embedding"][modality])
     hidden, _ = extend(model.module, model.params, trainable["language"], x, jnp.asarray(mask))
     columns, labels, counts = (np.zeros((2, 3), np.int32) for _ in range(3))
     for row in range(2):

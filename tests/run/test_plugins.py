@@ -26,7 +26,7 @@ from mmjax.specs.data import PairsSpec
 from mmjax.specs.instruct import InstructSpec
 from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks.catalog import definition_of
-from mmjax.tasks.instruct.task import adapter_of
+from mmjax.tasks.instruct.build import adapter_of
 
 PACKAGE = Path(__file__).parents[1] / "plugin"
 

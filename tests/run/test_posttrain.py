@@ -1,4 +1,4 @@
-"""The recipes of domain post-training on a tiny LLaVA-NeXT in its true layout."""
+"""The recipes of domain post-training on a tiny LLaVA-NeXT in its true layout, and on others."""
 
 from typing import Any
 
@@ -12,6 +12,7 @@ from mmjax.runs.adapter_files import load_adapter_params
 from mmjax.specs.build import as_dict
 from mmjax.specs.recipe import resolve_recipe
 from tests.run.conftest import changed
+from tests.tasks.instruct import own_tower_world
 from tests.tasks.instruct.llava_world import write_world
 
 RECIPES = (posttrain_biomed_llava, posttrain_food_llava, posttrain_rs_llava)
@@ -70,6 +71,29 @@ def test_one_stage_trains_and_is_asked_a_file_of_questions(recipe, choice, world
         assert "perplexity" not in results.systems[system]
     report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Answers to the questions that are asked" in report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(own_tower_world.CONSTANTS))
+def test_other_models_that_see_train_on_a_mesh_and_are_reported(name, write_folder, tmp_path):
+    """A LoRA and the projector, with text alone between; rows are split, and so are weights."""
+    world = own_tower_world.write_world(tmp_path / "world", write_folder)
+    config = changed(
+        on_toys(posttrain_food_llava, "tiny_lora", world),
+        {"encoders.language.source": str(world / name), "encoders.language.max_length": 128},
+    )
+    sizes = {"questions.val_pictures": 2, "questions.test_pictures": 4, "instruct.rank": 2}
+    config = changed(config, {**sizes, "mesh.data": 2, "mesh.model": 4})
+    study.run(resolve_recipe(config), config, tmp_path / "run", "test")
+    results = Results.load(tmp_path / "run" / "results.json")
+    assert list(results.systems) == ["blank", "adapted"]
+    assert results.labels["adapted"] == "LoRA, rank 2, projector, language model only"
+    assert results.counts["questions"] == [4]
+    params, _ = load_adapter_params(tmp_path / "run" / "seed_0" / "instruct" / "adapter")
+    assert set(params) == {"language", "weights"}
+    assert set(params["weights"]) == {"image"}
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Answers that were held out" in report
 
 
 def test_questions_that_cannot_be_answered_are_refused_before_anything_is_trained(world, tmp_path):

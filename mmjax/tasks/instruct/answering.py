@@ -25,9 +25,10 @@ from mmjax.runs.adapter_files import CARD, load_adapter_params
 from mmjax.tasks import typed
 from mmjax.tasks.cards import check_encoder
 from mmjax.tasks.instruct.assembly import placed
-from mmjax.tasks.instruct.respond import Prompter
-from mmjax.tasks.instruct.task import InstructTask, make_instruct
-from mmjax.tasks.instruct.towers import encoders_of, image_table, layout_of, places_of
+from mmjax.tasks.instruct.build import make_instruct
+from mmjax.tasks.instruct.respond import Row, Told, prompter_of
+from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.instruct.towers import encoders_of, image_table, layout_of, tokens_of
 from mmjax.tasks.run import stage_of
 from mmjax.trees import PyTree
 
@@ -63,7 +64,7 @@ class Answering:
         Args:
           task: says where its parts sit.
           language: the frozen language model.
-          vision: the frozen vision transformer, on the same mesh.
+          vision: the frozen vision transformer, on the same mesh; see `encoders_of`.
           trainable: what was trained, host arrays.
           card: everything that is known of it.
           wording: how a question was put while training.
@@ -79,7 +80,7 @@ class Answering:
         # What learned of the frozen models' own weights is in them from here on.
         self._trainable = {name: part for name, part in trainable.items() if name != "weights"}
         language = dataclasses.replace(language, params=frozen["language"])
-        self._prompter = Prompter(task, language, mesh)
+        self._prompter = prompter_of(task, language, self._vision, mesh)
         self._model = self._prompter.model(self._trainable)
         # Bound to a modality, the adapters need no token that says which.
         self._layout = layout_of(language, vision, task.parts.taps, first=False)
@@ -139,15 +140,16 @@ class Answering:
           MmjaxError: not one picture or history a question, a picture that cannot be read, or a
             question that is longer, with what was said before it, than the model reads.
         """
-        prompts, adapters = self._prompts(questions, images, history)
+        told, adapters = self._prompts(questions, images, history)
         return generate(
             self._model,
-            prompts,
+            told.prompts,
             max_new_tokens,
             sampling,
             key,
             on_text=on_text,
             adapters=adapters,
+            images=told.images,
             look_every=look_every,
         )
 
@@ -173,8 +175,15 @@ class Answering:
           MmjaxError: as `answer`.
         """
         texts(prompts, "prompts")
-        laid, adapters = self._laid_out([[Turn(prompt)] for prompt in prompts], images, "prompt")
-        return generate(self._model, laid, max_new_tokens, adapters=adapters, stop=stop)
+        told, adapters = self._laid_out([[Turn(prompt)] for prompt in prompts], images, "prompt")
+        return generate(
+            self._model,
+            told.prompts,
+            max_new_tokens,
+            stop=stop,
+            adapters=adapters,
+            images=told.images,
+        )
 
     def score(
         self,
@@ -195,7 +204,7 @@ class Answering:
         Raises:
           MmjaxError: as `answer`; an answer without a token.
         """
-        prompts, adapters = self._prompts(questions, images, None)
+        told, adapters = self._prompts(questions, images, None)
         if len(questions) != len(answers):
             raise MmjaxError(f"{len(questions)} questions but {len(answers)} lists of answers")
         tokenizer = self._model.preprocess.tokenizer
@@ -203,15 +212,15 @@ class Answering:
             [cut([self._asked(question, []), self._said(a)], tokenizer)[1] for a in several]
             for question, several in zip(questions, answers, strict=True)
         ]
-        return score(self._model, prompts, ids, adapters)
+        return score(self._model, told.prompts, ids, adapters, told.images)
 
     def _prompts(
         self,
         questions: Sequence[str],
         images: Sequence[ImageLike] | None,
         history: Sequence[Sequence[Exchange]] | None,
-    ) -> tuple[list[np.ndarray], PyTree]:
-        """The questions as embeddings [l, d], and the language model's adapters for them."""
+    ) -> tuple[Told, PyTree]:
+        """The questions as the model is told them, and the adapters for them."""
         texts(questions, "questions")
         for i, exchanges in enumerate(several([] if history is None else history, "histories")):
             for exchange in several(exchanges, f"exchanges in history {i}"):
@@ -232,31 +241,32 @@ class Answering:
 
     def _laid_out(
         self, question: Sequence[Sequence[Turn]], images: Sequence[ImageLike] | None, what: str
-    ) -> tuple[list[np.ndarray], PyTree]:
-        """Turns behind their pictures as embeddings [l, d], and the adapters for them."""
+    ) -> tuple[Told, PyTree]:
+        """Turns with their pictures as the model is told them, and the adapters for them."""
         if images is not None:
             pictures(images)
         if images is not None and len(images) != len(question):
             raise MmjaxError(f"{len(images)} pictures for {len(question)} {what}s; one for each")
-        tokens, table = None, image_table(self._vision, [] if images is None else list(images))
-        if images is not None and len(images):
-            # As many as a power of two, the last one again and again: few numbers are compiled for.
-            count = 1 << (len(images) - 1).bit_length()
-            inputs = table.gather(np.minimum(np.arange(count), len(images) - 1))
-            frozen = {"image": self._vision.params}
-            tokens = np.asarray(self._prompter.image_tokens(self._trainable, frozen, inputs))
-        prompts: list[np.ndarray] = []
+        table = image_table(self._vision, [] if images is None else list(images))
+        rows: list[Row] = []
         for i, turns in enumerate(question):
-            ids, slots = encode(
-                Conversation(tuple(turns), None if images is None else i, self._wording.at),
-                self._model.preprocess.tokenizer,
-                self._layout,
-                f"{what} {i}",
-                places_of(table, None if images is None else i),
+            about, name = None if images is None else i, f"{what} {i}"
+            rows.append(
+                encode(
+                    Conversation(tuple(turns), about, self._wording.at),
+                    self._model.preprocess.tokenizer,
+                    self._layout,
+                    name,
+                    tokens_of(table, about, name),
+                )
             )
-            own = None if tokens is None else tokens[i : i + 1]
-            prompts.append(self._prompter.embeddings(self._model.params, [ids], [slots], own)[0])
-        return prompts, self._adapters[TEXT if images is None else IMAGE]
+        adapters = self._adapters[TEXT if images is None else IMAGE]
+        if not rows:
+            return Told([]), adapters
+        which = None if images is None else list(range(len(images)))
+        # As many as a power of two: few numbers are compiled for.
+        most = 1 << (len(rows) - 1).bit_length()
+        return self._prompter.told(self._model, self._trainable, rows, table, which, most), adapters
 
     def _asked(self, question: str, before: Sequence[Turn]) -> Turn:
         """A question as conversations have it: one after another begins on a line of its own."""

@@ -15,10 +15,11 @@ from mmjax.data.library import Library
 from mmjax.errors import MmjaxError, check, setting
 from mmjax.runs.adapter_files import find_adapter, load_adapter_params, read_card
 from mmjax.tasks import typed
+from mmjax.tasks.instruct.build import make_instruct
 from mmjax.tasks.instruct.data import prepare_instructions
 from mmjax.tasks.instruct.easy_vqa import InstructData
 from mmjax.tasks.instruct.sources import wording_of
-from mmjax.tasks.instruct.task import InstructTask, make_instruct
+from mmjax.tasks.instruct.task import InstructTask
 from mmjax.tasks.instruct.towers import encoders_of
 from mmjax.tasks.run import Assembly, Run
 from mmjax.trees import PyTree

@@ -28,6 +28,7 @@ from mmjax.evals.scienceqa import NONE, UNANSWERED, accuracies, guess, read_answ
 from mmjax.rng import seed_for
 from mmjax.specs.instruct import QuestionsSpec
 from mmjax.specs.spec import Stage
+from mmjax.tasks.instruct.build import parts_of
 from mmjax.tasks.instruct.easy_vqa import (
     BLANK,
     AskedSet,
@@ -40,7 +41,6 @@ from mmjax.tasks.instruct.easy_vqa import (
 )
 from mmjax.tasks.instruct.rehearsal import rehearse
 from mmjax.tasks.instruct.sources import load_source
-from mmjax.tasks.instruct.task import parts_of
 from mmjax.tasks.instruct.towers import encode_about, encoders_of, image_table, layout_of
 
 T = TypeVar("T")
@@ -279,7 +279,9 @@ def prepare_instructions(stage: Stage, seed: int, library: Library, first: bool)
     records = Records("+".join((spec.source, *spec.mix)), digest.hexdigest())
     left_out = train.skipped if isinstance(train, Dialogues) else 0
     learned = rehearse(learned, spec, seed, language)
-    return InstructData(learned, val, systems, items, references, records, language, left_out, seen)
+    return InstructData(
+        learned, val, systems, items, references, records, language, vision, left_out, seen
+    )
 
 
 def _check_room(

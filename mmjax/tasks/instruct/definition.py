@@ -22,10 +22,11 @@ from mmjax.tasks.defaults import Defaults
 from mmjax.tasks.instruct import shapes
 from mmjax.tasks.instruct.answering import Answering
 from mmjax.tasks.instruct.assembly import Instructed, assemble_instruct, start_of
+from mmjax.tasks.instruct.build import adapter_of, make_instruct
 from mmjax.tasks.instruct.checks import check_questions
 from mmjax.tasks.instruct.results import answer_tables, headline, measure_instruct, router_curves
 from mmjax.tasks.instruct.samples import read_samples
-from mmjax.tasks.instruct.task import InstructTask, adapter_of, make_instruct
+from mmjax.tasks.instruct.task import InstructTask
 from mmjax.tasks.instruct.towers import encoders_of
 from mmjax.tasks.planned import Planned
 from mmjax.tasks.run import Run, stage_of
@@ -107,10 +108,18 @@ class Instruct(Defaults):
         return Answering.load(folder, allow_other_encoder, mesh)
 
     def share(self, folder: Path, params: PyTree, card: Mapping[str, Any]) -> None:
-        """A LoRA of the language model in PEFT's own files, in a folder `peft`."""
+        """A LoRA of a plain language model in PEFT's own files, in a folder `peft`.
+
+        In a model with an image tower of its own the decoder's modules have other names, and in an
+        Mllama other numbers: none is written.
+        """
         stage = stage_of(card)
         adapter = adapter_of(stage.instruct, "language")
-        if not isinstance(adapter, Lora) or type(adapter) is not Lora:
+        if (
+            "image" not in stage.encoders
+            or not isinstance(adapter, Lora)
+            or type(adapter) is not Lora
+        ):
             return
         source = stage.encoders["language"].source.removeprefix(PREFIX)
         export_lora(folder / PEFT, adapter, params["language"], source)

@@ -17,9 +17,9 @@ from mmjax.data import class_tokens, easy_vqa
 from mmjax.data.conversations import Conversations
 from mmjax.data.easy_vqa import EasyVqaQuestion, Questions
 from mmjax.data.library import Library
+from mmjax.data.picture_table import PictureTable
 from mmjax.data.pipeline import Batches
-from mmjax.data.tiles import TileTable
-from mmjax.encoders import LanguageModel
+from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.language_model import WORD
 from mmjax.errors import MmjaxError, setting
 from mmjax.evals.base import Evaluator
@@ -29,10 +29,11 @@ from mmjax.sharding import place_batch, replicated
 from mmjax.specs.instruct import QuestionsSpec
 from mmjax.specs.spec import Stage
 from mmjax.tasks.base import Task
+from mmjax.tasks.instruct.build import parts_of
 from mmjax.tasks.instruct.rehearsal import rehearse
 from mmjax.tasks.instruct.respond import Speaker
 from mmjax.tasks.instruct.sources import load_source
-from mmjax.tasks.instruct.task import InstructTask, parts_of
+from mmjax.tasks.instruct.task import InstructTask
 from mmjax.tasks.instruct.towers import encode_about, encoders_of, image_table, layout_of
 from mmjax.tasks.typed import jit
 from mmjax.trees import PyTree
@@ -98,6 +99,7 @@ class InstructData:
       references: system -> metrics of what needs no model.
       corpus: names the data.
       language: the frozen language model.
+      vision: what pictures pass through; see `encoders_of`.
       left_out: rows that were not read because an answer was empty.
       shown: the picture of each question that is asked in the end; None where there is none.
     """
@@ -109,6 +111,7 @@ class InstructData:
     references: Mapping[str, Mapping[str, float]]
     corpus: Records
     language: LanguageModel
+    vision: Encoder
     left_out: int = 0
     shown: Sequence[Path | Image.Image | None] = ()
 
@@ -123,14 +126,19 @@ class InstructData:
 
     def publish(self, task: Task, mesh: Mesh) -> "QuestionFunctions":
         """The task's functions, compiled once for all evaluations."""
-        return QuestionFunctions(task, mesh, self.language)
+        return QuestionFunctions(task, mesh, self.language, self.vision)
 
 
 class QuestionFunctions:
     """A task's published functions, fed with conversations in batches."""
 
     def __init__(
-        self, task: Task, mesh: Mesh, language: LanguageModel, batch_size: int = 32
+        self,
+        task: Task,
+        mesh: Mesh,
+        language: LanguageModel,
+        vision: Encoder,
+        batch_size: int = 32,
     ) -> None:
         """Nothing is compiled yet.
 
@@ -138,6 +146,7 @@ class QuestionFunctions:
           task: publishes `exact` and `log_prob`.
           mesh: batches are split over its data axis; results come back whole.
           language: the frozen language model.
+          vision: what pictures pass through.
           batch_size: least rows a batch.
         """
         assert isinstance(task, InstructTask)
@@ -146,7 +155,7 @@ class QuestionFunctions:
             name: jit(function, out_shardings=replicated(mesh))
             for name, function in task.functions().items()
         }
-        self._speaker = Speaker(task, language, mesh, batch_size)
+        self._speaker = Speaker(task, language, vision, mesh, batch_size)
 
     def bind(self, trainable: PyTree, frozen: PyTree) -> Mapping[str, AskFn]:
         """Functions of conversations.
@@ -158,8 +167,8 @@ class QuestionFunctions:
         trees = trainable, frozen
         return {
             **{name: functools.partial(self._ask, name, *trees) for name in self._functions},
-            "said": functools.partial(self._speaker.said, *trees),
-            "options": functools.partial(self._speaker.options, *trees),
+            "said": functools.partial(self._speaker.said, trainable),
+            "options": functools.partial(self._speaker.options, trainable),
         }
 
     def _ask(
@@ -233,13 +242,14 @@ def prepare_questions(stage: Stage, seed: int, library: Library, first: bool) ->
         without_images(taught.questions, final.questions),
         Records(spec.source, digest),
         language,
+        vision,
         shown=[final.images[question.image] for question in final.questions],
     )
 
 
 def blanked(conversations: Conversations) -> Conversations:
-    """The same about white pictures: tiles as many as they were, or the last one of the table."""
-    if isinstance(conversations.table, TileTable):
+    """The same about white pictures: as large as they were, or the last one of the table."""
+    if isinstance(conversations.table, PictureTable):
         return dataclasses.replace(
             conversations, table=dataclasses.replace(conversations.table, blank=True)
         )

@@ -22,7 +22,7 @@ from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
 from mmjax.tasks.instruct.assembly import assemble_instruct, trained
 from mmjax.tasks.instruct.easy_vqa import ask_probes
-from mmjax.tasks.instruct.respond import Prompter
+from mmjax.tasks.instruct.respond import prompter_of
 from mmjax.tasks.instruct.samples import keep_samples
 from mmjax.tasks.instruct.task import InstructTask
 from mmjax.tasks.instruct.towers import encoders_of
@@ -76,9 +76,9 @@ def measure_instruct(runs: Sequence[Run], recipe: Recipe, library: Library) -> R
         functions = data.publish(task, library.mesh).bind(trainable, assembly.frozen)
         own = data.test["adapted"].run([], functions)
         values = {"adapted" if main else run.stage.name: own}
-        language, _ = encoders_of(run.stage, library)
+        language, vision = encoders_of(run.stage, library)
         if text is not None:
-            prompter = Prompter(task, language, library.mesh)
+            prompter = prompter_of(task, language, vision, library.mesh)
             own[TEXT_METRIC] = perplexity(
                 prompter.model(trainable), text, prompter.adapters(trainable)[TEXT]
             )

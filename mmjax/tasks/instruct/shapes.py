@@ -14,13 +14,14 @@ from mmjax.adapters.rep_adapter import bind, routing_table
 from mmjax.data.library import Library
 from mmjax.encoders.base import Encoder
 from mmjax.encoders.language_model import IMAGE, LanguageModel
-from mmjax.encoders.llava import Llava
+from mmjax.encoders.llava import ReadsPictures
 from mmjax.sharding import check_batch
 from mmjax.specs.spec import Stage
 from mmjax.tasks import typed
 from mmjax.tasks.instruct.assembly import shardings_of
+from mmjax.tasks.instruct.build import make_instruct, parts_of
 from mmjax.tasks.instruct.easy_vqa import check_divides
-from mmjax.tasks.instruct.task import InstructTask, make_instruct, parts_of
+from mmjax.tasks.instruct.task import InstructTask
 from mmjax.tasks.instruct.towers import encoders_of
 from mmjax.tasks.planned import (
     Asked,
@@ -37,7 +38,6 @@ from mmjax.tasks.run import Run
 from mmjax.trees import PyTree
 
 ANSWERED = 32  # rows that are answered together
-_TILES = 5  # of a LLaVA-NeXT's largest picture, the small whole one among them
 
 
 def planned(run: Run, base: Planned | None, library: Library) -> Planned:
@@ -90,11 +90,13 @@ def _batch(stage: Stage, vision: Encoder, mesh: Mesh, rows: int, length: int) ->
         config = vision.config
         taps = len(parts_of(stage.instruct).tapped(config.num_layers))
         image = {"class_tokens": shaped(mesh, (pictures, taps, config.hidden_size))}
-    elif isinstance(vision.module, Llava):
-        config = vision.config.vision
-        tiles = _TILES if vision.config.pinpoints else 1
-        side = config.image_size
-        image = {"pixel_values": shaped(mesh, (pictures, tiles, side, side, config.num_channels))}
+    elif isinstance(vision.module, ReadsPictures):
+        image = {
+            name: shaped(mesh, (pictures, *one.shape), one.dtype)
+            for name, one in vision.module.largest().items()
+        }
+        if vision.config.text.rope.sections:
+            text["positions"] = ints(rows, length, 3)
     else:
         image = raw_inputs(stage.encoders["image"], vision, mesh, pictures)
     return {"text": text, "image": image}

@@ -1,6 +1,5 @@
 """Visual instructions: a frozen language model learns to answer about what a frozen ViT sees."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,26 +9,16 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key, Shaped
 
-from mmjax.adapters.catalog import Adapter, make_adapter
-from mmjax.adapters.hooks import LayerAdapter
-from mmjax.adapters.lora import Lora
-from mmjax.adapters.multimodal import Multimodal, place_images
-from mmjax.adapters.rep_adapter import RepAdapter
-from mmjax.encoders.base import Encoder
-from mmjax.encoders.inserted import TokenHook
-from mmjax.encoders.language_model import embed, extend, logits, read_tiles
-from mmjax.encoders.llava import Llava
+from mmjax.adapters.multimodal import Multimodal
+from mmjax.encoders.joined import Joined, among
+from mmjax.encoders.language_model import embed, extend, logits
 from mmjax.encoders.output import Batch, Inputs
-from mmjax.encoders.vision import VisionTransformer, class_tokens
-from mmjax.errors import MmjaxError, check, setting
+from mmjax.encoders.vision import class_tokens
 from mmjax.generation import sampling
 from mmjax.losses.language_modeling import answer_hidden, next_token
 from mmjax.metrics import Metrics
 from mmjax.rng import DropoutKey
-from mmjax.specs.instruct import OWN, InstructSpec
-from mmjax.specs.spec import Stage
 from mmjax.tasks import typed
-from mmjax.tasks.adapting import adapter_in
 from mmjax.trees import PyTree
 
 
@@ -119,8 +108,8 @@ class InstructTask:
         """The frozen tree with the weights that learned, in the dtype of the model."""
         learned = trainable.get("weights", {})
 
-        def cast(x: Array) -> Array:
-            return x.astype(self.language.param_dtype)  # type: ignore[attr-defined]
+        def cast(x: Array | np.ndarray) -> Array:
+            return jnp.asarray(x, self.language.param_dtype)  # type: ignore[attr-defined]
 
         return {
             role: {**tree, **jax.tree.map(cast, learned.get(role, {}))}
@@ -149,22 +138,52 @@ class InstructTask:
         tokens = class_tokens(self.vision, image, inputs["pixel_values"], adapters)
         return self.parts.image_tokens(trainable, tokens[layers])
 
+    def joined(
+        self,
+        trainable: PyTree,
+        adapters: PyTree,
+        frozen: PyTree,
+        words: Float[Array, "b l d"],
+        batch: Batch,
+    ) -> Joined:
+        """Words with the pictures of a batch that has some.
+
+        Args:
+          trainable: all that is trained.
+          adapters: the vision transformer's.
+          frozen: the whole frozen tree.
+          words: float [b, l, d]: embeddings of the texts' tokens.
+          batch: of texts and pictures.
+
+        Returns:
+          What the language model reads.
+        """
+        tokens = self.image_tokens(trainable, adapters, frozen, batch["image"])
+        return Joined(among(words, tokens, batch["text"]["image_slot"]))
+
     def answer_logits(
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: DropoutKey = None
     ) -> Float[Array, "b a v"]:
         """Logits of the answers' tokens alone, float32 [b, a, v]; a key means dropout."""
         text, frozen = batch["text"], self.whole(trainable, frozen)
         language, vision = self.parts.training(trainable, key, self._layers)
-        pictures = None
+        read = Joined(embed(self.language, frozen["language"], text["input_ids"]))
         if "image" in batch:
-            pictures = self.image_tokens(trainable, vision, frozen, batch["image"])
-            pictures = jnp.repeat(pictures, len(text["input_ids"]) // len(pictures), axis=0)
-        first = trainable["modality"]["embedding"][text["modality"]] if self.parts.routed else None
-        words = embed(self.language, frozen["language"], text["input_ids"])
-        x = place_images(words, pictures, text["image_slot"], first)
-        padding = "right, first hidden" if self.parts.routed else "right"
-        mask = text["attention_mask"]
-        hidden, _ = extend(self.language, frozen["language"], language, x, mask, padding=padding)
+            read = self.joined(trainable, vision, frozen, read.embeddings, batch)
+        x, padding = read.embeddings, "right"
+        if self.parts.routed:
+            first = trainable["modality"]["embedding"][text["modality"]]
+            x, padding = x.at[:, 0].set(first.astype(x.dtype)), "right, first hidden"
+        hidden, _ = extend(
+            self.language,
+            frozen["language"],
+            language,
+            x,
+            text["attention_mask"],
+            positions=text.get("positions"),
+            padding=padding,
+            pictures=read.pictures,
+        )
         chosen = answer_hidden(hidden, text["columns"])
         return logits(self.language, frozen["language"], chosen)
 
@@ -210,156 +229,5 @@ class InstructTask:
         return {"exact": exact, "log_prob": log_prob}
 
 
-@dataclass(frozen=True)
-class LlavaTask(InstructTask):
-    """Adapters in a LLaVA's decoder and image tower, or its own weights, or both.
-
-    In the frozen tree `language` is the decoder's, `image` all else: `vision`, the projector. A
-    batch's `pixel_values` [m, t, h, w, 3] are the tiles of m pictures; `image_slot` is a place as
-    in `Llava.mix`, counted in the row's own picture.
-    """
-
-    @staticmethod
-    def seeing(vision: nn.Module, parts: Multimodal) -> nn.Module:
-        """The LLaVA with an adapter in its image tower."""
-        return typed.clone(vision, vision_hook=parts.vision)
-
-    @property
-    def _layers(self) -> tuple[int, int]:
-        config = self.vision.config  # type: ignore[attr-defined]
-        return config.text.num_layers, config.vision.num_layers
-
-    def tower(self, image: PyTree) -> PyTree:
-        """The image tower's own parameters."""
-        return image["vision"]
-
-    def image_tokens(
-        self, trainable: PyTree, adapters: PyTree, frozen: PyTree, inputs: Inputs
-    ) -> Float[Array, "m t d"]:
-        """What a text may read of each picture: what ends a row of patches, then all patches."""
-        image, tiles = self.whole(trainable, frozen)["image"], inputs["pixel_values"]
-        m, t = tiles.shape[:2]
-        squares = tiles.reshape(m * t, *tiles.shape[2:])
-        patches = read_tiles(self.vision, image, squares, adapters)
-        width = patches.shape[-1]
-        newline = image.get("image_newline", jnp.zeros(width)).astype(patches.dtype)
-        first = jnp.broadcast_to(newline[None, None], (m, 1, width))
-        return jnp.concatenate([first, patches.reshape(m, -1, width)], axis=1)
-
-
 def _float32(x: Array) -> Array:
     return x.astype(jnp.float32)
-
-
-def make_instruct(stage: Stage, language: Encoder, vision: Encoder) -> InstructTask:
-    """Builds the task of an `instruct` stage.
-
-    Args:
-      stage: the recipe's stage.
-      language: the frozen language model; a LLaVA's decoder.
-      vision: the frozen vision transformer; a LLaVA, for its other half.
-
-    Returns:
-      The task.
-
-    Raises:
-      MmjaxError: an encoder of another kind than its role needs, or nothing that learns.
-    """
-    spec, parts = stage.instruct, parts_of(stage.instruct)
-    if stage.adapters:
-        own = {role: _named(stage, role) for role in ("language", "image")}
-        parts = dataclasses.replace(parts, language=own["language"], vision=own["image"])
-    module = vision.module
-    if not isinstance(module, Llava | VisionTransformer):
-        raise MmjaxError(
-            f"{setting('encoders.image')} is {vision.name!r}, a {vision.family} "
-            "encoder; the instruct task needs a vision transformer"
-        )
-    inline, weights = isinstance(module, Llava), _weights(spec, language, vision)
-    if inline:
-        parts = dataclasses.replace(parts, taps=0)
-        expected = "False: a LLaVA's pictures are read in every step"
-        check(not stage.train.cache_features, "train.cache_features", True, expected)
-        expected = "an adapter: nothing of a LLaVA learns with 'none' and train='adapter'"
-        check(bool(weights) or parts.language is not None, "instruct.adapter", "none", expected)
-    else:
-        parts.tapped(vision.config.num_layers)
-        good = spec.train != "projector" or spec.adapter == "none"
-        expected = "'none' with train='projector': LaVIN's projection learns beside adapters anyway"
-        check(good, "instruct.adapter", spec.adapter, expected)
-    task = LlavaTask if inline else InstructTask
-    return task.of(parts, language.module, module, spec.remat, weights)
-
-
-def _weights(spec: InstructSpec, language: Encoder, vision: Encoder) -> tuple[tuple[str, str], ...]:
-    """Which weights of the frozen models learn; see `InstructTask.weights`."""
-    inline, weights = isinstance(vision.module, Llava), list[tuple[str, str]]()
-    if spec.train == "full":
-        weights += [("language", name) for name in language.params]
-    if spec.train != "adapter":
-        whole = spec.train == "full" and spec.visual
-        names = [n for n in vision.params if whole or (inline and n != "vision")]
-        weights += [("image", name) for name in names]
-    params = {"language": language.params, "image": vision.params}
-    learned = [params[role][name] for role, name in weights]
-    small = any(not jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(learned))
-    expected = f"'adapter' with {setting('encoders.language.quantize')}: int8 does not learn"
-    check(not small, "instruct.train", spec.train, expected)
-    return tuple(weights)
-
-
-def parts_of(spec: InstructSpec) -> Multimodal:
-    """What an `instruct` stage trains, but for what `adapters` puts into its encoders."""
-    return Multimodal(
-        adapter_of(spec, "language"),
-        adapter_of(spec, "image") if spec.visual else None,
-        spec.taps,
-        spec.hidden,
-        spec.tap_layers,
-        spec.norm_taps,
-    )
-
-
-def _named(stage: Stage, role: str) -> LayerAdapter | None:
-    """The adapter that `adapters` puts into a tower.
-
-    Raises:
-      MmjaxError: one of its weights or of tokens in front of the text.
-    """
-    adapter = adapter_in(stage, role)
-    if adapter is None:
-        return None
-    kind, where = stage.adapters[role]["kind"], f"adapters.{role}.kind"
-    prompt = role == "language" and isinstance(adapter, TokenHook)
-    check(not prompt, where, kind, "'prefix_tuning': answers are written from a cache")
-    return _of_layers(adapter, kind, where)
-
-
-def _of_layers(adapter: Adapter, kind: str, where: str) -> LayerAdapter:
-    """The adapter, if it sits in layers."""
-    hook = isinstance(adapter, LayerAdapter)
-    check(hook, where, kind, "an adapter of layers; instruct.train='full' learns the weights")
-    assert isinstance(adapter, LayerAdapter)
-    return adapter
-
-
-def adapter_of(spec: InstructSpec, role: str) -> LayerAdapter | None:
-    """The adapter in the layers of one tower."""
-    if spec.adapter == "none":
-        return None
-    if spec.adapter == "lora":
-        targets = spec.targets if role == "language" else ("query", "value")
-        return Lora(spec.rank, spec.alpha, spec.dropout, targets)
-    if spec.adapter not in OWN:
-        made = make_adapter(spec.adapter, spec.adapter_settings, "instruct.adapter")
-        return _of_layers(made, spec.adapter, "instruct.adapter")
-    return RepAdapter(
-        rank=spec.rank,
-        experts=2 if spec.adapter == "routed" else 1,
-        scale=spec.scale,
-        temperature=spec.temperature,
-        dropout=spec.dropout,
-        routing="first_token" if role == "language" else spec.clip_routing,
-        router_weight_dtype=spec.router_weight_dtype,
-        feed_forward=spec.feed_forward in ("both", "language" if role == "language" else "vision"),
-    )

@@ -86,7 +86,7 @@ def test_at_first_answers_are_the_frozen_llavas(name, adapter, world, library, t
     assert_allclose(found, wanted, atol=1e-4)
     other = ask.bind(moved(task, trainable), assembly.frozen)["log_prob"](asked)
     assert np.abs(other - found).min() > 1e-3
-    assert (max(row.tiles for row in asked.rows) > 1) == (name == "llava_next_tiny")
+    assert (max(row.size for row in asked.rows) > 1) == (name == "llava_next_tiny")
 
 
 def spans(answers: np.ndarray) -> list[tuple[int, int]]:
@@ -277,7 +277,7 @@ def test_a_text_cannot_spell_the_image_token(world, library, tmp_path):
         ({"instruct": {"train": "full"}}, "instruct.adapter is 'lora'; expected 'none' with train"),
         ({"instruct": {"start": "first"}}, "instruct.start is 'first', which is no earlier stage"),
         ({"train": {"cache_features": True}}, "train.cache_features"),
-        ({"encoders": {"image": {"source": "x"}}}, "is a LLaVA, which has an image tower"),
+        ({"encoders": {"image": {"source": "x"}}}, "is a llava, which has an image tower"),
         ({"questions": {"source": "alpaca:x"}}, "questions.markers is 'vicuna'"),
     ],
 )
@@ -333,7 +333,7 @@ def test_batches_hold_no_more_tiles_than_they_need(world, library, mesh, tmp_pat
     rows, counts = data.train, set()
     for groups in rows.plan(2, np.random.default_rng(0)):
         batch = rows.batch(groups, 2)
-        most = max(rows.rows[i].tiles for group in groups for i in group)
+        most = max(rows.rows[i].size for group in groups for i in group)
         assert batch["image"]["pixel_values"].shape == (2, most, 20, 20, 3)
         counts.add(most)
         placed = place_batch(batch, mesh(2), 2)["image"]["pixel_values"]

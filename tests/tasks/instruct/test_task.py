@@ -11,10 +11,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mmjax.adapters.dora import DoRA
-from mmjax.adapters.multimodal import Multimodal, place_images
+from mmjax.adapters.multimodal import Multimodal
 from mmjax.adapters.rep_adapter import RepAdapter, bind, routing_table
 from mmjax.adapters.vpt import VPT
 from mmjax.encoders import Encoder, LanguageModel, load_encoder
+from mmjax.encoders.joined import among
 from mmjax.encoders.language_model import WORD, embed
 from mmjax.errors import MmjaxError
 from mmjax.generation import generate
@@ -22,7 +23,8 @@ from mmjax.specs.instruct import InstructSpec
 from mmjax.specs.spec import EncoderSpec, Stage, TrainSpec
 from mmjax.state import create
 from mmjax.step import make_train_step
-from mmjax.tasks.instruct.task import InstructTask, make_instruct, parts_of
+from mmjax.tasks.instruct.build import make_instruct, parts_of
+from mmjax.tasks.instruct.task import InstructTask
 
 PARTS = Multimodal(
     RepAdapter(rank=4, dropout=0.0), RepAdapter(rank=4, routing="per_image", dropout=0.0), 2, 6
@@ -147,9 +149,8 @@ def test_exact_says_what_greedy_decoding_would(towers, pictures):
     shown = None
     if pictures:
         shown = task.image_tokens(trainable, trainable["vision"], frozen, batch["image"])
-        shown = jnp.repeat(shown, 2, axis=0)
     words = embed(model.module, model.params, text["input_ids"][:, 1:6])
-    laid = np.asarray(place_images(words, shown, text["image_slot"][:, 1:6], None))
+    laid = np.asarray(words if shown is None else among(words, shown, text["image_slot"][:, 1:6]))
     adapters = bind(trainable["language"], table, int(pictures))
     said = np.stack(
         [g.token_ids for g in generate(model, list(laid), 3, stop_token_ids=(), adapters=adapters)]
