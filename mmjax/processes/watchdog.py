@@ -7,12 +7,13 @@ progress says so; a thread looks whether anyone did.
 
 import contextlib
 import faulthandler
+import functools
 import sys
 import threading
 import time
 from collections.abc import Iterator
 
-from mmjax.processes import peers
+from mmjax.processes import peers, threads
 
 _EVERY = 1.0  # seconds between two looks, at most
 _limit = 0.0
@@ -42,16 +43,8 @@ def watching() -> Iterator[None]:
         yield
         return
     alive()
-    ended = threading.Event()
-    thread = threading.Thread(
-        target=_look, args=(_limit, ended), name="mmjax watchdog", daemon=True
-    )
-    thread.start()
-    try:
+    with threads.beside(functools.partial(_look, _limit), "mmjax watchdog"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _look(limit: float, ended: threading.Event) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from mmjax import sharding
 from mmjax.errors import MmjaxError, writing
+from mmjax.processes import threads
 from mmjax.progress import status
 
 LOCK = ".lock"
@@ -160,7 +161,6 @@ def _beating(file: int) -> Iterator[None]:
         "host": socket.gethostname(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
-    ended = threading.Event()
 
     def tell(count: int) -> None:
         content = json.dumps({**owner, "beat": f"{count:09d}"}).encode()
@@ -168,17 +168,12 @@ def _beating(file: int) -> Iterator[None]:
             os.pwrite(file, content, 0)
             os.ftruncate(file, len(content))
 
-    def beat() -> None:
+    def beat(ended: threading.Event) -> None:
         count = 0
         while not ended.wait(BEAT):
             count += 1
             tell(count)
 
     tell(0)
-    thread = threading.Thread(target=beat, name="lock", daemon=True)
-    thread.start()
-    try:
+    with threads.beside(beat, "lock"):
         yield
-    finally:
-        ended.set()
-        thread.join()
