@@ -73,11 +73,13 @@ def iter_records(
     if kind == "seeds":
         match [Path(file) for file in place.split(",")]:
             case [path]:
-                return read_seeds(path, lost, images, cues, check_images)
-            case [tasks, captions, answers]:
-                return join_seeds(tasks, captions, answers, lost, images, cues, check_images)
+                seeds, place = read_seeds(path, lost, cues), str(path)
+            case [path, captions, answers]:
+                seeds = join_seeds(path, captions, answers, lost, cues)
+                place = f"{path} joined with the others"
             case _:
                 raise DataError(f"{source!r} is no one file, nor three with commas between them")
+        return checked(place, seeds, images or str(path.parent), check_images)
     return read_pairs(source, images, cues, columns, into, check_images)
 
 

@@ -11,7 +11,7 @@ from mmjax.data.turn_records import Record, images_of
 from mmjax.synthesis.dialogues import turns_of
 from mmjax.synthesis.pairs import CUES, caption_record
 from mmjax.synthesis.parse import Triplet
-from mmjax.synthesis.rows import checked, meta_of, read_objects
+from mmjax.synthesis.rows import meta_of, read_objects
 
 # What data sets call a question and its answer, where they are no conversation.
 _QUESTIONS, _ANSWERS = ("instruction", "question"), ("output", "answer", "target", "response")
@@ -20,40 +20,32 @@ _QUESTIONS, _ANSWERS = ("instruction", "question"), ("output", "answer", "target
 def read_seeds(
     path: Path,
     incomplete: Counter[str],
-    images: str = "",
     cues: Cues = CUES,
-    check_images: bool = False,
-) -> Iterator[Record]:
-    """Yields caption records with triplets from one file.
+) -> Iterator[tuple[str, Record]]:
+    """Yields caption records with triplets from one file, each with its place.
 
     Args:
       path: a .jsonl file, or a list in a .json file, of {"image", "caption", "question",
         "precise", "informative", ["id"]}, a row each; without an id the row is called by its image.
       incomplete: gets the number of rows that are left out, by what they lack.
-      images: folder that paths start from; "" for the file's own.
       cues: ask for the caption.
-      check_images: whether every path must lead to a file.
 
     Raises:
-      DataError: by file and row; no row is whole.
+      DataError: by file and row.
     """
     keys = ("question", "precise", "informative")
-
-    def records() -> Iterator[tuple[str, Record]]:
-        for place, row in read_objects(path):
-            paths, triplet = images_of(place, row.get("image")), Triplet.of_object(row)
-            caption = _text(place, row, ("caption",))
-            if not paths or not caption or triplet is None:
-                lacking = [key for key in keys if not _text(place, row, (key,))]
-                first = "image" if not paths else "caption" if not caption else lacking[0]
-                incomplete[f"no {first}"] += 1
-                continue
-            meta = meta_of(row, "id", "image", "caption", *keys)
-            meta["triplets"] = [triplet.as_object()]
-            name = name_of(place, row, "id", paths[0])
-            yield place, caption_record(name, paths, caption, cues, meta)
-
-    return checked(path, records(), images or str(path.parent), check_images)
+    for place, row in read_objects(path):
+        paths, triplet = images_of(place, row.get("image")), Triplet.of_object(row)
+        caption = _text(place, row, ("caption",))
+        if not paths or not caption or triplet is None:
+            lacking = [key for key in keys if not _text(place, row, (key,))]
+            first = "image" if not paths else "caption" if not caption else lacking[0]
+            incomplete[f"no {first}"] += 1
+            continue
+        meta = meta_of(row, "id", "image", "caption", *keys)
+        meta["triplets"] = [triplet.as_object()]
+        name = name_of(place, row, "id", paths[0])
+        yield place, caption_record(name, paths, caption, cues, meta)
 
 
 def join_seeds(
@@ -61,10 +53,8 @@ def join_seeds(
     captions: Path,
     answers: Path,
     incomplete: Counter[str],
-    images: str = "",
     cues: Cues = CUES,
-    check_images: bool = False,
-) -> Iterator[Record]:
+) -> Iterator[tuple[str, Record]]:
     """Yields caption records with triplets from three files, joined by the names of images.
 
     Every file is a list of rows in a .json file, or a .jsonl file. A row has an `image`, and a
@@ -76,15 +66,14 @@ def join_seeds(
       captions: as ALLaVA-Caption-VFLAN has them; the first of an image counts.
       answers: the same instructions with long answers, as ALLaVA-Instruct-VFLAN has them.
       incomplete: gets the number of tasks and answers that are left out, by why they are.
-      images: folder that the paths in `tasks` start from; "" for that file's own.
       cues: ask for the caption.
-      check_images: whether every path must lead to a file.
 
     Returns:
-      A record for each image, in the order of `tasks`; its id is the file's name without folders.
+      (place, record) of each image, in the order of `tasks`; its id is the file's name without
+      folders.
 
     Raises:
-      DataError: by file and row; no task is whole.
+      DataError: by file and row.
     """
     described: dict[str, str] = {}
     for place, row in read_objects(captions):
@@ -127,7 +116,7 @@ def join_seeds(
     incomplete["no precise answer"] += sum(
         (name, key) not in seen for name, entries in informative.items() for key in entries
     )
-    entries = (
+    return (
         (
             place,
             caption_record(
@@ -139,9 +128,6 @@ def join_seeds(
             ),
         )
         for name, (place, image, triplets) in whole.items()
-    )
-    return checked(
-        f"{tasks} joined with the others", entries, images or str(tasks.parent), check_images
     )
 
 
