@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.mllama.processing_mllama import (
     convert_sparse_cross_attention_mask_to_dense,
@@ -109,12 +110,9 @@ def ready(model: torch.nn.Module, seed: int) -> Any:
 def decoder_golden(name: str, kind: str, seed: int, **changes: Any) -> None:
     """A tiny decoder on texts that are padded on the right."""
     sizes = TEXT | {"num_key_value_heads": 1, "max_position_embeddings": 64} | changes
-    model = ready(
-        getattr(transformers, f"{kind}ForCausalLM")(
-            getattr(transformers, f"{kind}Config")(**sizes)
-        ),
-        seed,
-    )
+    settings = getattr(transformers, f"{kind}TextConfig", None)
+    settings = settings or getattr(transformers, f"{kind}Config")
+    model = ready(getattr(transformers, f"{kind}ForCausalLM")(settings(**sizes)), seed)
     mask = (np.arange(11)[None] < np.array([11, 4, 1])[:, None]).astype(np.int64)
     ids = np.where(mask == 1, np.random.default_rng(seed).integers(4, 50, mask.shape), 0)
     with torch.no_grad():
@@ -229,6 +227,37 @@ def mllama_golden() -> None:
     save("mllama_tiny", model, arrays | {"prompt": np.array(prompt), "logits": logits})
 
 
+GEMMA: dict[str, Any] = {"head_dim": 12, "query_pre_attn_scalar": 20, "sliding_window": 4}
+GEMMA |= {"sliding_window_pattern": 2, "eos_token_id": 1, "bos_token_id": 2, "pad_token_id": 0}
+SCALED = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+
+
+def gemma_golden() -> None:
+    """A tiny Gemma 3 on a text with two pictures."""
+    text: dict[str, Any] = TEXT | GEMMA | {"num_key_value_heads": 1, "max_position_embeddings": 128}
+    ropes = {"full_attention": SCALED, "sliding_attention": {"rope_type": "default"}}
+    vision = VISION | {"image_size": 24, "vision_use_head": False}
+    config = transformers.Gemma3Config(
+        text_config=text | {"rope_parameters": ropes}, vision_config=vision, mm_tokens_per_image=9,
+        image_token_index=47, boi_token_index=48, eoi_token_index=49,
+    )  # fmt: skip
+    model = ready(transformers.Gemma3ForConditionalGeneration(config), 49)
+    pictures = [picture(30, 21, 0), picture(9, 40, 1)]
+    processor = Gemma3ImageProcessorPil(size={"height": 24, "width": 24}, **PIXELS)
+    of_text: Any = [Image.fromarray(x) for x in pictures]
+    pixels = processor(of_text, return_tensors="pt")["pixel_values"]
+    prompt = [2, 5, 48, 47, 49, 6, 7, 48, 47, 49, 8]
+    ids = torch.tensor([[i for token in prompt for i in [token] * (9 if token == 47 else 1)]])
+    with torch.no_grad():
+        output = model(
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels,
+            token_type_ids=(ids == 47).int(),
+        )  # fmt: skip
+    arrays = {f"picture_{i}": x for i, x in enumerate(pictures)}
+    arrays |= {"prompt": np.array(prompt), "logits": output.logits[0].numpy()}
+    save("gemma3_tiny", model, arrays)
+
+
 WINDOWS = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
 FAMILIES: dict[str, Callable[[], None]] = {
     "clip_resnet_tiny": clip_resnet_golden,
@@ -236,6 +265,8 @@ FAMILIES: dict[str, Callable[[], None]] = {
     "qwen3_tiny": partial(
         decoder_golden, "qwen3_tiny", "Qwen3", 52, head_dim=12, tie_word_embeddings=True
     ),
+    "gemma3_text_tiny": partial(decoder_golden, "gemma3_text_tiny", "Gemma3", 48, **GEMMA),
+    "gemma3_tiny": gemma_golden,
     "siglip_tiny": partial(siglip_golden, False),
     "siglip2_tiny": partial(siglip_golden, True),
     "dinov3_tiny": partial(dino_golden, "dinov3_tiny", "DINOv3ViT", 44, num_register_tokens=2),

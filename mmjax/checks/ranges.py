@@ -131,6 +131,8 @@ _ROPE: RangeTable = {
     "mrope_section": several(whole(0, foreign.WIDEST), 3, 3),
     "partial_rotary_factor": optional(real(0, 1, above=0)),
 }
+# A Gemma has two sets, by kind of layer.
+_ROPES = _ROPE | dict.fromkeys(("full_attention", "sliding_attention"), optional(keyed(_ROPE)))
 _TOWER: RangeTable = {
     "model_type": text(),
     "architectures": optional(several(text())),
@@ -189,10 +191,17 @@ _TOWER: RangeTable = {
     "sliding_window": optional(_COUNT),
     "max_window_layers": whole(0, foreign.MOST_LAYERS),
     "layer_types": optional(several(text(), 1, foreign.MOST_LAYERS)),
+    # Of Gemma's decoder.
+    "hidden_activation": optional(text()),
+    "query_pre_attn_scalar": _SCALE,
+    "sliding_window_pattern": whole(1, foreign.MOST_LAYERS),
+    "rope_local_base_freq": _ROPE["rope_theta"],
+    **dict.fromkeys(("final_logit_softcapping", "attn_logit_softcapping"), optional(_SCALE)),
+    "use_bidirectional_attention": optional(flag),
     "tie_word_embeddings": flag,
     "rope_theta": _ROPE["rope_theta"],
     "rope_scaling": optional(keyed(_ROPE)),
-    "rope_parameters": optional(keyed(_ROPE)),
+    "rope_parameters": optional(keyed(_ROPES)),
     "partial_rotary_factor": _ROPE["partial_rotary_factor"],
 }
 _LAYER = whole(-foreign.MOST_LAYERS, foreign.MOST_LAYERS)
@@ -204,6 +213,8 @@ MODEL: RangeTable = _TOWER | {
     "vision_feature_select_strategy": text(),
     "image_token_index": optional(whole(0, foreign.MOST_TOKENS)),
     "image_token_id": optional(whole(0, foreign.MOST_TOKENS)),
+    **dict.fromkeys(("boi_token_index", "eoi_token_index"), whole(0, foreign.MOST_TOKENS)),
+    "mm_tokens_per_image": whole(1, 1 << 16),
     "projector_hidden_act": text(),
     "multimodal_projector_bias": flag,
     "image_grid_pinpoints": optional(several(several(whole(1, 2 * LARGEST_SIDE), 2, 2))),

@@ -86,14 +86,15 @@ class Mask(struct.PyTreeNode):
     """Which of m keys each of l queries reads; the queries are the last l of m tokens.
 
     Query i reads key j where all of these hold, or where j is the token itself and `own`:
-    the key is `readable`; with `causal` it does not stand behind the query; both are of one of
-    `segments`; with a `window`, and unless `local` is false, fewer than so many readable tokens lie
-    between.
+    the key is `readable`; with `causal` it does not stand behind the query, or both are of one of
+    `blocks`; both are of one of `segments`; with a `window`, and unless `local` is false, fewer
+    than so many readable tokens lie between, counted back from the query.
 
     Attributes:
       readable: 1 at keys that others may read; None is all of them. What a hidden token reads
         beside itself depends on the kernel: nobody reads it. A first token reads itself alone.
       segments: of which text a token is, where several are packed into a row.
+      blocks: of which picture a token is, whose tokens read those behind them too; 0 is of none.
       local: whether the window counts, for a layer of a scan; None is always.
       causal: no token reads what follows it.
       own: every token reads itself, even where it is hidden.
@@ -106,6 +107,7 @@ class Mask(struct.PyTreeNode):
 
     readable: Bool[Array, "b m"] | None = None
     segments: Int[Array, "b m"] | None = None
+    blocks: Int[Array, "b m"] | None = None
     local: Bool[Array, ""] | None = None
     causal: bool = struct.field(pytree_node=False, default=False)
     own: bool = struct.field(pytree_node=False, default=False)
@@ -127,7 +129,7 @@ class Mask(struct.PyTreeNode):
     def lengths_say_all(self) -> bool:
         """Whether rows' lengths say which keys are hidden."""
         lengths = self.readable is None or (self.right and self.first_hidden == self.alone)
-        return lengths and self.segments is None
+        return lengths and self.segments is None and self.blocks is None
 
     def allows(self, queries: int, keys: int) -> Bool[Array, "b l m"] | None:
         """The mask as an array, [b or 1, l, front + m]; None where every query reads every key."""
@@ -139,6 +141,9 @@ class Mask(struct.PyTreeNode):
             mask = self.readable[:, None]
         if self.causal:
             before = column <= row
+            if self.blocks is not None:
+                own = self.blocks[:, -queries:, None]
+                before = before | ((own == self.blocks[:, None]) & (own > 0))
             mask = before if mask is None else mask & before
         if self.segments is not None:
             same = self.segments[:, -queries:, None] == self.segments[:, None]
@@ -166,6 +171,7 @@ def attend(
     values: Sequence[Float[Array, "_ n _ c"]],
     mask: Mask,
     kernel: Kernel = PLAIN,
+    scale: float | None = None,
 ) -> Float[Array, "b h l c"]:
     """Scaled dot-product attention; query heads g * i .. g * i + g - 1 read key head i.
 
@@ -176,6 +182,7 @@ def attend(
       values: the same.
       mask: over the keys of all parts.
       kernel: how; what it cannot do is computed in the plain form.
+      scale: what scores are multiplied by; None is c ** -0.5.
 
     Returns:
       Float [b, h, l, c] in the dtype of the query.
@@ -183,8 +190,9 @@ def attend(
     Source:
       Vaswani et al. 2017, equation 1; Ainslie et al. 2023 (shared key heads). Softmax in float32.
     """
-    query = query * query.shape[-1] ** -0.5
-    if len(keys) == 1 and keys[0].shape[2] == query.shape[2] and not mask.window:
+    query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
+    plain = mask.window or mask.blocks is not None
+    if len(keys) == 1 and keys[0].shape[2] == query.shape[2] and not plain:
         if kernel.kind == "splash" and query.shape[2] >= kernel.least:
             return _splash(query, keys[0], values[0], mask, kernel)
         if kernel.kind == "cudnn" and mask.lengths_say_all:

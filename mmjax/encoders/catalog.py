@@ -26,6 +26,8 @@ _OWN: Mapping[str, Family | tuple[Family, ...] | str] = {
     "qwen3": "mmjax.encoders.qwen:QWEN3",
     "qwen2_vl": "mmjax.encoders.qwen_vl:QWEN2_VL",
     "qwen2_5_vl": "mmjax.encoders.qwen_vl:QWEN2_5_VL",
+    "gemma3_text": "mmjax.encoders.gemma:GEMMA3_TEXT",
+    "gemma3": "mmjax.encoders.gemma:GEMMA3",
     "llava": "mmjax.encoders.llava:LLAVA",
     "llava_next": "mmjax.encoders.llava:LLAVA",
     "mllama": "mmjax.encoders.mllama:MLLAMA",

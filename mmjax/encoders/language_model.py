@@ -22,6 +22,7 @@ from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.llava_images import LlavaImages
 from mmjax.encoders.mllama_images import MllamaImages, SeenPictures
 from mmjax.encoders.qwen_vl_images import QwenImages
+from mmjax.encoders.spelling import SpeltPictures
 from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
 from mmjax.errors import MmjaxError
 from mmjax.files import read_json_object, read_optional_json
@@ -57,7 +58,7 @@ class LanguageModel(Encoder):
 
     chat: Chat = dataclasses.field(default_factory=lambda: Chat(None, {}, ()))
     # What pictures in a prompt become; None: it reads none.
-    images: LlavaImages | QwenImages | MllamaImages | None = None
+    images: LlavaImages | QwenImages | MllamaImages | SpeltPictures | None = None
 
     def logits(
         self, params: PyTree, inputs: Mapping[str, ArrayLike], adapters: PyTree = None
@@ -184,6 +185,7 @@ class LanguageModel(Encoder):
             prompt = self.prompt_of([m for m in prompt if isinstance(m, Mapping)])
             of_messages = True  # the template has written the first special tokens itself
         if isinstance(prompt, str):
+            prompt = self.spelt(prompt)
             with tokenizer_files.guarded(f"the tokenizer of {self.name}"):
                 ids = tokenizer.encode(prompt, add_special_tokens=not of_messages).ids
         else:
@@ -192,6 +194,19 @@ class LanguageModel(Encoder):
             raise MmjaxError("a prompt has no token; give it at least one word")
         self.check_ids("a prompt", ids)
         return ids
+
+    def spelt(self, text: str) -> str:
+        """A text as the tokenizer gets it: in a Gemma's, what stands around a picture is written.
+
+        Args:
+          text: a prompt.
+
+        Returns:
+          The same, or a longer text.
+        """
+        if not isinstance(self.images, SpeltPictures):
+            return text
+        return self.images.spelt(text, self.preprocess.tokenizer)
 
     def check_ids(self, where: str, ids: Sequence[int], said: bool = False) -> None:
         """Refuses ids that the model has no words for: looked up, they would be NaN.
@@ -230,9 +245,12 @@ def extend(
     positions: Int[Array, "b l ..."] | None = None,
     padding: Padding = "any",
     pictures: SeenPictures | None = None,
+    together: Bool[Array, "b l"] | None = None,
 ) -> tuple[Float[Array, "b l d"], KeyValues]:
     """`Llama.extend`, pure: hidden states of embeddings, and their keys and values."""
     more: dict[str, Any] = {} if pictures is None else {"pictures": pictures}
+    if together is not None:
+        more["together"] = together
     arguments = (embeddings, mask, past, positions, adapters, padding)
     applied = module.apply({"params": params}, *arguments, **more, method="extend")
     return cast(tuple[jax.Array, KeyValues], applied)

@@ -1,13 +1,10 @@
 """LLaMA 1, 2, 3 and what is built like them (Vicuna, SmolLM2): decoders with rotary positions."""
 
-import re
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders import inserted, rope
@@ -23,10 +20,9 @@ from mmjax.encoders.layers import (
     stack,
 )
 from mmjax.encoders.llama_config import LlamaConfig
+from mmjax.encoders.llama_keys import IGNORED, heads, key_table, sharding
 from mmjax.encoders.norms import RMSNorm
 from mmjax.errors import MmjaxError
-from mmjax.trees import Rules
-from mmjax.weights.key_rules import COPY, TRANSPOSE, KeyRule, dense_rules
 
 PyTree = Any
 Padding = Literal["any", "right", "right, first hidden"]
@@ -39,24 +35,45 @@ class KeyValues(NamedTuple):
     values: Float[Array, "*layers b h k c"]
 
 
+class Turns(NamedTuple):
+    """How a layer turns queries and keys: cosines and sines by token, and radians a position."""
+
+    cos: Float[Array, "b l half"]
+    sin: Float[Array, "b l half"]
+    frequencies: Float[Array, "half"]
+
+
 class AttentionInputs(NamedTuple):
     """What every layer reads alike."""
 
     mask: Mask
-    cos: Float[Array, "b l half"]
-    sin: Float[Array, "b l half"]
+    turns: Turns
+    local_turns: Turns | None = None  # of local layers, where theirs are others
 
     def of(self, is_local: Bool[Array, ""] | None) -> "AttentionInputs":
         """What one layer reads; None where all layers read alike."""
         if is_local is None:
             return self
-        return self._replace(mask=self.mask.replace(local=is_local))
+        turns = self.turns
+        if self.local_turns is not None:
+            turns = jax.tree.map(lambda *x: jnp.where(is_local, *x), self.local_turns, turns)
+        return AttentionInputs(self.mask.replace(local=is_local), turns)
+
+
+def turns_at(positions: Int[Array, "b l ..."], rotary: rope.RopeConfig, head_dim: int) -> Turns:
+    """The rotations of tokens at positions [b, l], or of a Qwen-VL's at [b, l, 3]."""
+    frequencies = rotary.frequencies(head_dim)
+    if positions.ndim == 2:
+        angles = rope.angles(positions, frequencies)
+    else:
+        angles = rope.sectioned_angles(positions, frequencies, rotary.sections)
+    return Turns(*angles, jnp.asarray(frequencies))
 
 
 def self_attention(config: LlamaConfig, rows: int) -> AttentionInputs:
     """What a token reads that stands alone at position 0, in each of so many rows."""
-    angles = rope.angles(jnp.zeros((rows, 1), jnp.int32), config.rope.frequencies(config.head_dim))
-    return AttentionInputs(Mask(), *angles)
+    at = jnp.zeros((rows, 1), jnp.int32)
+    return AttentionInputs(Mask(), turns_at(at, config.rope, config.head_dim))
 
 
 class LlamaAttention(nn.Module):
@@ -88,6 +105,7 @@ class LlamaAttention(nn.Module):
         group = config.num_heads // h
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         bias = config.attention_bias or config.qkv_bias
+        turns, mask = shared.turns, shared.mask
 
         def heads(name: str, count: int) -> Float[Array, "b h l c"]:
             dense = Dense(count * c, bias, **dtypes, name=name)
@@ -96,23 +114,23 @@ class LlamaAttention(nn.Module):
         def turned(name: str, count: int) -> Float[Array, "b h l c"]:
             vectors = heads(name, count)
             if config.qk_norm:
-                vectors = RMSNorm(config.rms_norm_eps, **dtypes, name=f"{name}_norm")(vectors)
-            return rope.rotate(vectors, shared.cos, shared.sin)
+                vectors = norm_of(config, **dtypes, name=f"{name}_norm")(vectors)
+            return rope.rotate(vectors, turns.cos, turns.sin)
 
         query = turned("query", h * group)
         new = KeyValues(turned("key", h), heads("value", h))
-        parts, mask = [new] if past is None else [past, new], shared.mask
+        parts = [new] if past is None else [past, new]
         if isinstance(at.hook, PrefixHook):
-            own = self.prefix(at.hook, at.adapter, b)
+            own = self.prefix(at.hook, at.adapter, b, turns)
             parts, mask = [own, *parts], mask.behind(own.keys.shape[2])
-        mixed = attend(
-            query, [p.keys for p in parts], [p.values for p in parts], mask, self.attend_by
-        )
+        both = [p.keys for p in parts], [p.values for p in parts]
+        scale = config.score_width**-0.5 if config.score_width else None
+        mixed = attend(query, *both, mask, self.attend_by, scale)
         out = Dense(config.hidden_size, config.attention_bias, **dtypes, name="out")
         mixed = jnp.reshape(jnp.transpose(mixed, (0, 2, 1, 3)), (b, l, -1))
         return at.map("out", out, mixed), new
 
-    def prefix(self, hook: PrefixHook, adapter: PyTree, rows: int) -> KeyValues:
+    def prefix(self, hook: PrefixHook, adapter: PyTree, rows: int, turns: Turns) -> KeyValues:
         """An adapter's own keys and values, in front of the first token.
 
         Its keys are not rotated, and the first word stands behind them, as in PEFT. Words count
@@ -124,12 +142,17 @@ class LlamaAttention(nn.Module):
             for x in hook.key_values(adapter)
         )
         back = jnp.full((1, keys.shape[2]), -keys.shape[2])
-        keys = rope.rotate(keys, *rope.angles(back, config.rope.frequencies(config.head_dim)))
+        keys = rope.rotate(keys, *rope.angles(back, turns.frequencies))
         return KeyValues(*(jnp.broadcast_to(x, (rows, *x.shape[1:])) for x in (keys, values)))
 
 
+def norm_of(config: LlamaConfig, **settings: Any) -> RMSNorm:
+    """A norm of the kind that a model has; the settings are flax's."""
+    return RMSNorm(config.rms_norm_eps, offset=config.norm_offset, **settings)
+
+
 class LlamaLayer(nn.Module):
-    """One pre-norm layer: attention, then a gated feed-forward part."""
+    """One pre-norm layer: attention, then a gated feed-forward part; Gemma's norms both again."""
 
     config: LlamaConfig
     dtype: Dtype = jnp.float32
@@ -165,17 +188,24 @@ class LlamaLayer(nn.Module):
         def dense(width: int, name: str, x: jax.Array) -> jax.Array:
             return at.map(name, Dense(width, config.mlp_bias, **dtypes, name=name), x)
 
+        def normed(name: str, x: jax.Array) -> jax.Array:
+            return norm_of(config, **dtypes, name=name)(x)
+
         x = at.read("layer_input", x)
-        hidden = RMSNorm(config.rms_norm_eps, **dtypes, name="attention_norm")(x)
+        hidden = normed("attention_norm", x)
         hidden = at.read("attention_input", hidden)
         attention = LlamaAttention(config, **dtypes, attend_by=self.attend_by, name="attention")
         attended, new = attention(hidden, shared.of(is_local), past, at)
+        if config.branch_norms:
+            attended = normed("post_attention_norm", attended)
         x = x + at.add("attention_output", hidden, attended)
-        hidden = RMSNorm(config.rms_norm_eps, **dtypes, name="mlp_norm")(x)
+        hidden = normed("mlp_norm", x)
         hidden = at.read("feed_forward_input", hidden)
         gate = activation(config.hidden_act)(dense(config.intermediate_size, "gate", hidden))
         wide = gate * dense(config.intermediate_size, "up", hidden)
         added = dense(config.hidden_size, "down", wide)
+        if config.branch_norms:
+            added = normed("post_mlp_norm", added)
         return x + at.add("feed_forward_output", hidden, added), new
 
 
@@ -203,7 +233,7 @@ class Llama(nn.Module):
         layer = nn.remat(LlamaLayer, prevent_cse=False) if self.remat else LlamaLayer
         scanned = stack(layer, config.num_layers, in_axes=(nn.broadcast, 0, 0, 0))
         self.layers = scanned(config, **dtypes, hook=self.hook, attend_by=self.attend_by)
-        self.norm = RMSNorm(config.rms_norm_eps, **dtypes)
+        self.norm = norm_of(config, **dtypes)
         if not config.tied:
             self.lm_head = Dense(config.vocab_size, use_bias=False, **dtypes)
 
@@ -230,7 +260,10 @@ class Llama(nn.Module):
 
     def embed(self, input_ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
         """Looks up word embeddings, float [b, l, d]."""
-        return self.embed_tokens(input_ids)
+        words = self.embed_tokens(input_ids)
+        if not self.config.scaled_words:
+            return words
+        return words * jnp.asarray(self.config.hidden_size**0.5, self.dtype)
 
     def extend(
         self,
@@ -240,6 +273,7 @@ class Llama(nn.Module):
         positions: Int[Array, "b l ..."] | None = None,
         adapters: PyTree = None,
         padding: Padding = "any",
+        together: Bool[Array, "b l"] | None = None,
         **more: Any,
     ) -> tuple[Float[Array, "b l d"], KeyValues]:
         """Hidden states of tokens that follow a past.
@@ -256,6 +290,8 @@ class Llama(nn.Module):
           padding: where the mask is 0: `right`, behind each row's last token and nowhere else;
             `right, first hidden` at the very first one of every row too. A GPU's kernel needs to
             know it, and believes it.
+          together: which of the new tokens are pictures': what stands side by side of them is read
+            by all of it, whatever its order; None reads all in order.
           **more: what `run_layers` of a kind of decoder takes beside.
 
         Returns:
@@ -278,26 +314,26 @@ class Llama(nn.Module):
         length = embeddings.shape[1]
         if positions is None:
             positions = jnp.maximum(jnp.cumsum(attention_mask, axis=1) - 1, 0)[:, -length:]
-        config = self.config
-        frequencies = config.rope.frequencies(config.head_dim)
-        if positions.ndim == 2:
-            cos, sin = rope.angles(positions, frequencies)
-        else:
-            cos, sin = rope.sectioned_angles(positions, frequencies, config.rope.sections)
+        config, c = self.config, self.config.head_dim
+        local, other = config.local_layers, config.local_rope
+        mixed_kinds = any(local) and not all(local)
+        turns, local_turns = turns_at(positions, config.rope, c), None
+        if other is not None and any(local):
+            local_turns = turns_at(positions, other, c)
+            turns = turns if mixed_kinds else local_turns
         # Learnt tokens stand in front of the first one.
         plain = not isinstance(self.hook, inserted.TokenHook)
         mask = Mask(
             readable=attention_mask.astype(bool),
             causal=True,
             own=True,
-            window=config.window if any(config.local_layers) else 0,
+            blocks=None if together is None else _blocks(together, attention_mask.shape[1]),
+            window=config.window if any(local) else 0,
             right=plain and padding != "any",
             first_hidden=plain and padding == "right, first hidden",
         )
-        is_local = None
-        if any(config.local_layers) and not all(config.local_layers):
-            is_local = jnp.array(config.local_layers)
-        shared = AttentionInputs(mask, cos, sin)
+        is_local = jnp.array(local) if mixed_kinds else None
+        shared = AttentionInputs(mask, turns, local_turns)
         x = embeddings.astype(self.dtype)
         x, keys_values = self.run_layers(x, shared, past, adapters, is_local, **more)
         return self.norm(inserted.remove(self.hook, x, 0)), keys_values
@@ -321,74 +357,11 @@ class Llama(nn.Module):
         return logits.astype(jnp.float32)
 
 
-_PREFIX = r"(?:model\.)?"
-_LAYER = _PREFIX + r"layers\.(?P<layer>\d+)\."
-
-
-def key_table(config: LlamaConfig) -> tuple[KeyRule, ...]:
-    """How Hugging Face's tensors map onto the parameters of `Llama`.
-
-    Args:
-      config: says whether there is a head of its own, and norms of queries and keys.
-
-    Returns:
-      The rules.
-    """
-    head = [] if config.tied else [KeyRule(r"lm_head\.weight", "lm_head/kernel", TRANSPOSE)]
-    if config.qk_norm:
-        parts = (("q", "query"), ("k", "key"))
-        head += [
-            KeyRule(
-                _LAYER + rf"self_attn\.{a}_norm\.weight", f"layers/attention/{b}_norm/scale", COPY
-            )
-            for a, b in parts
-        ]
-    return (
-        KeyRule(_PREFIX + r"embed_tokens\.weight", "embed_tokens/embedding", COPY),
-        KeyRule(_PREFIX + r"norm\.weight", "norm/scale", COPY),
-        KeyRule(_LAYER + r"input_layernorm\.weight", "layers/attention_norm/scale", COPY),
-        KeyRule(_LAYER + r"post_attention_layernorm\.weight", "layers/mlp_norm/scale", COPY),
-        *dense_rules(_LAYER + r"self_attn\.q_proj", "layers/attention/query"),
-        *dense_rules(_LAYER + r"self_attn\.k_proj", "layers/attention/key"),
-        *dense_rules(_LAYER + r"self_attn\.v_proj", "layers/attention/value"),
-        *dense_rules(_LAYER + r"self_attn\.o_proj", "layers/attention/out"),
-        *dense_rules(_LAYER + r"mlp\.(?P<part>gate|up|down)_proj", "layers/{part}"),
-        *head,
-    )
-
-
-# A buffer; and a tied checkpoint may hold its head a second time.
-IGNORED = re.compile(r".*rotary_emb\.inv_freq|lm_head\.weight")
-
-
-def heads(config: LlamaConfig) -> Sequence[tuple[str, int]]:
-    """Of how many heads the axes that are split consist; one that is cut could not be rotated.
-
-    Queries are not among them: where their heads do not divide, to hold all of them on every device
-    would cost more than to send the few that are computed.
-    """
-    return ((r"layers/attention/(key|value)/(kernel|bias)", config.num_kv_heads),)
-
-
-def sharding(config: LlamaConfig) -> Rules:
-    """Who holds what: heads, the feed-forward width and the vocabulary are split over `model`.
-
-    Args:
-      config: says whether there is a head of its own, and biases.
-
-    Returns:
-      (anchored pattern, PartitionSpec) pairs.
-    """
-    head = () if config.tied else ((r"lm_head/kernel", P(None, "model")),)
-    if config.attention_bias or config.qkv_bias:
-        head = (*head, (r"layers/attention/(query|key|value)/bias", P(None, "model")))
-    return (
-        (r"embed_tokens/embedding", P("model", None)),
-        (r"layers/(attention/(query|key|value)|gate|up)/kernel", P(None, None, "model")),
-        (r"layers/(attention/out|down)/kernel", P(None, "model", None)),
-        *head,
-        (r".*", P()),
-    )
+def _blocks(together: Bool[Array, "b l"], width: int) -> Int[Array, "b m"]:
+    """Numbers, from 1, of the runs of picture tokens; 0 elsewhere, and of what stands in front."""
+    begins = together & ~jnp.pad(together, [(0, 0), (1, 0)])[:, :-1]
+    numbers = jnp.where(together, jnp.cumsum(begins, axis=1, dtype=jnp.int32), 0)
+    return jnp.pad(numbers, [(0, 0), (width - together.shape[1], 0)])
 
 
 LLAMA = Family(

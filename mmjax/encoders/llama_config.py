@@ -34,6 +34,12 @@ class LlamaConfig:
     window: int = 0  # how many tokens local layers look at, themselves included
     local_layers: tuple[bool, ...] = ()  # which layers are local; () means none
     unsaid_words: int = 0  # Mllama: so many more words are read, but never said
+    # Gemma 3:
+    local_rope: rope.RopeConfig | None = None  # of local layers, where they turn otherwise
+    norm_offset: bool = False  # norms multiply by 1 + their scale
+    branch_norms: bool = False  # what a branch adds is normalised too
+    scaled_words: bool = False  # words' embeddings are multiplied by the root of their width
+    score_width: float = 0.0  # whose root scores are divided by; 0: channels of a head
 
     @property
     def words(self) -> int:

@@ -54,12 +54,14 @@ class Mixed:
       places: int32 [l_i] a row, as in `Llava.mix`.
       tiles: float32 [t, side, side, 3] of all pictures; of a Qwen-VL as its image tower reads them.
       positions: int32 [l_i, 3] a row, where tokens have three positions; None where they have one.
+      together: whether a picture's tokens all read one another.
     """
 
     ids: list[np.ndarray]
     places: list[np.ndarray]
     tiles: np.ndarray
     positions: list[np.ndarray] | None = None
+    together: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,17 +7,12 @@ from typing import Any
 # model_type -> (the nearest that mmjax has, what that one lacks).
 _LACKING: Mapping[str, tuple[str, str]] = {
     "gemma": ("llama", "norms that scale by 1 + weight, and scaled word embeddings"),
-    "gemma2": ("qwen3", "norms before and after every branch, and soft caps of scores and logits"),
-    "gemma3_text": (
-        "qwen3",
-        "norms before and after every branch, scaled word embeddings, and a second rope base for "
-        "local layers",
-    ),
-    "gemma3": ("llava", "the decoder of 'gemma3_text', and pooled tokens of a SigLIP"),
+    "gemma2": ("gemma3_text", "soft caps of scores and logits, and heads without norms"),
+    "gemma3n": ("gemma3", "embeddings of every layer, and layers inside of layers"),
     "idefics3": ("llava", "pixel shuffle behind a SigLIP, and tiles with a text between them"),
     "smolvlm": ("llava", "pixel shuffle behind a SigLIP, and tiles with a text between them"),
     "llava_onevision": ("llava_next", "a Qwen2 behind a SigLIP, and any number of tiles"),
-    "paligemma": ("llava", "a Gemma behind a SigLIP, and attention to the whole prompt"),
+    "paligemma": ("gemma3", "an older Gemma behind a SigLIP, and attention to the whole prompt"),
     "qwen3_vl": ("qwen2_5_vl", "features of inner layers, and interleaved positions"),
     "qwen3_moe": ("qwen3", "experts and their router"),
     "mixtral": ("mistral", "experts and their router"),

@@ -109,7 +109,7 @@ class RopeConfig:
 
 
 def angles(
-    positions: Int[Array, "b l"], frequencies: Float[np.ndarray, "half"]
+    positions: Int[Array, "b l"], frequencies: Float[np.ndarray | Array, "half"]
 ) -> tuple[Float[Array, "b l half"], Float[Array, "b l half"]]:
     """Cosines and sines of every position's rotations, float32 [b, l, head_dim / 2] each."""
     turned = positions[..., None].astype(jnp.float32) * frequencies[None, None]

@@ -196,6 +196,7 @@ def prefill(
         prefix,
         positions,
         pictures=prompts.pictures,
+        together=prompts.together,
     )
     if prefix is not None:
         past = jax.tree.map(_behind, prefix, past)

@@ -153,6 +153,7 @@ def _next(
         prefix,
         positions,
         pictures=prompts.pictures,
+        together=prompts.together,
     )
     following = jax.nn.log_softmax(logits(module, params, hidden[:, -1]), axis=-1)
     return replicate(following[:, tokens], mesh)

@@ -89,7 +89,7 @@ def cache_prefix(model: LanguageModel, prefix: Prompt, adapters: PyTree = None) 
 
 def _begun(model: LanguageModel, text: str) -> list[int]:
     """A text's ids with the special tokens in front, and none behind."""
-    tokenizer = model.preprocess.tokenizer
+    tokenizer, text = model.preprocess.tokenizer, model.spelt(text)
     with tokenizer_files.guarded(f"the tokenizer of {model.name}"):
         framed = tokenizer.encode(text).ids
         plain = tokenizer.encode(text, add_special_tokens=False).ids

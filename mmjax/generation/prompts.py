@@ -37,6 +37,8 @@ class Prepared(NamedTuple):
     mask: Int[Array, "b l"]
     positions: Int[Array, "b l 3"] | None = None  # of a Qwen-VL's prompts with pictures
     pictures: SeenPictures | None = None  # of an Mllama's, which stand beside the words
+    # Of a Gemma's: which tokens are pictures', of which all read one another.
+    together: Bool[Array, "b l"] | None = None
 
     @property
     def offset(self) -> Int[Array, "b"] | None:
@@ -110,7 +112,7 @@ def prepare(
         # In front: the next token of every row then has the same slot.
         batch[row, length - len(item) :], mask[row, length - len(item) :] = item, 1
     placed = [split_rows(jnp.asarray(x), model.mesh) for x in (batch, mask)]
-    positions, pictures = None, None
+    positions, pictures, together = None, None, None
     if isinstance(mixed, BesideWords):
         if behind:
             raise MmjaxError(
@@ -134,11 +136,13 @@ def prepare(
             for row, item in enumerate(mixed.positions):
                 turns[row, length - len(item) :] = item
             positions = split_rows(jnp.asarray(turns), model.mesh)
+        if mixed.together:
+            together = more[1] != WORD
         own = model.checked_adapters(adapters, "image")
         placed[0] = _mix(model.module, model.params, placed[0], *more, own)
     elif not any(embedded):
         placed[0] = _embed(model.module, model.params, placed[0])
-    return Prepared(placed[0], placed[1], positions, pictures), len(prompts)
+    return Prepared(placed[0], placed[1], positions, pictures, together), len(prompts)
 
 
 def check_model(model: object, adapters: object, function: str) -> None:
@@ -213,6 +217,7 @@ def encoded(model: LanguageModel, prompt: Prompt, behind: bool) -> np.ndarray:
     if isinstance(prompt, np.ndarray):
         return prompt
     if behind and isinstance(prompt, str):
+        prompt = model.spelt(prompt)
         with tokenizer_files.guarded(f"the tokenizer of {model.name}"):
             ids = model.preprocess.tokenizer.encode(prompt, add_special_tokens=False).ids
         return np.array(model.encode_prompt(ids), np.int32)
@@ -273,8 +278,8 @@ def _mixed(
     pictures = [_in_messages(p) for p in prompts] if images is None else [list(p) for p in images]
     if model.images is None and any(pictures):
         raise MmjaxError(
-            f"{model.name!r} ({model.family}) reads no pictures; a LLaVA, a Qwen-VL or an "
-            "Mllama does"
+            f"{model.name!r} ({model.family}) reads no pictures; a LLaVA, a Qwen-VL or another "
+            "model with an image tower does"
         )
     if any(isinstance(prompt, np.ndarray) for prompt in prompts):
         if any(pictures):

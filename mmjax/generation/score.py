@@ -150,7 +150,12 @@ def _score(
             more = _positions(mask, jnp.repeat(offset, n))[:, -t:]
             more = jnp.broadcast_to(more[..., None], (*more.shape, 3))
             positions = jnp.concatenate([jnp.repeat(positions, n, axis=0), more], axis=1)
-        hidden, _ = extend(module, params, adapters, embeddings, mask, prefix, positions)
+        together = prompts.together
+        if together is not None:  # the answers' tokens are no picture's
+            together = jnp.pad(jnp.repeat(together, n, axis=0), [(0, 0), (0, t)])
+        hidden, _ = extend(
+            module, params, adapters, embeddings, mask, prefix, positions, together=together
+        )
         following = logits(module, params, hidden[:, -t - 1 : -1])
         return replicate(log_prob(following.reshape(b, n, t, -1), answers), mesh)
     positions, offset = prompts.positions, prompts.offset
@@ -163,6 +168,7 @@ def _score(
         None,
         positions,
         pictures=prompts.pictures,
+        together=prompts.together,
     )
     last = hidden[:, -1]
     past = jax.tree.map(lambda x: jnp.repeat(x, n, axis=1), past)

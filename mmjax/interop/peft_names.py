@@ -15,6 +15,11 @@ _LLAMA = {
     "attention_norm": "input_layernorm",
     "mlp_norm": "post_attention_layernorm",
 }
+_GEMMA = _LLAMA | {
+    "post_attention_norm": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "post_mlp_norm": "post_feedforward_layernorm",
+}
 _CLIP = {
     **{place: _LLAMA[place] for place in ("query", "key", "value")},
     "out": "self_attn.out_proj",
@@ -107,13 +112,14 @@ def names_of(encoder: Encoder, tower: str | None = None) -> PeftNames:
     vision, text = "vision|visual", "text|language"
     clip_text = {"norm": "text_model.final_layer_norm"}
     clip_image = {"pre_norm": "vision_model.pre_layrnorm", "norm": "vision_model.post_layernorm"}
-    if encoder.family == "llava":
+    decoder = _GEMMA if "post_mlp_norm" in layers else _LLAMA
+    if encoder.family in ("llava", "gemma3"):
         if chosen == "text":
             norm = {"language_model/norm": "model.language_model.norm"}
-            return PeftNames("model.language_model.layers.", _LLAMA, norm, vision)
+            return PeftNames("model.language_model.layers.", decoder, norm, vision)
         return PeftNames("model.vision_tower.encoder.layers.", _CLIP, {}, text)
     if "gate" in layers:
-        return PeftNames("model.layers.", _LLAMA, {"norm": "model.norm"})
+        return PeftNames("model.layers.", decoder, {"norm": "model.norm"})
     if "intermediate" in layers:
         inner = "bert/" if "bert" in encoder.params else ""
         joined = encoder.family == "clip" or "clip" in encoder.family
@@ -130,5 +136,5 @@ def names_of(encoder: Encoder, tower: str | None = None) -> PeftNames:
         return PeftNames("vision_model.encoder.layers.", _CLIP, clip_image, text)
     raise MmjaxError(
         f"the modules of {encoder.name!r} ({encoder.family}) have no known names in PEFT's files; "
-        "known are BERT, CLIP, ViT, DINOv2, LLaMA and LLaVA"
+        "known are BERT, CLIP, ViT, DINOv2, LLaMA, LLaVA and Gemma 3"
     )

@@ -22,8 +22,9 @@ PIXELS = {
     "siglip2_tiny": {"patch_size": 4, "max_num_patches": 21},
     "qwen2_5_vl_tiny": {"patch_size": 4, "size": {"shortest_edge": 200, "longest_edge": 1000}},
     "mllama_tiny": {"size": {"height": 8, "width": 8}, "max_image_tiles": 4},
+    "gemma3_tiny": {"size": {"height": 24, "width": 24}},
 }
-DECODERS = ["qwen2_tiny", "qwen3_tiny"]
+DECODERS = ["qwen2_tiny", "qwen3_tiny", "gemma3_text_tiny"]
 PICTURES = ["siglip_tiny", "siglip2_tiny", "dinov3_tiny", "dinov2_registers_tiny"]
 
 
@@ -166,9 +167,10 @@ def test_qwen_vl_with_two_pictures(place, golden):
     assert len(ids[0]) == 4 + sum(model.images.count(*p.shape[:2]) for p in pictures)
 
 
-def test_mllama_with_two_pictures(place, golden):
-    arrays = golden("mllama_tiny")
-    model = load_encoder(place("mllama_tiny"))
+@pytest.mark.parametrize("name", ["mllama_tiny", "gemma3_tiny"])
+def test_two_pictures_of_a_prompt(name, place, golden):
+    arrays = golden(name)
+    model = load_encoder(place(name))
     assert isinstance(model, LanguageModel)
     pictures = [arrays["picture_0"], arrays["picture_1"]]
     prompt = arrays["prompt"].tolist()
@@ -178,9 +180,9 @@ def test_mllama_with_two_pictures(place, golden):
     def run(params, prepared):
         hidden, _ = extend(
             model.module, params, None, prepared.embeddings, prepared.mask,
-            pictures=prepared.pictures,
+            pictures=prepared.pictures, together=prepared.together,
         )  # fmt: skip
         return logits(model.module, params, hidden)
 
-    found = np.asarray(run(model.params, prepared))[0, -len(prompt) :]
+    found = np.asarray(run(model.params, prepared))[0, -len(arrays["logits"]) :]
     assert np.abs(found - arrays["logits"]).max() < 1e-5

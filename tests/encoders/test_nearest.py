@@ -15,7 +15,7 @@ from mmjax.encoders import catalog, load_encoder, nearest
             {"model_type": "gemma"},
             "nearest is 'llama', which lacks norms that scale by 1 + weight",
         ),
-        ({"model_type": "gemma3_text"}, "nearest is 'qwen3', which lacks norms before and after"),
+        ({"model_type": "gemma2"}, "nearest is 'gemma3_text', which lacks soft caps of scores"),
         ({"model_type": "qwen25"}, "nearest is 'qwen2'; write a Family"),
         ({"model_type": "x", "rope_theta": 1e4}, "nearest is 'llama'; write a Family"),
         ({"model_type": "x", "patch_size": 16}, "nearest is 'vit'"),

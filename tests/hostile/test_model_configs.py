@@ -18,7 +18,7 @@ FAMILIES = {
     **{"clip_tiny": "text", "chinese_clip_tiny": "text", "altclip_tiny": "image"},
     **{"qwen2_tiny": None, "qwen3_tiny": None, "dinov3_tiny": None, "qwen2_5_vl_tiny": None},
     **{"siglip_tiny": "text", "siglip2_tiny": "text", "dinov2_registers_tiny": None},
-    "mllama_tiny": None,
+    **{"mllama_tiny": None, "gemma3_text_tiny": None, "gemma3_tiny": None},
 }
 SIZES = frozenset(
     {
@@ -27,22 +27,25 @@ SIZES = frozenset(
         *("patch_size", "num_channels", "projection_dim", "project_dim", "num_key_value_heads"),
         *("original_max_position_embeddings", "depth", "num_heads", "out_hidden_size"),
         *("num_patches", "sliding_window", "window_size", "attention_heads", "num_global_layers"),
-        *("vision_output_dim", "max_num_tiles"),
+        *("vision_output_dim", "max_num_tiles", "mm_tokens_per_image"),
     }
 )
 REALS = frozenset(
     {
         *("layer_norm_eps", "rms_norm_eps", "rope_theta", "factor", "mlp_ratio"),
         *("low_freq_factor", "high_freq_factor", "norm_eps"),
+        *("query_pre_attn_scalar", "rope_local_base_freq"),
     }
 )
-IDS = frozenset({"image_token_index", "image_token_id"})
-TEXTS = frozenset({"model_type", "hidden_act", "projector_hidden_act", "rope_type"})
+IDS = frozenset({"image_token_index", "image_token_id", "boi_token_index", "eoi_token_index"})
+TEXTS = frozenset(
+    {"model_type", "hidden_act", "projector_hidden_act", "rope_type", "hidden_activation"}
+)
 FLAGS = frozenset(
     {
         *("qkv_bias", "attention_bias", "mlp_bias", "tie_word_embeddings", "is_decoder"),
         *("multimodal_projector_bias", "use_swiglu_ffn", "use_gated_mlp", "key_bias"),
-        *("use_sliding_window", "vision_use_head"),
+        *("use_sliding_window", "vision_use_head", "use_bidirectional_attention"),
     }
 )
 NO_NUMBER: list[Any] = [NAN, INF, -INF, "7", {}, True, 10**400]
@@ -60,7 +63,7 @@ def paths_of(content: dict[str, Any], prefix: tuple[str, ...] = ()) -> list[tupl
     """Where a config has a key that is read."""
     found = []
     for key, value in content.items():
-        if isinstance(value, dict) and key.endswith(("_config", "_parameters")):
+        if isinstance(value, dict) and key.endswith(("_config", "_parameters", "_attention")):
             found += paths_of(value, (*prefix, key))
         elif key in BAD:
             found.append((*prefix, key))
@@ -92,9 +95,11 @@ def folders(tmp_path_factory, write_folder):
     def make(name):
         if name not in made:
             made[name] = write_folder(place / name, name)
-            if name == "mllama_tiny":  # whose tiles have a size of their own
-                tiles = json.dumps({"size": {"height": 8, "width": 8}})
-                (made[name] / "preprocessor_config.json").write_text(tiles)
+            side = {"mllama_tiny": 8, "gemma3_tiny": 24}.get(name)  # of their own
+            if side is not None:
+                content = {"size": {"height": side, "width": side}}
+                content |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+                (made[name] / "preprocessor_config.json").write_text(json.dumps(content))
         return made[name]
 
     return make
@@ -151,6 +156,19 @@ def test_a_key_of_another_type_or_out_of_range(name, path, of, refused):
         ("qwen2_tiny", {"layer_types": ["full_attention"]}),
         ("qwen2_tiny", {"layer_types": ["full_attention", "chunked_attention"]}),
         ("qwen2_tiny", {"sliding_window": None}),
+        ("gemma3_text_tiny", {"layer_types": ["full_attention", "chunked_attention"]}),
+        ("gemma3_text_tiny", {"sliding_window": None}),
+        ("gemma3_text_tiny", {"sliding_window_pattern": 0}),
+        ("gemma3_text_tiny", {"final_logit_softcapping": 30.0}),
+        ("gemma3_text_tiny", {"attn_logit_softcapping": "50"}),
+        ("gemma3_text_tiny", {"use_bidirectional_attention": True}),
+        ("gemma3_text_tiny", {"rope_local_base_freq": 0}),
+        ("gemma3_text_tiny", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}),
+        ("gemma3_text_tiny", {"rope_parameters": {"sliding_attention": ["default"]}}),
+        ("gemma3_tiny", {"mm_tokens_per_image": 8}),
+        ("gemma3_tiny", {"boi_token_index": 50}),
+        ("gemma3_tiny", {"vision_config": {"model_type": "clip_vision_model"}}),
+        ("gemma3_tiny", {"text_config": {"model_type": "llama"}}),
         ("dinov3_tiny", {"num_attention_heads": 8}),
         ("dinov3_tiny", {"num_register_tokens": 65}),
         ("qwen2_5_vl_tiny", {"vision_config": {"depth": 2, "spatial_merge_size": 3}}),
