@@ -75,15 +75,18 @@ def test_one_stage_trains_and_is_asked_a_file_of_questions(recipe, choice, world
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(own_tower_world.CONSTANTS))
-def test_other_models_that_see_train_on_a_mesh_and_are_reported(name, write_folder, tmp_path):
-    """A LoRA and the projector, with text alone between; rows are split, and so are weights."""
+def test_other_models_that_see_are_trained_and_reported(
+    name, write_folder, on_one_device, monkeypatch, tmp_path
+):
+    """A LoRA and the projector, with text alone between."""
+    on_one_device(monkeypatch)
     world = own_tower_world.write_world(tmp_path / "world", write_folder)
     config = changed(
         on_toys(posttrain_food_llava, "tiny_lora", world),
         {"encoders.language.source": str(world / name), "encoders.language.max_length": 128},
     )
     sizes = {"questions.val_pictures": 2, "questions.test_pictures": 4, "instruct.rank": 2}
-    config = changed(config, {**sizes, "mesh.data": 2, "mesh.model": 4})
+    config = changed(config, {**sizes, "mesh.data": 1, "mesh.model": 1})
     study.run(resolve_recipe(config), config, tmp_path / "run", "test")
     results = Results.load(tmp_path / "run" / "results.json")
     assert list(results.systems) == ["blank", "adapted"]

@@ -22,6 +22,7 @@ from mmjax.plan import arithmetic
 from mmjax.plan.programs import programs
 from mmjax.processes import interrupts
 from mmjax.runs.adapter_files import load_adapter_params
+from mmjax.sharding import place_batch
 from mmjax.tasks.instruct.assembly import assemble_instruct
 from mmjax.training import train
 from mmjax.writer import MetricsWriter
@@ -174,6 +175,21 @@ def test_what_may_learn_and_that_it_all_does(name, world, library, tmp_path):
         if not np.abs(leaf).max() > 0 and not path.endswith("key/bias")
     ]
     assert not still
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_is_the_same_where_rows_and_weights_are_split(name, world, mesh, tmp_path):
+    (run,) = runs_of(config(world, name, train="projector"), tmp_path)
+    found = []
+    for shape in ((1, 1), (2, 2)):
+        assembly = assemble_instruct(run, library_of(mesh(*shape)))
+        assert assembly.initial is not None
+        trainable, rows = assembly.initial(jax.random.key(0)), assembly.data.train
+        groups = next(g for g in rows.plan(2, None) if rows.images[g[0][0]] != WORD)
+        batch = place_batch(rows.batch(groups, 2), mesh(*shape), 2)
+        loss = jax.jit(assembly.task.loss)
+        found.append(loss(trainable, assembly.frozen, batch, jax.random.key(1))[0])
+    assert_allclose(*found, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
