@@ -1,7 +1,7 @@
 """The Task protocol, and a frozen tower as a task sees it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Array, Float, Key
 
@@ -10,6 +10,8 @@ from mmjax.metrics import Metrics
 from mmjax.rng import DropoutKey
 from mmjax.trees import PyTree
 
+Loss: TypeAlias = tuple[Float[Array, ""], Metrics]  # what is minimised, and what is told of it
+Rows: TypeAlias = Mapping[str, Float[Array, "b e"]]  # what is compared, by role
 GENERAL = "general_"  # begins the roles of what the base was trained on, beside a domain's own
 
 
@@ -33,9 +35,7 @@ class Task(Protocol):
         """The trainable tree before the first step; may read statistics of a batch of examples."""
         ...
 
-    def loss(
-        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def loss(self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]) -> Loss:
         """The scalar to minimise, a mean over the global batch, and metrics as sums and counts."""
         ...
 
@@ -109,23 +109,20 @@ class Weighted(Protocol):
 class Embedding(Protocol):
     """A task whose loss compares the rows of a batch: cut, it would be another loss.
 
-    `loss` is `compare` of `embedded`. With `mmjax.tasks.gradient_cache` rows are embedded a part at
-    a time, and compared all together.
+    With `mmjax.tasks.gradient_cache` rows are embedded a part at a time, and compared all together.
     """
+
+    def loss(self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]) -> Loss:
+        """`compare` of `embedded`."""
+        return self.compare(self.embedded(trainable, frozen, batch, key), trainable, frozen, batch)
 
     def embedded(
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
-    ) -> Mapping[str, Float[Array, "b e"]]:
+    ) -> Rows:
         """What is compared, each row from its own inputs alone."""
         ...
 
-    def compare(
-        self,
-        embedded: Mapping[str, Float[Array, "b e"]],
-        trainable: PyTree,
-        frozen: PyTree,
-        batch: Batch,
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def compare(self, embedded: Rows, trainable: PyTree, frozen: PyTree, batch: Batch) -> Loss:
         """The loss and the metrics of a whole batch, from its embedded rows."""
         ...
 

@@ -4,7 +4,6 @@ With image and text towers that never saw each other this makes the dual encoder
 adapt, where no CLIP weights can be had.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -15,52 +14,40 @@ from jaxtyping import Array, Float, Key
 from mmjax.adapters.language import masked_mean
 from mmjax.adapters.projection import ProjectionHead
 from mmjax.adapters.towers import begun, within
-from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
+from mmjax.encoders.output import Batch, Inputs, Tower
 from mmjax.losses.distill import unit
 from mmjax.losses.members import member_info_nce
 from mmjax.losses.temperature import temperature
-from mmjax.metrics import Metrics, mean_of
+from mmjax.metrics import mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import HeadSpec, LossSpec
 from mmjax.tasks import typed
+from mmjax.tasks.base import Embedding, Loss, Rows
+from mmjax.tasks.dual_encoder.towers import TwoTowers
 from mmjax.trees import PyTree
 
 
 @dataclass(frozen=True)
-class ContrastiveTask:
+class ContrastiveTask(TwoTowers, Embedding):
     """Two projection heads and a temperature, on frozen features.
 
-    Attributes:
-      image: the image tower.
-      text: the text tower.
+    Attributes: as of `TwoTowers`, and
       image_head: sizes of the head on image features.
       text_head: sizes of the head on text features.
       loss_spec: temperature and label smoothing.
       mesh: the loss goes round its data axis; None leaves a sharded batch to the compiler.
     """
 
-    image: Tower
-    text: Tower
     image_head: HeadSpec
     text_head: HeadSpec
     loss_spec: LossSpec
     mesh: Mesh | None = None
-
-    @property
-    def towers(self) -> Mapping[str, Tower]:
-        """Both, by role."""
-        return {tower.role: tower for tower in (self.image, self.text)}
 
     def _head(self, role: str) -> ProjectionHead:
         spec = {"image": self.image_head, "text": self.text_head}[role]
         return ProjectionHead(
             spec.hidden, spec.out_dim, spec.dropout, spec.hidden_dropout, spec.members
         )
-
-    @property
-    def text_role(self) -> str:
-        """The encoder that reads queries."""
-        return self.text.role
 
     @property
     def width(self) -> int:
@@ -117,15 +104,9 @@ class ContrastiveTask:
         features = read["features"]
         return masked_mean(features, read["mask"]) if features.ndim == 3 else features
 
-    def loss(
-        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Float[Array, ""], Metrics]:
-        """Symmetric InfoNCE over the global batch; equal texts are positives of each other."""
-        return self.compare(self.embedded(trainable, frozen, batch, key), trainable, frozen, batch)
-
     def embedded(
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
-    ) -> dict[str, Float[Array, "b e"]]:
+    ) -> Rows:
         """What the loss is made of, row by row; see `mmjax.tasks.base.Embedding`."""
         image_key, text_key = jax.random.split(key)
         return {
@@ -133,14 +114,8 @@ class ContrastiveTask:
             "text": self.embed("text", trainable, frozen, batch["text"], text_key),
         }
 
-    def compare(
-        self,
-        embedded: Mapping[str, Float[Array, "b e"]],
-        trainable: PyTree,
-        frozen: PyTree,
-        batch: Batch,
-    ) -> tuple[Float[Array, ""], Metrics]:
-        """The loss of embedded rows; see `mmjax.tasks.base.Embedding`."""
+    def compare(self, embedded: Rows, trainable: PyTree, frozen: PyTree, batch: Batch) -> Loss:
+        """Symmetric InfoNCE over the global batch; equal texts are positives of each other."""
         image, text = self.members(embedded["image"]), self.members(embedded["text"])
         logit_scale, captions = self.logit_scale(trainable), batch["text"]["row"]
         smoothing = self.loss_spec.label_smoothing
@@ -151,10 +126,3 @@ class ContrastiveTask:
             "temperature": mean_of(temperature(logit_scale)[None]),
         }
         return loss, metrics
-
-    def functions(self) -> Mapping[str, EmbedFn]:
-        """`embed_images` and `embed_texts`, both onto the unit sphere of the joint space."""
-        return {
-            "embed_images": lambda t, f, inputs: self.normalize(self.embed("image", t, f, inputs)),
-            "embed_texts": lambda t, f, inputs: self.normalize(self.embed("text", t, f, inputs)),
-        }

@@ -17,18 +17,18 @@ from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import PairLoss
 from mmjax.losses.temperature import LOGIT_SCALE_RANGE, temperature
 from mmjax.losses.weighting import Focal, HardNegatives, LossSoftmax
-from mmjax.metrics import Mean, Metrics, mean_of
+from mmjax.metrics import Mean, mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import ContinualSpec, LossSpec, ResidualSpec, WeightingSpec
 from mmjax.tasks import typed
-from mmjax.tasks.base import GENERAL, DualEncoder, below
+from mmjax.tasks.base import GENERAL, DualEncoder, Embedding, Loss, Rows, below
 from mmjax.trees import PyTree
 
 _BEFORE = "before_"  # begins the keys of what the base says of general items
 
 
 @dataclass(frozen=True)
-class DomainTask:
+class DomainTask(Embedding):
     """Residual adapters on a frozen dual encoder, or its own heads from where they stand.
 
     The frozen tree holds `base` (what the base trained) and, where the base has a base of its own,
@@ -142,12 +142,6 @@ class DomainTask:
             mesh=self.mesh,
         )
 
-    def loss(
-        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Float[Array, ""], Metrics]:
-        """The pairs' loss, and the penalty for forgetting beside it."""
-        return self.compare(self.embedded(trainable, frozen, batch, key), trainable, frozen, batch)
-
     def embedded(
         self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
     ) -> dict[str, Float[Array, "b e"]]:
@@ -174,14 +168,8 @@ class DomainTask:
             for role, key in zip(("image", self.text_role), keys, strict=True)
         }
 
-    def compare(
-        self,
-        embedded: Mapping[str, Float[Array, "b e"]],
-        trainable: PyTree,
-        frozen: PyTree,
-        batch: Batch,
-    ) -> tuple[Float[Array, ""], Metrics]:
-        """The loss of embedded rows; see `mmjax.tasks.base.Embedding`."""
+    def compare(self, embedded: Rows, trainable: PyTree, frozen: PyTree, batch: Batch) -> Loss:
+        """The pairs' loss, and the penalty for forgetting beside it."""
         loss, pairs = self._of_pairs(embedded, trainable, frozen, batch)
         metrics = {
             "contrastive": mean_of(pairs.loss, pairs.valid),
@@ -196,19 +184,13 @@ class DomainTask:
         return loss, metrics
 
     def _of_pairs(
-        self,
-        embedded: Mapping[str, Float[Array, "b e"]],
-        trainable: PyTree,
-        frozen: PyTree,
-        batch: Batch,
+        self, embedded: Rows, trainable: PyTree, frozen: PyTree, batch: Batch
     ) -> tuple[Float[Array, ""], PairLoss]:
         image, text = (embedded[role] for role in ("image", self.text_role))
         captions = batch[self.text_role]["row"]
         return self.pair_loss(image, text, self.logit_scale(trainable, frozen), captions)
 
-    def _forgotten(
-        self, embedded: Mapping[str, Float[Array, "b e"]], trainable: PyTree, frozen: PyTree
-    ) -> Float[Array, ""]:
+    def _forgotten(self, embedded: Rows, trainable: PyTree, frozen: PyTree) -> Float[Array, ""]:
         if self.continual.kind == "ewc":
             return consolidation.penalty(trainable, frozen["prior"])
         moved: list[Float[Array, ""]] = []

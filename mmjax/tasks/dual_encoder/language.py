@@ -15,11 +15,11 @@ from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses import distill
 from mmjax.losses.members import member_info_nce
 from mmjax.losses.temperature import temperature
-from mmjax.metrics import Metrics, mean_of
+from mmjax.metrics import mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import AdapterSpec, LossSpec
 from mmjax.tasks import typed
-from mmjax.tasks.base import TextSpace
+from mmjax.tasks.base import Loss, TextSpace
 from mmjax.trees import PyTree
 
 
@@ -126,9 +126,7 @@ class LanguageTask:
         """Unit vectors of the joint space."""
         return self.base.normalize(projected)
 
-    def loss(
-        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def loss(self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]) -> Loss:
         """Distillation where the batch holds `text`, contrastive where it holds `image`."""
         members = self._student(trainable, frozen, batch["foreign"], key)
         if "image" in batch:

@@ -1,40 +1,32 @@
 """Two frozen towers that share a space already, such as CLIP's: a base without any training."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
+from mmjax.encoders.output import Batch, Inputs
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.distill import unit
-from mmjax.metrics import Metrics, mean_of
+from mmjax.metrics import mean_of
 from mmjax.rng import DropoutKey
+from mmjax.tasks.base import Loss
+from mmjax.tasks.dual_encoder.towers import TwoTowers
 from mmjax.trees import PyTree
 
 
 @dataclass(frozen=True)
-class PretrainedTask:
+class PretrainedTask(TwoTowers):
     """A dual encoder as its checkpoint has it.
 
     Its tree holds the checkpoint's temperature, {"logit_scale"}, and nothing else: what stands on
     it starts from there.
 
-    Attributes:
-      image: the image tower, pooled and projected.
-      text: the text tower, the same.
+    Attributes: as of `TwoTowers`, whose towers are pooled and projected, and
       initial_logit_scale: logarithm of the inverse temperature.
     """
 
-    image: Tower
-    text: Tower
     initial_logit_scale: float
-
-    @property
-    def text_role(self) -> str:
-        """The encoder that reads queries."""
-        return self.text.role
 
     @property
     def width(self) -> int:
@@ -72,18 +64,9 @@ class PretrainedTask:
         del trainable, key
         return {"image": self.image, "text": self.text}[role](frozen, inputs)["features"]
 
-    def loss(
-        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def loss(self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]) -> Loss:
         """Symmetric InfoNCE at the checkpoint's temperature: how well it knows these pairs."""
         del key
         image, text = (unit(self.embed(r, trainable, frozen, batch[r])) for r in ("image", "text"))
         each = info_nce(image, text, self.logit_scale(trainable))[1].loss
         return each.mean(), {"contrastive": mean_of(each)}
-
-    def functions(self) -> Mapping[str, EmbedFn]:
-        """`embed_images` and `embed_texts`, both onto the unit sphere of the joint space."""
-        return {
-            "embed_images": lambda t, f, inputs: unit(self.embed("image", t, f, inputs)),
-            "embed_texts": lambda t, f, inputs: unit(self.embed("text", t, f, inputs)),
-        }

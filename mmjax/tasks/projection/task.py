@@ -15,11 +15,12 @@ from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses.contrastive import info_nce, pairwise_bce, supervised
 from mmjax.losses.distill import unit
 from mmjax.losses.pairs import PairLoss
-from mmjax.metrics import Metrics, mean_of
+from mmjax.metrics import mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.projection import ProjectionSpec
 from mmjax.specs.spec import Stage
 from mmjax.tasks import typed
+from mmjax.tasks.base import Loss
 from mmjax.trees import PyTree
 
 LABEL = "label"  # the role of class numbers
@@ -101,9 +102,7 @@ class ProjectionTask:
         projected = typed.apply(self._projector(), trainable[role], features, key=key)
         return unit(projected) if self.normalize else projected
 
-    def loss(
-        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def loss(self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]) -> Loss:
         """The sum over modalities (`infonce`: over pairs of them) of the loss on labels."""
         labels = batch[LABEL][LABEL]
         keys = jax.random.split(key, len(self.towers))

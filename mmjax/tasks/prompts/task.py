@@ -32,11 +32,11 @@ from mmjax.encoders.base import Encoder
 from mmjax.encoders.layers import Hook
 from mmjax.encoders.output import ADAPTERS, Batch, EmbedFn, Inputs, Tower
 from mmjax.encoders.prompted import read_embeddings, word_table
-from mmjax.metrics import Mean, Metrics, mean_of
+from mmjax.metrics import Mean, mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import LossSpec
 from mmjax.specs.prompts import PromptSpec
-from mmjax.tasks.base import DualEncoder, below
+from mmjax.tasks.base import DualEncoder, Loss, below
 from mmjax.tasks.prompts.pictures import PicturesInStep
 from mmjax.trees import PyTree
 
@@ -118,9 +118,7 @@ class PromptsTask:
             frozen = {**frozen, "known": own}
         return self.classifier.score(trainable, frozen, self._read(frozen, inputs))
 
-    def loss(
-        self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Float[Array, ""], Metrics]:
+    def loss(self, trainable: PyTree, frozen: PyTree, batch: Batch, key: Key[Array, ""]) -> Loss:
         """Mean cross-entropy of the batch, and the method's own penalty."""
         logits, penalty = self._score(trainable, frozen, batch["image"], key)
         labels = batch["label"]["label"]
