@@ -91,7 +91,9 @@ class Layout:
         if not mark or _ids(tokenizer, mark) != [image_id]:
             raise MmjaxError(f"this model's tokenizer has no text for its image token, {image_id}")
         known = [
-            part for part in frame if not part.strip() or tokenizer.token_to_id(part) is not None
+            part
+            for part in frame
+            if not part.strip() or tokenizer.token_to_id(part.strip()) is not None
         ]
         around = frame if len(known) == len(frame) else ("", "")
         return cls(first, _begin(tokenizer, eos), (), (), 0, eos[0], max_length, mark, around)

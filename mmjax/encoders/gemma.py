@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
@@ -12,11 +13,13 @@ from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.family import Family
 from mmjax.encoders.gemma_config import GemmaConfig, gemma3_text_config
 from mmjax.encoders.gemma_images import load_gemma_images
+from mmjax.encoders.joined import Joined, among
 from mmjax.encoders.layers import PRE_NORM_RULES, Dense, Dtype, Hook, PyTree
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.llava import ReadsPictures
 from mmjax.encoders.llava_images import WORD
 from mmjax.encoders.norms import RMSNorm
+from mmjax.encoders.output import Inputs
 from mmjax.encoders.siglip import SiglipVision
 from mmjax.encoders.siglip_keys import vision_key_table
 from mmjax.trees import Rules
@@ -40,6 +43,12 @@ class Gemma(ReadsPictures):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         own = {"hook": self.hook, "remat": self.remat, "attend_by": self.attend_by}
         return Llama(self.config.text, **dtypes, **own)
+
+    @nn.nowrap
+    def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """As `ReadsPictures.largest`: every picture is one square."""
+        side, channels = self.config.vision.image_size, self.config.vision.num_channels
+        return {"pixel_values": jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)}
 
     def setup(self) -> None:
         """Declares the parts."""
@@ -81,6 +90,17 @@ class Gemma(ReadsPictures):
         side, pool = self.config.grid, (self.config.pooled, self.config.pooled)
         means = nn.avg_pool(hidden.reshape(t, side, side, d), pool, pool).reshape(t, -1, d)
         return self.projector(self.soft_norm(means))
+
+    def join(
+        self,
+        words: Float[Array, "b l d"],
+        inputs: Inputs,
+        slots: Int[Array, "b l"],
+        adapters: PyTree = None,
+    ) -> Joined:
+        """As `ReadsPictures.join`; `pixel_values` [m, 1, h, w, 3] are m pictures."""
+        tokens = self.read_tiles(inputs["pixel_values"][:, 0], adapters)
+        return Joined(among(words, tokens, slots), together=slots != WORD)
 
     def mix(
         self,

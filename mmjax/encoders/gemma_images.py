@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from mmjax.encoders.gemma_config import GemmaConfig
 from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
 from mmjax.encoders.llava_images import LlavaImages, Mixed
+from mmjax.encoders.picture_tokens import PictureTokens
 from mmjax.encoders.pictures import ImageLike
 from mmjax.errors import MmjaxError
 from mmjax.files import read_optional_json
@@ -30,6 +32,20 @@ class GemmaImages:
     def most_tokens(self) -> int:
         """Tokens of every picture."""
         return self.config.tokens_per_tile
+
+    @property
+    def frame(self) -> tuple[str, str]:
+        """Gemma's own tokens around a picture, each on the picture's side of an empty line."""
+        return "\n\n<start_of_image>", "<end_of_image>\n\n"
+
+    def tokens(self, height: int, width: int, where: str = "a picture") -> PictureTokens:
+        """As `PictureReader.tokens`; every picture has as many."""
+        del height, width, where
+        return PictureTokens(np.arange(self.config.tokens_per_tile, dtype=np.int32), 1)
+
+    def inputs(self, image: ImageLike, index: int = 0) -> dict[str, np.ndarray]:
+        """{"pixel_values": float32 [1, side, side, 3]}."""
+        return {"pixel_values": self.preprocess([image], index)}
 
     def spelt(self, text: str, tokenizer: Tokenizer) -> str:
         """A text in which every token that begins a picture has its surroundings.

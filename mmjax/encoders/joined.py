@@ -4,7 +4,7 @@ from typing import NamedTuple, cast
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders.layers import PyTree
 from mmjax.encoders.llava_images import WORD
@@ -18,10 +18,12 @@ class Joined(NamedTuple):
     Attributes:
       embeddings: of words, and of the pictures that stand among them.
       pictures: those that stand beside the words; None where none do.
+      together: where pictures' tokens stand that read one another; None where none do.
     """
 
     embeddings: Float[Array, "b l d"]
     pictures: SeenPictures | None = None
+    together: Bool[Array, "b l"] | None = None
 
 
 def among(

@@ -183,6 +183,7 @@ class InstructTask:
             positions=text.get("positions"),
             padding=padding,
             pictures=read.pictures,
+            together=read.together,
         )
         chosen = answer_hidden(hidden, text["columns"])
         return logits(self.language, frozen["language"], chosen)

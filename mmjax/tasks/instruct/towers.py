@@ -87,7 +87,7 @@ def _reader(model: LanguageModel) -> PictureReader:
     if not isinstance(model.images, PictureReader):
         raise MmjaxError(
             f"{setting('encoders.language')} is {model.name!r}, a {model.family}, which is not "
-            "trained here yet; a LLaVA, a Qwen-VL or an Mllama is"
+            "trained here yet; a LLaVA, a Qwen-VL, a Gemma 3 or an Mllama is"
         )
     return model.images
 

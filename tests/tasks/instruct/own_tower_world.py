@@ -12,12 +12,14 @@ from tests.tasks.instruct.llava_world import SIZES, record
 
 # Around a picture, and in its place, in each tokenizer; from this number on.
 TOKENS = {
+    "gemma3_tiny": (47, ("<image_soft_token>", "<start_of_image>", "<end_of_image>")),
     "qwen2_5_vl_tiny": (46, ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")),
     "mllama_tiny": (50, ("<|image|>",)),
 }
 TEXTS = (2, 3, 7, 11)  # of the records, so that what is learned and what is asked has some
 CONSTANTS: dict[str, dict[str, Any]] = {
     "qwen2_5_vl_tiny": {"patch_size": 4, "size": {"shortest_edge": 200, "longest_edge": 2000}},
+    "gemma3_tiny": {"size": {"height": 24, "width": 24}},
     "mllama_tiny": {"size": {"height": 8, "width": 8}, "max_image_tiles": 4},
 }
 

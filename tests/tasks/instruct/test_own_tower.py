@@ -1,4 +1,4 @@
-"""instruct on a Qwen-VL and on an Mllama: losses, what learns, stopping, answers, refusals."""
+"""instruct on a Qwen-VL, a Gemma 3 and an Mllama: losses, what learns, answers, refusals."""
 
 import json
 import os
@@ -31,8 +31,12 @@ from tests.tasks.instruct.own_tower_world import CONSTANTS, write_world
 from tests.tasks.instruct.test_llava import collapsed, losses, moved, spans
 
 NAMES = sorted(CONSTANTS)
-QWEN, MLLAMA = "qwen2_5_vl_tiny", "mllama_tiny"
-PROJECTORS = {QWEN: {"merger_norm", "merger_1", "merger_2"}, MLLAMA: {"projector"}}
+QWEN, GEMMA, MLLAMA = "qwen2_5_vl_tiny", "gemma3_tiny", "mllama_tiny"
+PROJECTORS = {
+    QWEN: {"merger_norm", "merger_1", "merger_2"},
+    GEMMA: {"soft_norm", "projector"},
+    MLLAMA: {"projector"},
+}
 GATES = ("attention_gate", "mlp_gate")
 INSIDE = {"kind": "lora", "rank": 2, "targets": ["query", "value"]}
 
@@ -87,7 +91,7 @@ def test_losses_are_those_of_the_whole_model(name, world, library, tmp_path):
     pictures = [row for row in rows.rows if row.modality == IMAGE]
     tokens = {len(row.slots[row.slots != WORD]) for row in pictures}
     assert len(tokens) == (2 if name == QWEN else 1)  # of a picture
-    assert {row.positions is None for row in pictures} == {name == MLLAMA}
+    assert {row.positions is None for row in pictures} == {name != QWEN}
     assert len({row.size for row in pictures}) == (2 if name == QWEN else 1)
 
 
