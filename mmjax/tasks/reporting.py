@@ -1,20 +1,28 @@
 """Parts of a report that the tasks have in common."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from mmjax import trees
 from mmjax.data import own
 from mmjax.data.library import Library
+from mmjax.evals.base import Functions
 from mmjax.report.class_tables import class_report
+from mmjax.report.figures import Figures
 from mmjax.report.page import Component, Gallery, HardSamples, Report, Table
 from mmjax.report.plots import Curve
 from mmjax.report.results import Results
 from mmjax.report.samples import Samples
 from mmjax.runs.adapter_files import read_card
 from mmjax.specs.recipe import Recipe
-from mmjax.tasks.run import Run
+from mmjax.tasks.base import Task
+from mmjax.tasks.published import Published
+from mmjax.tasks.run import Assembly, Data, Run
+from mmjax.trees import PyTree
 from mmjax.writer import METRICS_FILE, read_metrics, series
+
+AssemblyT = TypeVar("AssemblyT", bound=Assembly[Task, Data])
 
 
 def make_report(
@@ -83,6 +91,35 @@ def title_of(recipe: Recipe) -> str:
 def main_run(runs: Sequence[Run]) -> Run:
     """The first seed's run of the stage that the recipe is about."""
     return next(run for run in runs if run.is_main)
+
+
+def trained_system(
+    run: Run, library: Library, assemble: Callable[[Run, Library], AssemblyT]
+) -> tuple[AssemblyT, PyTree, Functions]:
+    """A finished run as evaluators read it.
+
+    Args:
+      run: a stage with a seed.
+      library: encoders and tables.
+      assemble: puts a run of its task together.
+
+    Returns:
+      (the assembly, what was trained, the task's published functions with both).
+    """
+    assembly, trainable = assemble(run, library), run.trained(library.mesh)
+    functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
+    return assembly, trainable, functions
+
+
+def systems_of(runs: Sequence[Run], recipe: Recipe, seed: int, figures: Figures) -> Iterator[Run]:
+    """Yields a seed's runs that are measured themselves, and counts how long each took to train.
+
+    A link of a chain is not: it is seen through what stands on it.
+    """
+    for run in (r for r in runs if r.seed == seed):
+        figures.trained(run.stage.name, run.folder)
+        if run.stage.name not in recipe.links:
+            yield run
 
 
 def notes_on_images(recipe: Recipe) -> list[str]:

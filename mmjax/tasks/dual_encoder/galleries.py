@@ -16,13 +16,13 @@ from mmjax.specs.recipe import Recipe
 from mmjax.tasks.dual_encoder.assembly import Joined, assemble_dual_encoder
 from mmjax.tasks.dual_encoder.domain import DomainTask
 from mmjax.tasks.published import Published
+from mmjax.tasks.reporting import trained_system
 from mmjax.tasks.run import Run
 
 
 def galleries(run: Run, recipe: Recipe, library: Library, count: int = 10) -> Iterator[Gallery]:
     """Ten queries that go right and ten that go wrong, of the first seed."""
-    assembly, trainable = assemble_dual_encoder(run, library), run.trained(library.mesh)
-    functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
+    assembly, _, functions = trained_system(run, library, assemble_dual_encoder)
     system = assembly.data.test["adapted"]
     images = functions["embed_images"](system.data.images)
     texts = functions[system.text_function](system.data.texts)

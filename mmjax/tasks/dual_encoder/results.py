@@ -17,7 +17,7 @@ from mmjax.specs.recipe import Recipe
 from mmjax.tasks.dual_encoder.assembly import Joined, assemble_dual_encoder
 from mmjax.tasks.dual_encoder.data import System
 from mmjax.tasks.dual_encoder.domain_results import describe_domain
-from mmjax.tasks.published import Published
+from mmjax.tasks.reporting import systems_of, trained_system
 from mmjax.tasks.run import Run
 
 
@@ -36,12 +36,8 @@ def measure_dual_encoder(runs: Sequence[Run], recipe: Recipe, library: Library) 
     figures, answers = Figures(), list[Answered]()
     for seed in recipe.seeds:
         values: dict[str, dict[str, float]] = {}
-        for run in (r for r in runs if r.seed == seed):
-            figures.trained(run.stage.name, run.folder)
-            if run.stage.name in recipe.links:
-                continue  # seen through the ceiling
-            assembly, trainable = assemble_dual_encoder(run, library), run.trained(library.mesh)
-            functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
+        for run in systems_of(runs, recipe, seed, figures):
+            assembly, _, functions = trained_system(run, library, assemble_dual_encoder)
             for name, system in assembly.data.test.items():
                 if name != "adapted" and not run.is_main:
                     continue  # what the frozen base says is the same for every stage on it

@@ -16,7 +16,7 @@ from mmjax.specs.spec import Stage
 from mmjax.tasks.adapting import told
 from mmjax.tasks.projection.data import assemble_projection, classes_of, features_of, raw_views
 from mmjax.tasks.projection.tables import ALONE, FITTING, METHODS, STORED
-from mmjax.tasks.published import Published
+from mmjax.tasks.reporting import trained_system
 from mmjax.tasks.run import Run
 
 
@@ -47,8 +47,7 @@ def measure_projection(runs: Sequence[Run], recipe: Recipe, library: Library) ->
         )
         for run in (r for r in runs if r.seed == seed):
             figures.trained(run.stage.name, run.folder)
-            assembly, trainable = assemble_projection(run, library), run.trained(library.mesh)
-            functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
+            assembly, _, functions = trained_system(run, library, assemble_projection)
             embedded = assembly.data.val.embed(functions)
             sides = {side: embedded[items] for side, items in split.items()}
             maps.append(FeatureMap("projection", describe_projection(run.stage), sides))

@@ -13,7 +13,7 @@ from mmjax.tasks.prompts.chain import LINK, is_chain, measure_chain
 from mmjax.tasks.prompts.classes import classes_of, left_out
 from mmjax.tasks.prompts.data import ShotsData, assemble_prompts
 from mmjax.tasks.prompts.tables import describe_method, protocol_of
-from mmjax.tasks.published import Published
+from mmjax.tasks.reporting import systems_of, trained_system
 from mmjax.tasks.run import Run
 
 
@@ -31,12 +31,8 @@ def measure_prompts(runs: Sequence[Run], recipe: Recipe, library: Library) -> Re
     figures, answers = Figures(), list[Answered]()
     for seed in recipe.seeds:
         values: dict[str, dict[str, float]] = {}
-        for run in (r for r in runs if r.seed == seed):
-            figures.trained(run.stage.name, run.folder)
-            if run.stage.name in recipe.links:
-                continue  # seen as the zero-shot system
-            assembly, trainable = assemble_prompts(run, library), run.trained(library.mesh)
-            functions = Published(assembly.task, library.mesh).bind(trainable, assembly.frozen)
+        for run in systems_of(runs, recipe, seed, figures):
+            assembly, trainable, functions = trained_system(run, library, assemble_prompts)
             data, half = assembly.data, run.stage.fewshot.half == "base"
             for name, system in data.test.items():
                 if name == "adapted":
