@@ -1,11 +1,8 @@
 """The contrastive losses with the whole matrix of logits: slow, and obviously right.
 
-Each is called as its twin in `mmjax.losses.contrastive`, which see, without `block` and `mesh`, and
-computes in the precision of its inputs.
+Each has the signature of its twin in `mmjax.losses.contrastive`, which see, without `block` and
+`mesh`, and computes in the precision of its inputs.
 """
-
-from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,57 +18,27 @@ SetChosen = Bool[Array, "k k"]
 Result = tuple[Float[Array, ""], PairLoss]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What every loss takes by keyword, as its twin does."""
-
-    weights: Float[Array, " b"] | None = None
-    positives: Int[Array, " b"] | None = None
-    mask: Bool[Array, " b"] | Float[Array, " b"] | None = None
-    label_smoothing: float = 0.0
-    hard: PairWeighting | None = None
-
-    def matches(self, size: int) -> tuple[Bool[Array, " b"], Chosen]:
-        """Which examples are real, and which of them match each other."""
-        valid = jnp.ones(size, bool) if self.mask is None else self.mask.astype(bool)
-        ids = jnp.arange(size) if self.positives is None else self.positives
-        return valid, (ids[:, None] == ids[None]) & valid[:, None] & valid[None]
-
-    def mean(
-        self, loss: Float[Array, " b"], p: Float[Array, " b"], valid: Bool[Array, " b"]
-    ) -> Result:
-        """The weighted mean; hard weights are constants of weighted mean 1."""
-        weights = jnp.where(valid, 1.0 if self.weights is None else self.weights, 0)
-        hardness = jnp.ones_like(loss)
-        if isinstance(self.hard, Focal):
-            hardness = (1 - p) ** self.hard.gamma
-        elif self.hard is not None:
-            hardness = jnp.exp(loss / self.hard.temperature)
-        total = jnp.where(weights.sum() > 0, weights.sum(), 1)
-        hardness = jax.lax.stop_gradient(hardness / ((weights * hardness).sum() / total))
-        share = jax.lax.stop_gradient(weights * hardness * valid.sum() / total)
-        real = valid.astype(loss.dtype)
-        pairs = PairLoss(loss * real, jax.lax.stop_gradient(p * real), share, real)
-        return jnp.sum(weights * hardness * loss * real) / total, pairs
-
-
 def info_nce(
     image: Float[Array, "b d"],
     text: Float[Array, "b d"],
     logit_scale: Float[Array, ""] | float,
     *,
+    weights: Float[Array, " b"] | None = None,
+    positives: Int[Array, " b"] | None = None,
+    mask: Bool[Array, " b"] | Float[Array, " b"] | None = None,
+    label_smoothing: float = 0.0,
+    hard: PairWeighting | None = None,
     negatives: HardNegatives | None = None,
-    **options: Any,
 ) -> Result:
     """Symmetric InfoNCE."""
     logits = _scale(logit_scale) * _dots(image, text)
-    how = Options(**options)
-    valid, match = how.matches(len(image))
+    valid, match = _matches(len(image), positives, mask)
     candidates = valid[:, None] & valid[None]
-    target = how.label_smoothing, negatives, logit_scale
-    to_text, p_text = _softmax(logits, match, candidates, *target)
-    to_image, p_image = _softmax(logits.T, match, candidates, *target)
-    return how.mean((to_text + to_image) / 2, (p_text + p_image) / 2, valid)
+    to_text, p_text = _softmax(logits, match, candidates, label_smoothing, negatives, logit_scale)
+    to_image, p_image = _softmax(
+        logits.T, match, candidates, label_smoothing, negatives, logit_scale
+    )
+    return _mean((to_text + to_image) / 2, (p_text + p_image) / 2, weights, valid, hard)
 
 
 def supervised(
@@ -79,15 +46,21 @@ def supervised(
     text: Float[Array, "b d"] | None,
     logit_scale: Float[Array, ""] | float,
     *,
+    weights: Float[Array, " b"] | None = None,
+    positives: Int[Array, " b"] | None = None,
+    mask: Bool[Array, " b"] | Float[Array, " b"] | None = None,
+    label_smoothing: float = 0.0,
+    hard: PairWeighting | None = None,
     negatives: HardNegatives | None = None,
-    **options: Any,
 ) -> Result:
     """Supervised contrastive loss."""
-    how = Options(**options)
-    valid, views, logits, match, candidates = _compare_set(image, text, logit_scale, how)
-    loss, p = _softmax(logits, match, candidates, how.label_smoothing, negatives, logit_scale)
+    vectors, views = _views(image, text)
+    logits = _scale(logit_scale) * _dots(vectors, vectors)
+    valid, match = _matches(len(image), positives, mask)
+    match, candidates = _others(match, valid, views)
+    loss, p = _softmax(logits, match, candidates, label_smoothing, negatives, logit_scale)
     valid &= match[: len(image)].any(axis=1)
-    return how.mean(_per_example(loss, views), _per_example(p, views), valid)
+    return _mean(_per_example(loss, views), _per_example(p, views), weights, valid, hard)
 
 
 def sigmoid(
@@ -95,33 +68,43 @@ def sigmoid(
     text: Float[Array, "b d"],
     logit_scale: Float[Array, ""] | float,
     bias: Float[Array, ""] | float,
-    **options: Any,
+    *,
+    weights: Float[Array, " b"] | None = None,
+    positives: Int[Array, " b"] | None = None,
+    mask: Bool[Array, " b"] | Float[Array, " b"] | None = None,
+    label_smoothing: float = 0.0,
+    hard: PairWeighting | None = None,
 ) -> Result:
     """Sigmoid loss."""
     logits = _scale(logit_scale) * _dots(image, text) + bias
-    how = Options(**options)
-    valid, match = how.matches(len(image))
-    entropy = _binary(logits, match, how.label_smoothing)
-    entropy = jnp.where(valid[:, None] & valid[None], entropy, 0)
+    valid, match = _matches(len(image), positives, mask)
+    entropy = jnp.where(valid[:, None] & valid[None], _binary(logits, match, label_smoothing), 0)
     loss = (entropy.sum(axis=1) + entropy.sum(axis=0)) / 2
     matched = jnp.where(match, entropy, 0)
     matched = (matched.sum(axis=1) + matched.sum(axis=0)) / 2
     p = jnp.exp(-matched / jnp.maximum(match.sum(axis=1), 1))
-    return how.mean(loss, p, valid)
+    return _mean(loss, p, weights, valid, hard)
 
 
 def pairwise_bce(
     image: Float[Array, "b d"],
     text: Float[Array, "b d"] | None,
     logit_scale: Float[Array, ""] | float,
-    **options: Any,
+    *,
+    weights: Float[Array, " b"] | None = None,
+    positives: Int[Array, " b"] | None = None,
+    mask: Bool[Array, " b"] | Float[Array, " b"] | None = None,
+    label_smoothing: float = 0.0,
+    hard: PairWeighting | None = None,
 ) -> Result:
     """Binary cross-entropy over all pairs of a set."""
-    how = Options(**options)
-    valid, views, logits, match, candidates = _compare_set(image, text, logit_scale, how)
-    entropy = jnp.where(candidates, _binary(logits, match, how.label_smoothing), 0)
+    vectors, views = _views(image, text)
+    logits = _scale(logit_scale) * _dots(vectors, vectors)
+    valid, match = _matches(len(image), positives, mask)
+    match, candidates = _others(match, valid, views)
+    entropy = jnp.where(candidates, _binary(logits, match, label_smoothing), 0)
     loss = _per_example(entropy.sum(axis=1) / jnp.maximum(views * valid.sum() - 1, 1), views)
-    return how.mean(loss, jnp.exp(-loss), valid)
+    return _mean(loss, jnp.exp(-loss), weights, valid, hard)
 
 
 def _scale(logit_scale: Float[Array, ""] | float) -> Float[Array, ""]:
@@ -133,24 +116,29 @@ def _dots(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Matrix:
     return jnp.matmul(x, y.T, precision="highest", preferred_element_type=wide)
 
 
-def _compare_set(
-    image: Float[Array, "b d"],
-    text: Float[Array, "b d"] | None,
-    logit_scale: Float[Array, ""] | float,
-    how: Options,
-) -> tuple[Bool[Array, " b"], int, Matrix, SetChosen, SetChosen]:
-    """The set of all vectors: the images, then the texts; nothing is its own partner.
+def _matches(
+    size: int,
+    positives: Int[Array, " b"] | None,
+    mask: Bool[Array, " b"] | Float[Array, " b"] | None,
+) -> tuple[Bool[Array, " b"], Chosen]:
+    """Which examples are real, and which of them match each other."""
+    valid = jnp.ones(size, bool) if mask is None else mask.astype(bool)
+    ids = jnp.arange(size) if positives is None else positives
+    return valid, (ids[:, None] == ids[None]) & valid[:, None] & valid[None]
 
-    Returns:
-      (which examples are real, how many views each has, logits, matches, candidates).
-    """
-    vectors, views = (image, 1) if text is None else (jnp.concatenate([image, text]), 2)
-    logits = _scale(logit_scale) * _dots(vectors, vectors)
-    valid, match = how.matches(len(image))
+
+def _views(
+    image: Float[Array, "b d"], text: Float[Array, "b d"] | None
+) -> tuple[Float[Array, "n d"], int]:
+    """All vectors of the set: the images, then the texts."""
+    return (image, 1) if text is None else (jnp.concatenate([image, text]), 2)
+
+
+def _others(match: Chosen, valid: Bool[Array, " b"], views: int) -> tuple[SetChosen, SetChosen]:
+    """Matches and candidates in the set of all views, where nothing is its own partner."""
     real = jnp.tile(valid, views)
     off_diagonal = ~jnp.eye(len(real), dtype=bool)
-    match = jnp.tile(match, (views, views)) & off_diagonal
-    return valid, views, logits, match, real[:, None] & real[None] & off_diagonal
+    return jnp.tile(match, (views, views)) & off_diagonal, real[:, None] & real[None] & off_diagonal
 
 
 def _per_example(per_vector: Float[Array, " n"], views: int) -> Float[Array, " b"]:
@@ -196,3 +184,25 @@ def _softmax(
 
     loss = -(1 - smoothing) * mean_over(match) - smoothing * mean_over(candidates)
     return loss, matched / jnp.where(total > 0, total, 1)
+
+
+def _mean(
+    loss: Float[Array, " b"],
+    p: Float[Array, " b"],
+    weights: Float[Array, " b"] | None,
+    valid: Bool[Array, " b"],
+    hard: PairWeighting | None,
+) -> Result:
+    """The weighted mean; hard weights are constants of weighted mean 1."""
+    weights = jnp.where(valid, 1.0 if weights is None else weights, 0)
+    hardness = jnp.ones_like(loss)
+    if isinstance(hard, Focal):
+        hardness = (1 - p) ** hard.gamma
+    elif hard is not None:
+        hardness = jnp.exp(loss / hard.temperature)
+    total = jnp.where(weights.sum() > 0, weights.sum(), 1)
+    hardness = jax.lax.stop_gradient(hardness / ((weights * hardness).sum() / total))
+    share = jax.lax.stop_gradient(weights * hardness * valid.sum() / total)
+    real = valid.astype(loss.dtype)
+    pairs = PairLoss(loss * real, jax.lax.stop_gradient(p * real), share, real)
+    return jnp.sum(weights * hardness * loss * real) / total, pairs
