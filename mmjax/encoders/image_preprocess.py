@@ -18,7 +18,7 @@ from mmjax.errors import MmjaxError
 from mmjax.files import read_json_object
 
 # Raised whenever `open_image` makes other pixels of a file: features of the old ones are stale.
-READING = 2
+READING = 3
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
