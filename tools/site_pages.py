@@ -181,7 +181,7 @@ def recipe_table() -> str:
 
 
 def encoders() -> str:
-    """The encoder families."""
+    """The encoder families, as the catalog, the readers of files and the tests have them."""
     from mmjax.encoders.catalog import FAMILIES
 
     lines = [
@@ -189,17 +189,102 @@ def encoders() -> str:
         "",
         "What `mmjax.load_encoder` and a recipe's `encoders.ROLE.source` take: a local folder in "
         "Hugging Face's layout, a file of weights beside its config, `asset:NAME`, or "
-        "`hf:org/name`. `model_type` is what config.json says.",
+        "`hf:org/name`. `model_type` is what config.json says. Files are Hugging Face's, and what "
+        "is named beside them. *Sizes* are those whose configs `mmjax plan` knows without a "
+        "network. *Parity*: tests hold it to Hugging Face's torch model, 1e-5 in float32, by "
+        "arrays that were kept (golden), beside torch itself, or both. "
+        '`quantize="int8"` and `"nf4"` keep the dense kernels of every family.',
         "",
-        "| model_type | module | what it is |",
-        "|---|---|---|",
+        "| model_type | what it is | reads | files beside | sizes | parity | adapters | tasks |",
+        "|---|---|---|---|---|---|---|---|",
     ]
+    sizes, golden = _known_sizes(), _golden_kinds()
+    files = (ROOT / "tests" / "parity").glob("*.py")
+    beside = _plain("\n".join(path.read_text("utf-8") for path in files))
     for name in FAMILIES.names():
         place = FAMILIES.own.get(name)
         module = place.partition(":")[0] if isinstance(place, str) else ""
         about = _first_line(module) if module else ""
-        lines.append(f"| `{name}` | `{module}` | {about} |")
+        entry = FAMILIES.find(name, "encoders.family")
+        family = entry if isinstance(entry, tuple) else (entry,)
+        parity = ["golden"] * (name in golden) + ["torch"] * (_plain(name) in beside)
+        cells = (
+            *(f"`{name}`", f"{about} `{module}`", " and ".join(_reads(one) for one in family)),
+            *(", ".join(_FILES.get(name, ())), ", ".join(sizes.get(name, ()))),
+            *(", ".join(parity), _hooks(family[0]), _tasks(family)),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
+
+
+# Files that are no Hugging Face folder, by the family that reads them.
+_FILES: Mapping[str, tuple[str, ...]] = {
+    "clip": ("open_clip", "OpenAI's .pt"),
+    "clip_resnet": ("open_clip", "OpenAI's .pt"),
+    "chinese_clip": ("cn_clip's state dict",),
+    "bert": ("sentence-transformers",),
+    "xlm-roberta": ("sentence-transformers",),
+    "llama": ("GGUF", "Meta's shards"),
+    "qwen2": ("GGUF",),
+    "qwen3": ("GGUF",),
+}
+
+
+def _plain(text: str) -> str:
+    """A name as it is in a class of transformers and in model_type alike."""
+    return re.sub(r"[^a-z0-9\n]", "", text.lower())
+
+
+def _known_sizes() -> dict[str, list[str]]:
+    """model_type -> published models whose configs come with the package."""
+    known: dict[str, dict[str, Any]] = json.loads(
+        (ROOT / "mmjax" / "plan" / "known.json").read_text("utf-8")
+    )
+    sizes: dict[str, list[str]] = {}
+    for name, config in known.items():
+        sizes.setdefault(config["model_type"], []).append(name)
+    return sizes
+
+
+def _golden_kinds() -> set[str]:
+    """The model_types in the configs of kept arrays, towers' own among them."""
+    import numpy as np
+
+    kinds = set[str]()
+    for path in (ROOT / "tests" / "goldens").glob("*.npz"):
+        with np.load(path) as arrays:
+            if "config" in arrays.files:
+                kinds |= set(re.findall(r'"model_type": "([^"]+)"', str(arrays["config"])))
+    return kinds
+
+
+def _reads(family: Any) -> str:
+    from mmjax.encoders.llava import ReadsPictures
+
+    module = family.module
+    if isinstance(module, type) and issubclass(module, ReadsPictures):
+        return "texts about pictures"
+    return {"text": "texts", "image": "pictures"}[family.modality]
+
+
+def _hooks(family: Any) -> str:
+    fields = getattr(family.module, "__dataclass_fields__", {})
+    if "vision_hook" in fields:
+        return "in both towers"
+    return "in its layers" if "hook" in fields else ""
+
+
+def _tasks(families: tuple[Any, ...]) -> str:
+    from mmjax.encoders.llama import Llama
+    from mmjax.encoders.llava import ReadsPictures
+    from mmjax.encoders.vision import VisionTransformer
+
+    modules = [one.module for one in families if isinstance(one.module, type)]
+    if any(issubclass(module, (Llama, ReadsPictures)) for module in modules):
+        return "instruct, synthesize"
+    joint = "contrastive, domain, language, prompts, projection"
+    seeing = any(issubclass(module, VisionTransformer) for module in modules)
+    return f"{joint}, instruct" if seeing else joint
 
 
 def adapters() -> str:

@@ -94,7 +94,12 @@ def test_pages_that_are_made_say_what_the_code_says():
     adapters = site_pages.adapters()
     assert "## lora\n" in adapters
     assert "| `rank` | int" in adapters
-    assert "`chinese_clip`" in site_pages.encoders()
+    rows = [line.split(" | ") for line in site_pages.encoders().splitlines() if line[:3] == "| `"]
+    assert {len(row) for row in rows} == {8}
+    (qwen,) = (row for row in rows if row[0] == "| `qwen2_vl`")
+    assert qwen[2:4] == ["texts about pictures", ""]
+    assert qwen[4:7] == ["qwen2-vl-2b-instruct", "torch", "in both towers"]
+    assert {row[5] for row in rows if "registers" in row[0]} == {"golden, torch"}
     assert "## language_emoji" in site_pages.recipe_table()
     assert "usage: mmjax check" in site_pages.commands()
 
