@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmjax.checks.ranges import check_id
-from mmjax.encoders import rope
 from mmjax.encoders.layers import check_sizes
+from mmjax.encoders.rope import RopeConfig
 from mmjax.errors import MmjaxError
 
 
@@ -23,7 +23,7 @@ class LlamaConfig:
     intermediate_size: int
     max_positions: int
     rms_norm_eps: float
-    rope: rope.RopeConfig
+    rope: RopeConfig
     hidden_act: str = "silu"
     attention_bias: bool = False
     mlp_bias: bool = False
@@ -35,7 +35,7 @@ class LlamaConfig:
     local_layers: tuple[bool, ...] = ()  # which layers are local; () means none
     unsaid_words: int = 0  # Mllama: so many more words are read, but never said
     # Gemma 3:
-    local_rope: rope.RopeConfig | None = None  # of local layers, where they turn otherwise
+    local_rope: RopeConfig | None = None  # of local layers, where they turn otherwise
     norm_offset: bool = False  # norms multiply by 1 + their scale
     branch_norms: bool = False  # what a branch adds is normalised too
     scaled_words: bool = False  # words' embeddings are multiplied by the root of their width
@@ -79,7 +79,7 @@ class LlamaConfig:
                 f"config.json: head_dim {head_dim} is odd, but rotary positions turn pairs of "
                 "channels"
             )
-        rotary = rope.RopeConfig.from_hf(config)
+        rotary = RopeConfig.from_hf(config)
         if rotary.factors and len(rotary.factors) != head_dim // 2:
             raise MmjaxError(
                 f"config.json: {len(rotary.factors)} rope factors for the {head_dim // 2} pairs of "

@@ -68,7 +68,7 @@ def test_each_side_of_a_training_step_is_a_recipe_of_its_own():
     # A recipe that stands on another: the other is what is trained.
     (base,) = training.read("configs/domain_emoji.py", {"train": {"steps": 3}}).stages
     assert (base.task, base.train.steps) == ("contrastive", 3)
-    with pytest.raises(MmjaxError, match="no recipe configs/nothing.py"):
+    with pytest.raises(MmjaxError, match=r"no recipe configs/nothing\.py"):
         training.read("configs/nothing.py")
 
 
