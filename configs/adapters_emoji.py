@@ -97,8 +97,10 @@ def get_config(choice: str = "kinds") -> ConfigDict:
     config.languages = base.languages
     config.evals = ("retrieval",)  # a domain is one class
     config.base = base  # trained first; the path of a finished base run may stand here instead
-    config.encoders = base.encoders
-    config.pairs = base.pairs  # one object: what is set here holds for the base too
+    config.encoders = base.encoders  # as config.pairs, one object: the base's are these too
+    config.encoders.text.max_length = 32  # names are short; rows are padded to this in every step
+    config.pairs = base.pairs
+    config.pairs.views = ("plain",)  # each further one is encoded in every evaluation
     config.pairs.domain = dict(
         labels=("food-drink",), fraction=1.0, test_fraction=0.3, val_fraction=0.15
     )
