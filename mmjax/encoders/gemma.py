@@ -16,6 +16,7 @@ from mmjax.encoders.gemma_images import load_gemma_images
 from mmjax.encoders.joined import Joined, among
 from mmjax.encoders.layers import PRE_NORM_RULES, Dense, Dtype, Hook, PyTree
 from mmjax.encoders.llama import Llama
+from mmjax.encoders.llama_keys import decoder_heads
 from mmjax.encoders.llava import ReadsPictures
 from mmjax.encoders.llava_images import WORD
 from mmjax.encoders.norms import RMSNorm
@@ -175,11 +176,6 @@ def sharding(config: GemmaConfig) -> Rules:
     )
 
 
-def heads(config: GemmaConfig) -> list[tuple[str, int]]:
-    """As `llama.heads`, for the decoder."""
-    return [(f"language_model/{pattern}", count) for pattern, count in llama.heads(config.text)]
-
-
 GEMMA3_TEXT = Family(
     "gemma3_text",
     "text",
@@ -198,6 +194,6 @@ GEMMA3 = Family(
     key_table,
     IGNORED,
     sharding,
-    heads=heads,
+    heads=decoder_heads,
     load_images=load_gemma_images,
 )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from jax.sharding import PartitionSpec as P
 
@@ -65,6 +66,11 @@ def heads(config: LlamaConfig) -> Sequence[tuple[str, int]]:
     would cost more than to send the few that are computed.
     """
     return ((r"layers/attention/(key|value)/(kernel|bias)", config.num_kv_heads),)
+
+
+def decoder_heads(config: Any) -> list[tuple[str, int]]:
+    """The same of a model that has a decoder inside, whose own config is `config.text`."""
+    return [(f"language_model/{pattern}", count) for pattern, count in heads(config.text)]
 
 
 def sharding(config: LlamaConfig) -> Rules:

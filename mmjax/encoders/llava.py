@@ -174,7 +174,9 @@ class ReadsPictures(nn.Module):
           MmjaxError: of a family whose pictures are not trained on.
         """
         kind = type(self).__name__
-        raise MmjaxError(f"a {kind} is not trained on pictures yet; a Llava, QwenVl or Mllama is")
+        raise MmjaxError(
+            f"a {kind} is not trained on pictures yet; a Llava, QwenVl, Gemma or Mllama is"
+        )
 
     @nn.nowrap
     def largest(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -14,6 +14,7 @@ from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.family import Family
 from mmjax.encoders.joined import Joined
 from mmjax.encoders.layers import Dense, Dtype, Hook, PyTree
+from mmjax.encoders.llama_keys import decoder_heads
 from mmjax.encoders.llava import ReadsPictures
 from mmjax.encoders.llava_images import WORD
 from mmjax.encoders.mllama_config import MllamaConfig
@@ -229,8 +230,7 @@ def sharding(config: MllamaConfig) -> Rules:
 def heads(config: MllamaConfig) -> list[tuple[str, int]]:
     """As `llama.heads`, for all layers of the decoder."""
     count = config.text.num_kv_heads
-    plain = [(f"language_model/{p}", n) for p, n in llama.heads(config.text)]
-    return [*plain, (r"language_model/crossing/(key|value)/kernel", count)]
+    return [*decoder_heads(config), (r"language_model/crossing/(key|value)/kernel", count)]
 
 
 MLLAMA = Family(

@@ -18,6 +18,7 @@ from mmjax.encoders.family import Family
 from mmjax.encoders.joined import Joined, among
 from mmjax.encoders.layers import Dense, Dtype, Hook, LayerNorm, PyTree, activation, stack
 from mmjax.encoders.llama import Llama
+from mmjax.encoders.llama_keys import decoder_heads
 from mmjax.encoders.llava import ReadsPictures
 from mmjax.encoders.llava_images import WORD
 from mmjax.encoders.norms import RMSNorm
@@ -269,11 +270,6 @@ def sharding(config: QwenVlConfig) -> Rules:
     )
 
 
-def heads(config: QwenVlConfig) -> list[tuple[str, int]]:
-    """As `llama.heads`, for the decoder."""
-    return [(f"language_model/{pattern}", count) for pattern, count in llama.heads(config.text)]
-
-
 QWEN2_VL = Family(
     "qwen2_vl",
     "text",
@@ -282,7 +278,7 @@ QWEN2_VL = Family(
     key_table,
     IGNORED,
     sharding,
-    heads=heads,
+    heads=decoder_heads,
     load_images=load_qwen_images,
 )
 QWEN2_5_VL = dataclasses.replace(QWEN2_VL, name="qwen2_5_vl")
