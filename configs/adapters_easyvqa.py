@@ -44,9 +44,9 @@ def get_config(choice: str = "default") -> ConfigDict:
     config.train.update(cache_features=True, select="none")
     if not tiny:
         config.seeds = (0, 1, 2)
-        config.questions.update(test_pictures=60)
-        config.train.update(steps=100, batch_size=8, eval_every=1000, save_every=50)
-        config.optim.warmup_steps = 10
+        config.questions.update(train_pictures=800, test_pictures=60)
+        config.train.update(steps=200, batch_size=8, eval_every=1000, save_every=100)
+        config.optim.warmup_steps = 20
     config.variants = {
         name: dict(instruct=dict(own))
         for name, own in KINDS.items()
