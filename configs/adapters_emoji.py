@@ -109,12 +109,12 @@ def get_config(choice: str = "kinds") -> ConfigDict:
     config.loss = dict(kind="contrastive", learn_temperature=False)
     config.optim = dict(name="adamw", lr=1e-3, weight_decay=0.01, warmup_steps=5, clip_norm=1.0)
     config.train = dict(
-        steps=4 if tiny else 30,
-        batch_size=4 if tiny else 32,
+        steps=4 if tiny else 40,
+        batch_size=4 if tiny else 16,
         accumulate=2 if tiny else 1,
         eval_every=1000,
         patience=0,
-        save_every=2 if tiny else 10,
+        save_every=2 if tiny else 20,
         keep=1,
         select="none",  # the last step: an evaluation runs the encoders over all pictures
         log_every=2 if tiny else 10,
