@@ -58,7 +58,8 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
     # ---- What is trained, on what
     assembly = assemble(run, library)
     task, data, frozen = assembly.task, assembly.data, assembly.frozen
-    if data.val is None:
+    validation = data.val
+    if validation is None:
         adopt(run, assembly, library, begin)
         return
     sharding.check_batch(spec.batch_size, mesh)
@@ -102,6 +103,7 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
             "that folder to train the stage again"
         )
     mark, opened = progress.pop("metrics", None), progress.pop("window", None)
+    unjudged = progress.pop("unjudged", False)  # stopped before its evaluation was over
     start, began = int(state.step), time.monotonic() - progress["seconds"]
     writer = MetricsWriter(
         run.folder,
@@ -115,6 +117,16 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
     last_good, note = start, ""
     label = f"seed {run.seed}: training {stage.name}"
     with writer, checkpoints, Pace(run.folder, start) as pace, interrupts.held():
+
+        def judge(step: int, trainable: PyTree) -> None:
+            functions = published.bind(trainable, frozen)
+            with pace.spent_on("evaluation"), interrupts.released():
+                values = validation.run(assembly.evaluators, functions)
+            writer.write(step, {f"val/{name}": value for name, value in values.items()})
+            keep_best(run, trainable, step, values, progress, card)
+
+        if unjudged:
+            judge(start, state.trainable)
         steps = track(range(start + 1, spec.steps + 1), label, None, start, lambda: note)
         for step in steps:
             if progress["stopped"]:
@@ -137,16 +149,16 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
                 writer.write(step, {**values, "learning_rate": rate})
                 note = f"loss {values['loss']:.3g}" if "loss" in values else ""
                 pace.record(step)
-            if evaluate:
-                functions = published.bind(state.trainable, frozen)
-                with pace.spent_on("evaluation"):
-                    values = data.val.run(assembly.evaluators, functions)
-                writer.write(step, {f"val/{name}": value for name, value in values.items()})
-                keep_best(run, state.trainable, step, values, progress, card)
-            stop = interrupts.stop_here()
+            stop, unjudged = interrupts.stop_here(), evaluate
+            if evaluate and stop is None:
+                try:
+                    judge(step, state.trainable)
+                    stop, unjudged = interrupts.stop_here(), False
+                except interrupts.Interrupted as asked:
+                    stop = asked.signum
             if evaluate or step % spec.save_every == 0 or stop is not None:
                 progress["seconds"] = time.monotonic() - began
-                facts = {**progress, "metrics": writer.mark()}
+                facts = {**progress, "metrics": writer.mark(), "unjudged": unjudged}
                 if window:  # a signal came between two records
                     check_finite(window[-1], step, run, last_good)
                     facts["window"] = metrics.plain(metrics.merge(window))

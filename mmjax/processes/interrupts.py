@@ -1,8 +1,9 @@
 """SIGTERM and Ctrl-C save what is trained at the next step boundary; a second one ends at once.
 
-A training loop stands in `held()` and asks `stop_here()` after every step. Elsewhere (features,
-evaluation) the first signal ends the program as soon as Python may, for nothing is half-written.
-Only the command line installs this: in a notebook signals do what they always do.
+A training loop stands in `held()` and asks `stop_here()` after every step; what it does that takes
+long and can be done again, an evaluation, stands in `released()`. There, and outside of the loop,
+the first signal raises `Interrupted` as soon as Python may, for nothing is half-written. Only the
+command line installs this: in a notebook signals do what they always do.
 """
 
 import contextlib
@@ -21,16 +22,17 @@ _GRACE = 10.0  # seconds that a library's long call outside the loop may take to
 
 _asked: int | None = None  # the first signal's number
 _held = 0
+_released = False
 _noticed = threading.Event()
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop; `code` is the exit code that shells expect."""
+    """The run was asked to stop by `signum`; `code` is the exit code that shells expect."""
 
     def __init__(self, signum: int) -> None:
         """Remembers the signal."""
         super().__init__(signal.Signals(signum).name)
-        self.code = 128 + signum
+        self.signum, self.code = signum, 128 + signum
 
 
 @contextlib.contextmanager
@@ -79,6 +81,19 @@ def held() -> Iterator[None]:
         raise Interrupted(_asked)
 
 
+@contextlib.contextmanager
+def released() -> Iterator[None]:
+    """Within it, inside of `held()`, a lone process is interrupted at once; several agree later."""
+    global _released
+    _released = True
+    try:
+        if _asked is not None and peers.current() is None:
+            raise Interrupted(_asked)
+        yield
+    finally:
+        _released = False
+
+
 def stop_here() -> int | None:
     """Asked after every step: the signal that ends the run here, the same in every process."""
     watchdog.alive()
@@ -91,7 +106,7 @@ def stop_here() -> int | None:
 def _handle(signum: int, frame: FrameType | None) -> None:
     """In the main thread, between two instructions of Python."""
     _noticed.set()
-    if not _held and peers.current() is None:
+    if (not _held or _released) and peers.current() is None:
         raise Interrupted(signum)
 
 

@@ -1,5 +1,7 @@
 """Asked to stop, or left alone by another process: nothing is lost, and one sentence says why."""
 
+import json
+import os
 import re
 import signal
 import socket
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from mmjax.processes import peers
+
+ROOT = Path(__file__).parents[2]
 
 # Only a signal can have saved what there is between two steps.
 SELDOM = ("--config.train.save_every=100", "--config.base.train.save_every=100")
@@ -64,6 +68,50 @@ def test_a_signal_saves_at_the_next_step(number, toy, tmp_path):
     assert toy.run(straight, *SELDOM).returncode == 0
     assert toy.fingerprints(workdir) == toy.fingerprints(straight)
     assert toy.losses(workdir, "base") == toy.losses(straight, "base")
+
+
+SLOW = """
+import os, time, pathlib
+
+class Slow:
+    def run(self, functions, data):
+        mark = pathlib.Path(os.environ["MARK"])
+        if os.environ.get("WAIT"):
+            mark.touch()
+            time.sleep(100)
+        return {"slow": 1.0}
+
+SLOW = Slow()
+"""
+
+
+def test_a_signal_in_an_evaluation_waits_for_no_end_of_it(toy, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    more = {"MARK": str(tmp_path / "mark"), "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    flags = (*SELDOM, '--config.evals=("retrieval", "slow:SLOW")')
+    workdir = tmp_path / "run"
+    child = start(toy, workdir, *flags, WAIT="1", **more)
+    when(child, (tmp_path / "mark").exists)
+    began = time.monotonic()
+    child.send_signal(signal.SIGTERM)
+    said = child.communicate(timeout=90)[1]
+    assert child.returncode == 143, said
+    assert time.monotonic() - began < 60
+    saved = [int(p.name) for p in (workdir / "seed_0/base/checkpoints").iterdir()]
+    assert saved == [12]  # the step whose evaluation was cut off
+    done = toy.run(workdir, *flags, **more)
+    assert done.returncode == 0, done.stderr
+    straight = tmp_path / "straight"
+    assert toy.run(straight, *flags, **more).returncode == 0
+    assert toy.fingerprints(workdir) == toy.fingerprints(straight)
+    rows = [(run / "seed_0/base/metrics.jsonl").read_text() for run in (workdir, straight)]
+    assert values_of(rows[0]) == values_of(rows[1])
+
+
+def values_of(lines: str) -> list[dict[str, float]]:
+    """What was measured of each step, without clocks."""
+    rows = [json.loads(line) for line in lines.splitlines()]
+    return [{k: v for k, v in row.items() if "second" not in k and "time" not in k} for row in rows]
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
