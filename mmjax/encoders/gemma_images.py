@@ -10,12 +10,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mmjax.encoders.gemma_config import GemmaConfig
-from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
+from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess, picture_settings
 from mmjax.encoders.llava_images import LlavaImages, Mixed
 from mmjax.encoders.picture_tokens import PictureTokens
 from mmjax.encoders.pictures import ImageLike
 from mmjax.errors import MmjaxError
-from mmjax.files import read_optional_json
 
 # What transformers' processor does where its file does not say: no crop, and a bilinear filter.
 _DEFAULTS = {"do_center_crop": False, "resample": 2}
@@ -107,13 +106,12 @@ def load_gemma_images(
         are not, or a size that is not the tower's.
     """
     del said, image_size
-    own = read_optional_json(folder / "preprocessor_config.json")
-    own = own or read_optional_json(folder / "processor_config.json").get("image_processor") or {}
+    own = picture_settings(folder)
     if own.get("do_pan_and_scan"):
         raise MmjaxError(
             f"{folder}: do_pan_and_scan is true, which is not supported; a picture is one square"
         )
-    preprocess = load_image_preprocess(folder, None, _DEFAULTS | own if own else None)
+    preprocess = load_image_preprocess(folder, None, _DEFAULTS | dict(own) if own else None)
     if not preprocess.squash or preprocess.crop != config.vision.image_size:
         raise MmjaxError(
             f"{folder}: pictures are cut to {preprocess.crop} pixels, but the image tower was "

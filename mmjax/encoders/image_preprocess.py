@@ -15,7 +15,7 @@ from PIL import Image
 from mmjax.checks import ranges
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.errors import MmjaxError
-from mmjax.files import read_json_object
+from mmjax.files import read_json_object, read_optional_json
 
 # Raised whenever `open_image` makes other pixels of a file: features of the old ones are stale.
 READING = 3
@@ -119,9 +119,7 @@ def load_image_preprocess(
     path = folder / "preprocessor_config.json"
     config = config or read_json_object(path)
     ranges.check_ranges(config, str(path), ranges.PICTURES)
-    for step in ("do_resize", "do_rescale", "do_normalize"):
-        if not config.get(step, True):
-            raise MmjaxError(f"{path}: {step} is false, which is not supported")
+    check_steps(path, config)
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     # Processors that know no crop and resize to a square.
     is_vit = kind.startswith(("ViT", "Siglip", "DINOv3"))
@@ -151,6 +149,36 @@ def load_image_preprocess(
         )
     except KeyError as error:
         raise MmjaxError(f"{path} lacks {error}") from error
+
+
+def check_steps(path: Path, said: Mapping[str, Any], *more: str) -> None:
+    """Refuses preprocessing that leaves out what is always done here.
+
+    Args:
+      path: of the file, for the error message.
+      said: its content.
+      *more: steps beside resizing, rescaling and normalising.
+
+    Raises:
+      MmjaxError: a step is false.
+    """
+    for step in ("do_resize", "do_rescale", "do_normalize", *more):
+        if not said.get(step, True):
+            raise MmjaxError(f"{path}: {step} is false, which is not supported")
+
+
+def picture_settings(folder: Path, said: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """What a folder says of its pictures.
+
+    Args:
+      folder: holds preprocessor_config.json, or transformers 5's processor_config.json.
+      said: what the file would say, where another one said it.
+
+    Returns:
+      The settings; empty where nothing is said.
+    """
+    own = said or read_optional_json(folder / "preprocessor_config.json")
+    return own or read_optional_json(folder / "processor_config.json").get("image_processor") or {}
 
 
 def _side(size: Any) -> int | None:

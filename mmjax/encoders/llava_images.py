@@ -2,20 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
 
-from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess
-from mmjax.encoders.picture_tokens import PictureTokens
+from mmjax.encoders.image_preprocess import ImagePreprocess, load_image_preprocess, picture_settings
+from mmjax.encoders.picture_tokens import PictureTokens, check_count
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.encoders.vision import VisionConfig
 from mmjax.errors import MmjaxError
-from mmjax.files import read_optional_json
 
 WORD, NEWLINE = -1, 0  # what stands at a place that holds a word, and where a row of patches ends
 
@@ -194,11 +193,7 @@ class LlavaImages:
         for row, (prompt, pictures) in enumerate(zip(prompts, images, strict=True)):
             ids = np.array(prompt, np.int32)
             image_columns = np.flatnonzero(ids == token)
-            if len(image_columns) != len(pictures):
-                raise MmjaxError(
-                    f"prompt {row} has {len(image_columns)} image tokens (id {token}) but "
-                    f"{len(pictures)} pictures; write one image token for each"
-                )
+            check_count(row, len(image_columns), token, len(pictures))
             parts, start = [], 0
             for at, image in zip(image_columns, pictures, strict=True):
                 opened = open_image(image, index)
@@ -274,9 +269,7 @@ def load_llava_images(folder: Path, config: TiledConfig) -> LlavaImages:
     Raises:
       MmjaxError: neither file, steps that are not supported, or a size that is not the tower's.
     """
-    own: Mapping[str, Any] = read_optional_json(folder / "preprocessor_config.json")
-    if not own:
-        own = read_optional_json(folder / "processor_config.json").get("image_processor") or {}
+    own = picture_settings(folder)
     preprocess = load_image_preprocess(folder, None, own)
     if preprocess.crop != config.vision.image_size:
         raise MmjaxError(

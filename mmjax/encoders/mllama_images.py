@@ -12,11 +12,11 @@ from jaxtyping import Array, Bool, Float
 from PIL import Image
 
 from mmjax.checks import ranges
+from mmjax.encoders.image_preprocess import check_steps, picture_settings
 from mmjax.encoders.mllama_config import MllamaConfig
-from mmjax.encoders.picture_tokens import PictureTokens
+from mmjax.encoders.picture_tokens import PictureTokens, check_count
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.errors import MmjaxError
-from mmjax.files import read_optional_json
 
 _MEAN = _STD = (0.5, 0.5, 0.5)
 _BILINEAR = 2  # PIL's number
@@ -218,11 +218,7 @@ class MllamaImages:
         cut, reads = [], []
         for row, (prompt, pictures) in enumerate(zip(prompts, images, strict=True)):
             places = [at for at, i in enumerate(prompt) if i == token]
-            if len(places) != len(pictures):
-                raise MmjaxError(
-                    f"prompt {row} has {len(places)} image tokens (id {token}) but "
-                    f"{len(pictures)} pictures; write one image token for each"
-                )
+            check_count(row, len(places), token, len(pictures))
             cut += [self.tiles(picture, len(cut) + i) for i, picture in enumerate(pictures)]
             reads.append(seen_by(places, len(prompt)))
         none = np.zeros((0, self.config.vision.max_tiles, side, side, 3), np.float32)
@@ -291,9 +287,7 @@ def load_mllama_images(
     """
     del image_size  # refused for language models before
     path = folder / "preprocessor_config.json"
-    own = said or read_optional_json(path)
-    if not own:
-        own = read_optional_json(folder / "processor_config.json").get("image_processor") or {}
+    own = picture_settings(folder, said)
     ranges.check_ranges(own, str(path), _OWN)
     side, tiles = config.vision.image_size, config.vision.max_tiles
     size = own.get("size") or {}
@@ -303,9 +297,7 @@ def load_mllama_images(
         raise MmjaxError(
             f"{path}: max_image_tiles {own['max_image_tiles']}, but the model's is {tiles}"
         )
-    for step in ("do_resize", "do_rescale", "do_normalize", "do_pad"):
-        if not own.get(step, True):
-            raise MmjaxError(f"{path}: {step} is false, which is not supported")
+    check_steps(path, own, "do_pad")
     return MllamaImages(
         config,
         mean=tuple(own.get("image_mean", _MEAN)),

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from mmjax.checks import ranges
-from mmjax.encoders.image_preprocess import READING
+from mmjax.encoders.image_preprocess import READING, check_steps
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.errors import MmjaxError
 from mmjax.files import read_json_object
@@ -150,9 +150,7 @@ def load_patch_preprocess(
             "image_size is given, but this encoder reads pictures of any proportions as "
             f"{content['max_num_patches']} patches"
         )
-    for step in ("do_resize", "do_rescale", "do_normalize"):
-        if not content.get(step, True):
-            raise MmjaxError(f"{path}: {step} is false, which is not supported")
+    check_steps(path, content)
     if content["patch_size"] != config.patch_size:
         raise MmjaxError(
             f"{path}: patch_size {content['patch_size']}, but the model's is {config.patch_size}"

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmjax.encoders.pictures import ImageLike
+from mmjax.errors import MmjaxError
 
 
 class PictureTokens(NamedTuple):
@@ -57,6 +58,25 @@ class PictureReader(Protocol):
           MmjaxError: names the picture that cannot be read.
         """
         ...
+
+
+def check_count(row: int, found: int, token: int, pictures: int) -> None:
+    """Refuses a text whose image tokens are not as many as its pictures.
+
+    Args:
+      row: the text's number.
+      found: image tokens in it.
+      token: their id.
+      pictures: that were given with it.
+
+    Raises:
+      MmjaxError: says both numbers.
+    """
+    if found != pictures:
+        raise MmjaxError(
+            f"prompt {row} has {found} image tokens (id {token}) but "
+            f"{pictures} pictures; write one image token for each"
+        )
 
 
 def text_positions(

@@ -27,9 +27,7 @@ def qwen2_config(config: Mapping[str, Any]) -> LlamaConfig:
       MmjaxError: as `LlamaConfig.from_hf`, or kinds of layers that do not fit.
     """
     plain = LlamaConfig.from_hf({**config, "attention_bias": False})
-    window = config.get("sliding_window", _WINDOW) if config.get("use_sliding_window") else None
-    layers = local_layers(config, window, config.get("max_window_layers", _FIRST_LOCAL))
-    return dataclasses.replace(plain, qkv_bias=True, **layers)
+    return dataclasses.replace(plain, qkv_bias=True, **_windows(config))
 
 
 def qwen3_config(config: Mapping[str, Any]) -> LlamaConfig:
@@ -45,9 +43,13 @@ def qwen3_config(config: Mapping[str, Any]) -> LlamaConfig:
       MmjaxError: as `qwen2_config`.
     """
     plain = LlamaConfig.from_hf({"head_dim": _QWEN3_HEAD, **config})
+    return dataclasses.replace(plain, qk_norm=True, **_windows(config))
+
+
+def _windows(config: Mapping[str, Any]) -> dict[str, int | tuple[bool, ...]]:
+    """As `local_layers`, by the switch that a Qwen's file has for its windows."""
     window = config.get("sliding_window", _WINDOW) if config.get("use_sliding_window") else None
-    layers = local_layers(config, window, config.get("max_window_layers", _FIRST_LOCAL))
-    return dataclasses.replace(plain, qk_norm=True, **layers)
+    return local_layers(config, window, config.get("max_window_layers", _FIRST_LOCAL))
 
 
 def mistral_config(config: Mapping[str, Any]) -> LlamaConfig:

@@ -11,13 +11,13 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from mmjax.checks import foreign, ranges
+from mmjax.encoders.image_preprocess import check_steps, picture_settings
 from mmjax.encoders.llava_images import WORD, Mixed
-from mmjax.encoders.picture_tokens import PictureTokens, text_positions
+from mmjax.encoders.picture_tokens import PictureTokens, check_count, text_positions
 from mmjax.encoders.pictures import ImageLike, check_room, open_image
 from mmjax.encoders.qwen_vl_config import MERGE, QwenVlConfig
 from mmjax.encoders.text_preprocess import bucket
 from mmjax.errors import MmjaxError
-from mmjax.files import read_optional_json
 
 COORDINATES = 4  # behind a patch's pixels: its row, its column, its picture, its window
 # Patches of one row: each length that occurs costs one compilation.
@@ -158,12 +158,7 @@ class QwenImages:
         token = self.config.image_token_id
         cut = []
         for row, (prompt, pictures) in enumerate(zip(prompts, images, strict=True)):
-            image_tokens = sum(i == token for i in prompt)
-            if image_tokens != len(pictures):
-                raise MmjaxError(
-                    f"prompt {row} has {image_tokens} image tokens (id {token}) but "
-                    f"{len(pictures)} pictures; write one image token for each"
-                )
+            check_count(row, sum(i == token for i in prompt), token, len(pictures))
             cut += [self.patches(picture, len(cut)) for picture in pictures]
         tiles, starts = self._pack(cut)
         number, all_ids, all_places, all_positions = 0, [], [], []
@@ -271,9 +266,7 @@ def load_qwen_images(
     """
     del image_size  # refused for language models before
     path = folder / "preprocessor_config.json"
-    own = said or read_optional_json(path)
-    if not own:
-        own = read_optional_json(folder / "processor_config.json").get("image_processor") or {}
+    own = picture_settings(folder, said)
     ranges.check_ranges(own, str(path), _OWN)
     vision = config.vision
     for name, mine in (
@@ -283,9 +276,7 @@ def load_qwen_images(
     ):
         if own.get(name, mine) != mine:
             raise MmjaxError(f"{path}: {name} {own[name]}, but the model's is {mine}")
-    for step in ("do_resize", "do_rescale", "do_normalize"):
-        if not own.get(step, True):
-            raise MmjaxError(f"{path}: {step} is false, which is not supported")
+    check_steps(path, own)
     size = own.get("size") or {}
     least = own.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels") or _LEAST
     most = own.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels") or _MOST
