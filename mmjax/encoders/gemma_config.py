@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmjax.checks.ranges import check_id
-from mmjax.encoders.llama_config import LlamaConfig
+from mmjax.encoders.llama_config import LlamaConfig, VisionLanguageConfig
 from mmjax.encoders.qwen_config import local_layers
 from mmjax.encoders.rope import RopeConfig
 from mmjax.encoders.siglip_config import SiglipVisionConfig, vision_config
@@ -29,25 +29,14 @@ _CAPS = ("final_logit_softcapping", "attn_logit_softcapping")
 
 
 @dataclasses.dataclass(frozen=True)
-class GemmaConfig:
+class GemmaConfig(VisionLanguageConfig):
     """Sizes of both towers, and the tokens that stand for a picture and around it."""
 
-    text: LlamaConfig
     vision: SiglipVisionConfig
     tokens_per_tile: int  # that a picture becomes, a square number
     image_token_id: int
     begin_token_id: int
     end_token_id: int
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the decoder."""
-        return self.text.hidden_size
-
-    @property
-    def max_length(self) -> int:
-        """The longest prompt, pictures included, in tokens."""
-        return self.text.max_length
 
     @property
     def pinpoints(self) -> tuple[tuple[int, int], ...]:

@@ -104,3 +104,20 @@ class LlamaConfig:
             tied=bool(config.get("tie_word_embeddings", False)),
             pad_token_id=pad,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionLanguageConfig:
+    """Sizes of a LLaMA beside an image tower; a family adds the tower's own."""
+
+    text: LlamaConfig
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the decoder."""
+        return self.text.hidden_size
+
+    @property
+    def max_length(self) -> int:
+        """The longest prompt, pictures included, in tokens."""
+        return self.text.max_length

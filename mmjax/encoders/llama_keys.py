@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from jax.sharding import PartitionSpec as P
 
-from mmjax.encoders.llama_config import LlamaConfig
+from mmjax.encoders.llama_config import LlamaConfig, VisionLanguageConfig
 from mmjax.trees import Rules
 from mmjax.weights.key_rules import COPY, TRANSPOSE, KeyRule, dense_rules
 
@@ -68,8 +67,8 @@ def heads(config: LlamaConfig) -> Sequence[tuple[str, int]]:
     return ((r"layers/attention/(key|value)/(kernel|bias)", config.num_kv_heads),)
 
 
-def decoder_heads(config: Any) -> list[tuple[str, int]]:
-    """The same of a model that has a decoder inside, whose own config is `config.text`."""
+def decoder_heads(config: VisionLanguageConfig) -> list[tuple[str, int]]:
+    """The same of a model that has a decoder inside."""
     return [(f"language_model/{pattern}", count) for pattern, count in heads(config.text)]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmjax.checks.ranges import check_id
 from mmjax.encoders.layers import check_sizes
-from mmjax.encoders.llama_config import LlamaConfig
+from mmjax.encoders.llama_config import LlamaConfig, VisionLanguageConfig
 from mmjax.errors import MmjaxError
 
 # What Hugging Face leaves out of config.json is at its default.
@@ -85,7 +85,7 @@ class MllamaTowerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MllamaConfig:
+class MllamaConfig(VisionLanguageConfig):
     """Sizes of both towers, and how the words see the pictures.
 
     Attributes:
@@ -95,20 +95,9 @@ class MllamaConfig:
       image_token_id: stands for a picture.
     """
 
-    text: LlamaConfig
     vision: MllamaTowerConfig
     cross_layers: tuple[int, ...]
     image_token_id: int
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the decoder."""
-        return self.text.hidden_size
-
-    @property
-    def max_length(self) -> int:
-        """The longest prompt in tokens; a picture is one."""
-        return self.text.max_length
 
     @property
     def plain_layers(self) -> tuple[int, ...]:

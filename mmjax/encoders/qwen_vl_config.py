@@ -7,7 +7,7 @@ from typing import Any
 from mmjax.checks import foreign
 from mmjax.checks.ranges import check_id
 from mmjax.encoders.layers import check_sizes
-from mmjax.encoders.llama_config import LlamaConfig
+from mmjax.encoders.llama_config import VisionLanguageConfig
 from mmjax.encoders.qwen_config import qwen2_config
 from mmjax.encoders.rotary_vision import RotaryLayerConfig
 from mmjax.errors import MmjaxError
@@ -56,22 +56,11 @@ class QwenVisionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class QwenVlConfig:
+class QwenVlConfig(VisionLanguageConfig):
     """Sizes of both towers, and the token that stands for a picture."""
 
-    text: LlamaConfig
     vision: QwenVisionConfig
     image_token_id: int
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the decoder."""
-        return self.text.hidden_size
-
-    @property
-    def max_length(self) -> int:
-        """The longest prompt, pictures included, in tokens."""
-        return self.text.max_length
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> "QwenVlConfig":
