@@ -8,24 +8,22 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from mmjax.checks.ranges import check_id
 from mmjax.encoders import inserted
-from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.family import Family, always
 from mmjax.encoders.layers import (
     At,
     Attention,
     Dense,
-    Dtype,
-    Hook,
     LayerNorm,
     PyTree,
     activation,
     check_sizes,
     stack,
 )
+from mmjax.encoders.modules import AttendingModule, TextInputs, TextTower
 from mmjax.errors import MmjaxError
 from mmjax.weights.key_rules import COPY, KeyRule, dense_rules, norm_rules
 
@@ -100,14 +98,10 @@ class BertConfig:
         )
 
 
-class BertLayer(nn.Module):
+class BertLayer(AttendingModule):
     """One post-norm transformer layer: each part reads what it is then added to."""
 
     config: BertConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
-    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
@@ -123,8 +117,7 @@ class BertLayer(nn.Module):
         Returns:
           Float [b, l, d] twice: what the next layer reads, and what the scan keeps.
         """
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
         at = At(self.hook, adapter)
         attention = Attention(
             config.num_heads, **dtypes, attend_by=self.attend_by, name="attention"
@@ -142,43 +135,24 @@ class BertLayer(nn.Module):
         return x, x
 
 
-class Bert(nn.Module):
+class Bert(TextTower, AttendingModule):
     """A BERT without its pooler: token ids to the last layer's hidden states."""
 
     config: BertConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
-    attend_by: Kernel = PLAIN
 
     @nn.compact
-    def __call__(
-        self,
-        input_ids: Int[Array, "b l"],
-        attention_mask: Int[Array, "b l"],
-        input_embeddings: Float[Array, "b l d"] | None = None,
-        adapters: PyTree = None,
-    ) -> Float[Array, "b l d"]:
-        """Encodes.
-
-        Args:
-          input_ids: int [b, l].
-          attention_mask: int [b, l], 1 at real tokens, 0 at padding.
-          input_embeddings: vectors that stand in for those of the ids in the table of words.
-          adapters: parameters for `hook`; leaves [layers, ...].
-
-        Returns:
-          Float [b, l, d]: hidden states after the last layer.
+    def encode(self, texts: TextInputs, adapters: PyTree) -> Float[Array, "b l d"]:
+        """Hidden states after the last layer, float [b, l, d].
 
         Source:
           Devlin et al. 2018 (BERT); Conneau et al. 2019 (XLM-R), for the positions.
         """
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
 
         def table(rows: int, name: str) -> nn.Embed:
             return nn.Embed(rows, config.hidden_size, **dtypes, name=name)
 
+        input_ids, attention_mask, input_embeddings = texts
         if input_embeddings is None:
             words = table(config.vocab_size, "word_embeddings")(input_ids)
         else:
@@ -197,8 +171,9 @@ class Bert(nn.Module):
         x = words + types + positions
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="embeddings_norm")(x)
         scanned = stack(BertLayer, config.num_layers, in_axes=(nn.broadcast, 0))
-        layers = scanned(config, **dtypes, hook=self.hook, attend_by=self.attend_by, name="layers")
-        x, hidden_states = layers(x, mask.astype(bool), adapters)
+        x, hidden_states = scanned(config, **self.hooked, name="layers")(
+            x, mask.astype(bool), adapters
+        )
         x, hidden_states = (inserted.remove(self.hook, y, 0) for y in (x, hidden_states))
         self.sow("intermediates", "hidden_states", hidden_states)  # compiled away where not read
         return x

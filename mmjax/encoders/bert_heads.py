@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from mmjax.encoders import bert, layers
-from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.bert import Bert, BertConfig
 from mmjax.encoders.clip import tower_config
 from mmjax.encoders.family import Family, always
+from mmjax.encoders.modules import AttendingModule, TextInputs, TextTower
 from mmjax.encoders.pooling import Pooling, PoolingDense
 from mmjax.errors import MmjaxError
 from mmjax.weights.key_rules import COPY, TRANSPOSE, KeyRule, dense_rules, norm_rules
@@ -53,43 +53,22 @@ class BertHeadConfig:
         return self.bert.pad_token_id
 
 
-class BertWithHead(nn.Module):
-    """Token ids to hidden states; sows the embedding."""
+class BertWithHead(TextTower, AttendingModule):
+    """Token ids to hidden states; sows the embedding. `hook` sits in the BERT."""
 
     config: BertHeadConfig
-    dtype: layers.Dtype = jnp.float32
-    param_dtype: layers.Dtype = jnp.float32
-    hook: layers.Hook | None = None
-    attend_by: Kernel = PLAIN
 
     @nn.compact
-    def __call__(
-        self,
-        input_ids: Int[Array, "b l"],
-        attention_mask: Int[Array, "b l"],
-        input_embeddings: Float[Array, "b l e"] | None = None,
-        adapters: layers.PyTree = None,
-    ) -> Float[Array, "b l d"]:
-        """Encodes.
-
-        Args:
-          input_ids: int [b, l].
-          attention_mask: int [b, l], 1 at real tokens, 0 at padding.
-          input_embeddings: vectors that stand in for those of the ids in the table of words.
-          adapters: parameters for `hook`, which sits in the BERT; leaves [layers, ...].
-
-        Returns:
-          Float [b, l, d]: hidden states, for AltCLIP after its own transformation.
-        """
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        bert = Bert(config.bert, **dtypes, hook=self.hook, attend_by=self.attend_by, name="bert")
-        tokens = bert(input_ids, attention_mask, input_embeddings, adapters)
+    def encode(self, texts: TextInputs, adapters: layers.PyTree) -> Float[Array, "b l d"]:
+        """Hidden states, float [b, l, d]; for AltCLIP after its own transformation."""
+        config, dtypes = self.config, self.dtypes
+        bert = Bert(config.bert, **self.hooked, name="bert")
+        tokens = bert(*texts, adapters)
         if config.transform_dim is not None:
             norm = layers.LayerNorm(config.bert.layer_norm_eps, **dtypes, name="transform_norm")
             transform = layers.Dense(config.transform_dim, **dtypes, name="transform")
             tokens = transform(norm(tokens))
-        pooled = dataclasses.replace(config.pooling, normalize=False)(tokens, attention_mask)
+        pooled = dataclasses.replace(config.pooling, normalize=False)(tokens, texts.attention_mask)
         if config.tanh_pooler:
             pooler = layers.Dense(config.hidden_size, **dtypes, name="pooler")
             pooled = jnp.tanh(pooler(pooled))

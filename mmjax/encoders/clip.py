@@ -9,23 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from mmjax.checks.ranges import check_id
 from mmjax.encoders import inserted
-from mmjax.encoders.attention import PLAIN, Kernel
 from mmjax.encoders.family import Family, always
-from mmjax.encoders.layers import (
-    PRE_NORM_RULES,
-    Dense,
-    Dtype,
-    Hook,
-    LayerNorm,
-    PreNormLayer,
-    PyTree,
-    check_sizes,
-    stack,
-)
+from mmjax.encoders.layers import PRE_NORM_RULES, Dense, LayerNorm, PyTree, check_sizes
+from mmjax.encoders.modules import AttendingModule, TextInputs, TextTower
 from mmjax.encoders.vision import SHARDING as VISION_SHARDING
 from mmjax.encoders.vision import VisionConfig, VisionTransformer, position_transform
 from mmjax.weights.key_rules import (
@@ -85,8 +75,8 @@ def tower_config(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipTextConfig:
-    """Sizes of CLIP's text tower, and how it finds the end of a text."""
+class PreNormTextConfig:
+    """Sizes of a text tower of pre-norm layers, as CLIP and SigLIP have them."""
 
     vocab_size: int
     hidden_size: int
@@ -97,6 +87,41 @@ class ClipTextConfig:
     layer_norm_eps: float
     hidden_act: str
     pad_token_id: int
+
+    @staticmethod
+    def sizes(part: Mapping[str, Any]) -> dict[str, Any]:
+        """These fields, out of a text tower's part of config.json.
+
+        Args:
+          part: with all defaults.
+
+        Returns:
+          Their values by name.
+
+        Raises:
+          MmjaxError: a size that attention cannot have, an unknown activation, or padding that is
+            no word.
+        """
+        check_sizes(part["hidden_size"], part["num_attention_heads"], part["hidden_act"])
+        pad = part["pad_token_id"] or 0
+        check_id("pad_token_id", pad, part["vocab_size"])
+        return {
+            "vocab_size": part["vocab_size"],
+            "hidden_size": part["hidden_size"],
+            "num_layers": part["num_hidden_layers"],
+            "num_heads": part["num_attention_heads"],
+            "intermediate_size": part["intermediate_size"],
+            "max_length": part["max_position_embeddings"],
+            "layer_norm_eps": part["layer_norm_eps"],
+            "hidden_act": part["hidden_act"],
+            "pad_token_id": pad,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipTextConfig(PreNormTextConfig):
+    """Sizes of CLIP's text tower, and how it finds the end of a text."""
+
     eos_token_id: int | None  # None: the largest id of a text is its end
     projection_dim: int | None  # width of the joint space; None where the tower has no projection
 
@@ -114,27 +139,13 @@ class ClipTextConfig:
           MmjaxError: a size that attention cannot have, or an unknown activation.
         """
         part = _TEXT_DEFAULTS | tower_config(config, "text")
-        check_sizes(part["hidden_size"], part["num_attention_heads"], part["hidden_act"])
+        sizes = cls.sizes(part)
         eos = part["eos_token_id"]
         # Published configs said 2 by mistake for years; their models pool at the largest id.
         eos = None if eos == _LEGACY_EOS else eos
-        pad = part["pad_token_id"] or 0
-        check_id("pad_token_id", pad, part["vocab_size"])
         if eos is not None:  # an end that no text has would pool every text at its first token
             check_id("eos_token_id", eos, part["vocab_size"])
-        return cls(
-            vocab_size=part["vocab_size"],
-            hidden_size=part["hidden_size"],
-            num_layers=part["num_hidden_layers"],
-            num_heads=part["num_attention_heads"],
-            intermediate_size=part["intermediate_size"],
-            max_length=part["max_position_embeddings"],
-            layer_norm_eps=part["layer_norm_eps"],
-            hidden_act=part["hidden_act"],
-            pad_token_id=pad,
-            eos_token_id=eos,
-            projection_dim=part["projection_dim"],
-        )
+        return cls(**sizes, eos_token_id=eos, projection_dim=part["projection_dim"])
 
 
 def vision_config(config: Mapping[str, Any]) -> VisionConfig:
@@ -159,69 +170,33 @@ def altclip_vision_config(config: Mapping[str, Any]) -> VisionConfig:
     return vision_config({"projection_dim": 768, **config})
 
 
-class ClipText(nn.Module):
+class ClipText(TextTower, AttendingModule):
     """Token ids to hidden states, with causal attention; sows the embedding at the text's end."""
 
     config: ClipTextConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
-    attend_by: Kernel = PLAIN
 
     @nn.compact
-    def __call__(
-        self,
-        input_ids: Int[Array, "b l"],
-        attention_mask: Int[Array, "b l"],
-        input_embeddings: Float[Array, "b l d"] | None = None,
-        adapters: PyTree = None,
-    ) -> Float[Array, "b l d"]:
-        """Encodes.
-
-        Args:
-          input_ids: int [b, l], padded on the right.
-          attention_mask: int [b, l], 1 at real tokens, 0 at padding.
-          input_embeddings: vectors that stand in for those of the ids in the table of tokens; the
-            ids still say where a text ends.
-          adapters: parameters for `hook`; leaves [layers, ...].
-
-        Returns:
-          Float [b, l, d]: hidden states after the last norm.
+    def encode(self, texts: TextInputs, adapters: PyTree) -> Float[Array, "b l d"]:
+        """Hidden states after the last norm, float [b, l, d]; the ids say where a text ends.
 
         Source:
           Radford et al. 2021 (CLIP).
         """
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
         d = config.hidden_size
+        input_ids, attention_mask, input_embeddings = texts
         if input_embeddings is None:
             x = nn.Embed(config.vocab_size, d, **dtypes, name="token_embeddings")(input_ids)
         else:
             x = input_embeddings.astype(self.dtype)
-        positions = self.param(
-            "position_embeddings",
-            nn.initializers.normal(0.02),
-            (config.max_length, d),
-            self.param_dtype,
-        )
+        positions = self.table("position_embeddings", config.max_length, d)
         # Behind the first token, which begins every text; the end stays the last that is read.
         x, mask, adapters = inserted.insert(
             self.hook, adapters, x, attention_mask, 1, config.max_length
         )
         assert mask is not None  # as it was given
         x = x + positions[None, : x.shape[1]].astype(self.dtype)
-        layers = stack(PreNormLayer, config.num_layers, in_axes=(nn.broadcast, 0))(
-            config.num_heads,
-            config.intermediate_size,
-            config.hidden_act,
-            config.layer_norm_eps,
-            causal=True,
-            **dtypes,
-            hook=self.hook,
-            attend_by=self.attend_by,
-            name="layers",
-        )
-        x, _ = layers(x, mask.astype(bool), adapters)
+        x, _ = self.pre_norm_layers(causal=True)(x, mask.astype(bool), adapters)
         x = inserted.remove(self.hook, x, 1)
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="norm")(x)
         # The padding may be the end's own token, so the first one counts.

@@ -15,6 +15,7 @@ from mmjax.encoders.attention import Mask, attend
 from mmjax.encoders.clip import CLIP_TEXT
 from mmjax.encoders.family import Family
 from mmjax.encoders.layers import Dense, Dtype, PyTree, stack
+from mmjax.encoders.modules import EncoderModule, ImageTower
 from mmjax.errors import MmjaxError
 from mmjax.trees import Rules
 from mmjax.weights.key_rules import CONV, COPY, KeyRule, Transform, dense_rules
@@ -199,40 +200,30 @@ class Block(nn.Module):
         return jax.nn.relu(x + hidden), None
 
 
-class ClipResNet(nn.Module):
+class ClipResNet(ImageTower):
     """Pictures to one token a place of the last grid, row by row."""
 
     config: ClipResNetConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, pixel_values: Float[Array, "b h w c"], adapters: PyTree = None
-    ) -> Float[Array, "b l d"]:
-        """Encodes; sows the attention pool's projection as the embedding.
+    def encode(self, pixels: Float[Array, "b h w c"], adapters: PyTree) -> Float[Array, "b l d"]:
+        """The last grid, float [b, grid * grid, d]; there is no place for an adapter in it.
 
-        Args:
-          pixel_values: float [b, image_size, image_size, 3], normalised.
-          adapters: None: there is no place for an adapter in it.
-
-        Returns:
-          Float [b, grid * grid, d].
+        Sows the attention pool's projection as the embedding.
 
         Source:
           Radford et al. 2021 (CLIP, section 2.4); He et al. 2019 for the stem and the means before
           strides; Zhang 2019 for their reason.
         """
         del adapters
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
         side = config.image_size
-        if pixel_values.shape[1:] != (side, side, config.num_channels):
+        if pixels.shape[1:] != (side, side, config.num_channels):
             raise MmjaxError(
-                f"pixel_values have shape {pixel_values.shape[1:]}, but this encoder reads "
+                f"pixel_values have shape {pixels.shape[1:]}, but this encoder reads "
                 f"{(side, side, config.num_channels)}"
             )
-        x = pixel_values.astype(self.dtype)
+        x = pixels.astype(self.dtype)
         half = config.width // 2
         for number, (width, stride) in enumerate(((half, 2), (half, 1), (config.width, 1)), 1):
             x = jax.nn.relu(Conv(width, stride, **dtypes, name=f"stem{number}")(x))
@@ -250,12 +241,10 @@ class ClipResNet(nn.Module):
         return x
 
 
-class AttentionPool(nn.Module):
+class AttentionPool(EncoderModule):
     """The mean place attends to all places and itself."""
 
     config: ClipResNetConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b e"]:
@@ -267,8 +256,7 @@ class AttentionPool(nn.Module):
         Returns:
           Float [b, projection_dim].
         """
-        config, (b, l, d) = self.config, x.shape
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes, (b, l, d) = self.config, self.dtypes, x.shape
         head = d // config.num_heads
         positions = self.param(
             "positions", nn.initializers.normal(d**-0.5), (1 + l, d), self.param_dtype

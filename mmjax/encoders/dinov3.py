@@ -15,8 +15,14 @@ from jaxtyping import Array, Float
 from mmjax.encoders import inserted
 from mmjax.encoders.attention import Mask
 from mmjax.encoders.family import Family
-from mmjax.encoders.layers import Dtype, Hook, LayerNorm, PyTree, stack
-from mmjax.encoders.rotary_vision import RotaryLayer, RotaryLayerConfig, layer_sharding
+from mmjax.encoders.layers import LayerNorm, PyTree, stack
+from mmjax.encoders.modules import HookedModule, ImageTower
+from mmjax.encoders.rotary_vision import (
+    RotaryInputs,
+    RotaryLayer,
+    RotaryLayerConfig,
+    layer_sharding,
+)
 from mmjax.encoders.vision import VisionConfig, check_pixels, cut_patches
 from mmjax.errors import MmjaxError
 from mmjax.trees import Rules
@@ -86,33 +92,22 @@ def config_from_hf(config: Mapping[str, Any]) -> Dinov3Config:
     return Dinov3Config(**sizes, rope_theta=float(part.get("rope_theta", 100.0)), layer=layer)
 
 
-class Dinov3(nn.Module):
+class Dinov3(ImageTower, HookedModule):
     """Pictures to tokens: the class token first, then the patches row by row."""
 
     config: Dinov3Config
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
 
     @nn.compact
-    def __call__(
-        self, pixel_values: Float[Array, "b h w c"], adapters: PyTree = None
-    ) -> Float[Array, "b l d"]:
-        """Encodes; sows every layer's class token.
+    def encode(self, pixels: Float[Array, "b h w c"], adapters: PyTree) -> Float[Array, "b l d"]:
+        """Hidden states after the last norm, float [b, 1 + num_patches, d], without the registers.
 
-        Args:
-          pixel_values: float [b, image_size, image_size, 3], normalised.
-          adapters: parameters for `hook`; leaves [layers, ...].
-
-        Returns:
-          Float [b, 1 + num_patches, d]: hidden states after the last norm, without the registers.
+        Sows every layer's class token.
 
         Source:
           Simeoni et al. 2025 (DINOv3); Darcet et al. 2024 for the registers.
         """
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        b, h, w, c = pixel_values.shape
+        config, dtypes = self.config, self.dtypes
+        b, h, w, c = pixels.shape
         d, p = config.hidden_size, config.patch_size
         check_pixels((h, w, c), (config.image_size, config.image_size, config.num_channels))
         kernel = self.param(
@@ -124,7 +119,7 @@ class Dinov3(nn.Module):
             own = (config.registers, d)
             more = self.param("register_tokens", nn.initializers.zeros, own, self.param_dtype)
             first = jnp.concatenate([first, more])
-        patches = cut_patches(pixel_values, p).astype(self.dtype)
+        patches = cut_patches(pixels, p).astype(self.dtype)
         x = patches @ kernel.reshape(p * p * c, d).astype(self.dtype)
         x = x + bias.astype(self.dtype)[None, None]
         first = jnp.broadcast_to(first.astype(self.dtype)[None], (b, *first.shape))
@@ -134,10 +129,12 @@ class Dinov3(nn.Module):
         ahead = x.shape[1] - config.num_patches  # what stands in no place is not turned
         angles = jnp.pad(_angles(h // p, w // p, config.frequencies), [(ahead, 0), (0, 0)])
         angles = jnp.broadcast_to(angles[None], (b, *angles.shape))
-        layers = stack(RotaryLayer, config.num_layers, in_axes=(nn.broadcast,) * 3 + (0,))(
-            config.layer, **dtypes, hook=self.hook, name="layers"
+        layers = stack(RotaryLayer, config.num_layers, in_axes=(nn.broadcast, 0))(
+            config.layer, **self.hooked, name="layers"
         )
-        x, class_tokens = layers(x, jnp.cos(angles), jnp.sin(angles), Mask(), adapters)
+        x, class_tokens = layers(
+            x, RotaryInputs(jnp.cos(angles), jnp.sin(angles), Mask()), adapters
+        )
         x = inserted.remove(self.hook, x, 1)
         self.sow("intermediates", "class_tokens", class_tokens)
         x = jnp.concatenate([x[:, :1], x[:, 1 + config.registers :]], axis=1)

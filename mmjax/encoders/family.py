@@ -56,6 +56,14 @@ class Family:
     load_images: Callable[..., Any] | None = None  # (folder, config, said, image_size)
 
 
+def inside(part: str, rules: Rules) -> Rules:
+    """A part's sharding rules where it stands in a model under this name.
+
+    The last one, of all that is left, is the model's own to say.
+    """
+    return tuple((f"{part}/{pattern}", spec) for pattern, spec in rules if pattern != ".*")
+
+
 def always(rules: Rules) -> Callable[[Any], Rules]:
     """Sharding rules that do not depend on the config."""
     return lambda _: rules

@@ -1,24 +1,23 @@
 """Gemma 3: a LLaMA with other norms and two kinds of layers, alone and behind a SigLIP tower."""
 
 import re
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from mmjax.encoders import llama
 from mmjax.encoders.attention import PLAIN, Kernel
-from mmjax.encoders.family import Family
+from mmjax.encoders.family import Family, inside
 from mmjax.encoders.gemma_config import GemmaConfig, gemma3_text_config
 from mmjax.encoders.gemma_images import load_gemma_images
-from mmjax.encoders.joined import Joined, among
-from mmjax.encoders.layers import PRE_NORM_RULES, Dense, Dtype, Hook, PyTree
+from mmjax.encoders.layers import PRE_NORM_RULES, Dense, PyTree
 from mmjax.encoders.llama import Llama
 from mmjax.encoders.llama_keys import decoder_heads
-from mmjax.encoders.llava import ReadsPictures
-from mmjax.encoders.llava_images import WORD
+from mmjax.encoders.llava import MixesPictures
 from mmjax.encoders.norms import RMSNorm
 from mmjax.encoders.output import Inputs
 from mmjax.encoders.siglip import SiglipVision
@@ -27,23 +26,13 @@ from mmjax.trees import Rules
 from mmjax.weights.key_rules import COPY, KeyRule, rules_inside
 
 
-class Gemma(ReadsPictures):
+class Gemma(MixesPictures):
     """A Gemma 3 whose embeddings may come from pictures; see `llava.Llava`."""
 
     config: GemmaConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None  # of the decoder, as `Llama` takes it; so is `remat`
-    remat: bool = False
-    vision_hook: Hook | None = None  # of the image tower
     attend_by: Kernel = PLAIN  # in the decoder
 
-    @nn.nowrap
-    def decoder(self) -> Llama:
-        """The decoder as a module of its own, with this one's hook."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        own = {"hook": self.hook, "remat": self.remat, "attend_by": self.attend_by}
-        return Llama(self.config.text, **dtypes, **own)
+    together: ClassVar[bool] = True
 
     @nn.nowrap
     def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -53,23 +42,11 @@ class Gemma(ReadsPictures):
 
     def setup(self) -> None:
         """Declares the parts."""
-        config, dtypes = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
         self.vision = SiglipVision(config.vision, **dtypes, hook=self.vision_hook)
         self.soft_norm = RMSNorm(config.vision.layer_norm_eps, **dtypes, offset=True)
         self.projector = Dense(config.hidden_size, use_bias=False, **dtypes)
         self.language_model = self.decoder()
-
-    def __call__(
-        self,
-        input_ids: Int[Array, "b l"],
-        attention_mask: Int[Array, "b l"],
-        adapters: PyTree = None,
-    ) -> Float[Array, "b l d"]:
-        """Hidden states of texts, as `Llama`'s."""
-        if self.is_initializing():  # or the parts that pictures need would have no parameters
-            side = self.config.vision.image_size
-            self.read_tiles(jnp.zeros((1, side, side, self.config.vision.num_channels)))
-        return self.language_model(input_ids, attention_mask, adapters)
 
     def read_tiles(
         self, pixel_values: Float[Array, "t h w c"], adapters: PyTree = None
@@ -92,39 +69,9 @@ class Gemma(ReadsPictures):
         means = nn.avg_pool(hidden.reshape(t, side, side, d), pool, pool).reshape(t, -1, d)
         return self.projector(self.soft_norm(means))
 
-    def join(
-        self,
-        words: Float[Array, "b l d"],
-        inputs: Inputs,
-        slots: Int[Array, "b l"],
-        adapters: PyTree = None,
-    ) -> Joined:
-        """As `ReadsPictures.join`; `pixel_values` [m, 1, h, w, 3] are m pictures."""
-        tokens = self.read_tiles(inputs["pixel_values"][:, 0], adapters)
-        return Joined(among(words, tokens, slots), together=slots != WORD)
-
-    def mix(
-        self,
-        input_ids: Int[Array, "b l"],
-        pixel_values: Float[Array, "t h w c"],
-        places: Int[Array, "b l"],
-        adapters: PyTree = None,
-    ) -> Float[Array, "b l d"]:
-        """Embeddings of texts with pictures in them, which are not scaled as words are.
-
-        Args:
-          input_ids: int [b, l]; read where `places` is `WORD`.
-          pixel_values: float [t, image_size, image_size, 3]: all pictures.
-          places: int [b, l]: `WORD`, or 1 + the number of a token among the t * tokens_per_tile of
-            all pictures.
-          adapters: parameters for `vision_hook`.
-
-        Returns:
-          Float [b, l, d].
-        """
-        words = self.embed(input_ids)
-        pictures = self.read_tiles(pixel_values, adapters).reshape(-1, self.config.hidden_size)
-        return jnp.where(places[..., None] == WORD, words, pictures[jnp.maximum(places - 1, 0)])
+    def read_each(self, inputs: Inputs, adapters: PyTree = None) -> Float[Array, "m n d"]:
+        """As `MixesPictures.read_each`; `pixel_values` [m, 1, h, w, 3] are m pictures."""
+        return self.read_tiles(inputs["pixel_values"][:, 0], adapters)
 
 
 def key_table(config: GemmaConfig) -> tuple[KeyRule, ...]:
@@ -167,10 +114,9 @@ def sharding(config: GemmaConfig) -> Rules:
     Returns:
       (anchored pattern, PartitionSpec) pairs.
     """
-    inner = llama.sharding(config.text)
     return (
-        *((f"language_model/{p}", spec) for p, spec in inner if p != ".*"),
-        *((f"vision/{p}", spec) for p, spec in PRE_NORM_RULES),
+        *inside("language_model", llama.sharding(config.text)),
+        *inside("vision", PRE_NORM_RULES),
         ("projector/kernel", P("model", None)),
         (".*", P()),
     )
@@ -187,13 +133,6 @@ GEMMA3_TEXT = Family(
     heads=llama.heads,
 )
 GEMMA3 = Family(
-    "gemma3",
-    "text",
-    GemmaConfig.from_hf,
-    Gemma,
-    key_table,
-    IGNORED,
-    sharding,
-    heads=decoder_heads,
-    load_images=load_gemma_images,
-)
+    "gemma3", "text", GemmaConfig.from_hf, Gemma, key_table, IGNORED, sharding,
+    heads=decoder_heads, load_images=load_gemma_images,
+)  # fmt: skip

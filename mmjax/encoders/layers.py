@@ -282,6 +282,12 @@ class Attention(nn.Module):
         return at.map("out", dense("out"), mixed)
 
 
+def layer_scale(layer: Any, name: str, branch: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
+    """What a branch of a layer adds, each channel times a learnt number of its own."""
+    vector = layer.param(name, nn.initializers.ones, branch.shape[-1:], layer.param_dtype)
+    return branch * vector.astype(layer.dtype)[None, None]
+
+
 class PreNormLayer(nn.Module):
     """One pre-norm transformer layer: CLIP's, ViT's and, with layer scale, DINOv2's."""
 
@@ -319,10 +325,7 @@ class PreNormLayer(nn.Module):
         at = At(self.hook, adapter)
 
         def scaled(branch: Array, name: str) -> Array:
-            if not self.layer_scale:
-                return branch
-            vector = self.param(name, nn.initializers.ones, (d,), self.param_dtype)
-            return branch * vector.astype(self.dtype)[None, None]
+            return layer_scale(self, name, branch) if self.layer_scale else branch
 
         x = at.read("layer_input", x)
         hidden = LayerNorm(self.layer_norm_eps, **dtypes, name="norm1")(x)

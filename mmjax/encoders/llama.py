@@ -10,17 +10,10 @@ from jaxtyping import Array, Bool, Float, Int
 from mmjax.encoders import inserted, rope
 from mmjax.encoders.attention import PLAIN, Kernel, Mask, attend
 from mmjax.encoders.family import Family
-from mmjax.encoders.layers import (
-    At,
-    Dense,
-    Dtype,
-    Hook,
-    PrefixHook,
-    activation,
-    stack,
-)
+from mmjax.encoders.layers import At, Dense, PrefixHook, activation, stack
 from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.llama_keys import IGNORED, heads, key_table, sharding
+from mmjax.encoders.modules import AttendingModule, EncoderModule
 from mmjax.encoders.norms import RMSNorm
 from mmjax.errors import MmjaxError
 
@@ -76,12 +69,10 @@ def self_attention(config: LlamaConfig, rows: int) -> AttentionInputs:
     return AttentionInputs(Mask(), turns_at(at, config.rope, config.head_dim))
 
 
-class LlamaAttention(nn.Module):
+class LlamaAttention(EncoderModule):
     """Causal attention in which several query heads share a key and value head."""
 
     config: LlamaConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
     attend_by: Kernel = PLAIN
 
     @nn.compact
@@ -103,7 +94,7 @@ class LlamaAttention(nn.Module):
         b, l, _ = x.shape
         h, c = config.num_kv_heads, config.head_dim
         group = config.num_heads // h
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        dtypes = self.dtypes
         bias = config.attention_bias or config.qkv_bias
         turns, mask = shared.turns, shared.mask
 
@@ -151,14 +142,10 @@ def norm_of(config: LlamaConfig, **settings: Any) -> RMSNorm:
     return RMSNorm(config.rms_norm_eps, offset=config.norm_offset, **settings)
 
 
-class LlamaLayer(nn.Module):
+class LlamaLayer(AttendingModule):
     """One pre-norm layer: attention, then a gated feed-forward part; Gemma's norms both again."""
 
     config: LlamaConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
-    attend_by: Kernel = PLAIN
 
     @nn.compact
     def __call__(
@@ -181,8 +168,7 @@ class LlamaLayer(nn.Module):
         Returns:
           (float [b, l, d], keys and values of x): the pair that a scan wants.
         """
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
         at = At(self.hook, adapter)
 
         def dense(width: int, name: str, x: jax.Array) -> jax.Array:
@@ -209,7 +195,7 @@ class LlamaLayer(nn.Module):
         return x + at.add("feed_forward_output", hidden, added), new
 
 
-class Llama(nn.Module):
+class Llama(AttendingModule):
     """A LLaMA: tokens to hidden states, and hidden states to logits.
 
     `hook` is an adapter: it may change what comes out of any place of every layer. Its parameters
@@ -218,21 +204,16 @@ class Llama(nn.Module):
     """
 
     config: LlamaConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
     remat: bool = False  # keep layers' inputs only, and compute the rest again going backward
-    attend_by: Kernel = PLAIN
 
     def setup(self) -> None:
         """Declares the parts."""
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
         self.embed_tokens = nn.Embed(config.words, config.hidden_size, **dtypes)
         # Inside a scan nothing can be merged across layers anyway, so nothing need prevent it.
         layer = nn.remat(LlamaLayer, prevent_cse=False) if self.remat else LlamaLayer
         scanned = stack(layer, config.num_layers, in_axes=(nn.broadcast, 0, 0, 0))
-        self.layers = scanned(config, **dtypes, hook=self.hook, attend_by=self.attend_by)
+        self.layers = scanned(config, **self.hooked)
         self.norm = norm_of(config, **dtypes)
         if not config.tied:
             self.lm_head = Dense(config.vocab_size, use_bias=False, **dtypes)

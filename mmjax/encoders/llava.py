@@ -1,8 +1,6 @@
 """LLaVA-1.5 and LLaVA-NeXT: CLIP's image tower, a projector, and a LLaMA that reads both."""
 
-import dataclasses
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -11,164 +9,58 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from mmjax.checks.ranges import check_id
 from mmjax.encoders import clip, llama
 from mmjax.encoders.attention import PLAIN, Kernel
-from mmjax.encoders.family import Family
+from mmjax.encoders.family import Family, inside
 from mmjax.encoders.joined import Joined, among
-from mmjax.encoders.layers import Dense, Dtype, Hook, PyTree, activation
+from mmjax.encoders.layers import Dense, Hook, PyTree, activation
 from mmjax.encoders.llama import KeyValues, Llama
-from mmjax.encoders.llama_config import LlamaConfig
+from mmjax.encoders.llava_config import LlavaConfig
 from mmjax.encoders.llava_images import WORD
+from mmjax.encoders.modules import HookedModule
 from mmjax.encoders.output import Inputs
 from mmjax.encoders.vision import SHARDING as VISION_SHARDING
-from mmjax.encoders.vision import VisionConfig, VisionTransformer
+from mmjax.encoders.vision import VisionTransformer
 from mmjax.errors import MmjaxError
 from mmjax.trees import Rules
 from mmjax.weights.key_rules import COPY, KeyRule, dense_rules, rules_inside
 
-# What Hugging Face leaves out of config.json is at its default.
-_TEXT_DEFAULTS: dict[str, Any] = {
-    "model_type": "llama",
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 2048,
-}
-_VISION_DEFAULTS: dict[str, Any] = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-}
-_PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
-
-@dataclasses.dataclass(frozen=True)
-class LlavaConfig:
-    """Sizes of both models, and what of a picture reaches the words."""
-
-    text: LlamaConfig
-    vision: VisionConfig  # up to the last layer that is read
-    vision_layers: int  # that the checkpoint has
-    class_token: bool  # whether the image tower's class token is read too
-    projector_act: str
-    projector_bias: bool
-    image_token_id: int
-    pinpoints: tuple[tuple[int, int], ...]  # LLaVA-NeXT: sizes (height, width) for the tiles
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the decoder."""
-        return self.text.hidden_size
-
-    @property
-    def max_length(self) -> int:
-        """The longest prompt, pictures included, in tokens."""
-        return self.text.max_length
-
-    @property
-    def tokens_per_tile(self) -> int:
-        """Embeddings that one tile becomes."""
-        return self.vision.num_patches + self.class_token
-
-    @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> "LlavaConfig":
-        """Reads Hugging Face's config.json of a Llava- or LlavaNextForConditionalGeneration.
-
-        Args:
-          config: its content.
-
-        Returns:
-          The config.
-
-        Raises:
-          MmjaxError: towers other than CLIP's and LLaMA's, or a choice of features or of tiles
-            that the towers do not have.
-        """
-        text = _TEXT_DEFAULTS | (config.get("text_config") or {})
-        text["tie_word_embeddings"] = bool(
-            config.get("tie_word_embeddings") or text.get("tie_word_embeddings")
-        )
-        vision = config.get("vision_config") or _VISION_DEFAULTS
-        for part, kind, supported in (
-            ("text_config", text["model_type"], "llama"),
-            ("vision_config", vision.get("model_type", "clip_vision_model"), "clip_vision_model"),
-        ):
-            if kind != supported:
-                raise MmjaxError(
-                    f"config.json: {part} of a {kind!r} is not supported; {supported!r}"
-                )
-        tower = clip.vision_config(vision)
-        layers = _feature_layers(config.get("vision_feature_layer", -2), tower.num_layers)
-        strategy = config.get("vision_feature_select_strategy", "default")
-        tiled = config["model_type"] == "llava_next"
-        if strategy not in ("default", "full") or (tiled and strategy == "full"):
-            raise MmjaxError(
-                f"config.json: vision_feature_select_strategy {strategy!r} is not supported; "
-                "'default', or for LLaVA-1.5 'full'"
-            )
-        token = config.get("image_token_index", config.get("image_token_id"))
-        act = config.get("projector_hidden_act", "gelu")
-        activation(act)
-        pinpoints = config.get("image_grid_pinpoints") or _PINPOINTS
-        token = 32000 if token is None else token
-        check_id("image_token_index", token, text["vocab_size"])
-        return cls(
-            text=LlamaConfig.from_hf(text),
-            vision=dataclasses.replace(
-                tower, num_layers=max(layers), feature_layers=layers, projection_dim=None
-            ),
-            vision_layers=tower.num_layers,
-            class_token=strategy == "full",
-            projector_act=act,
-            projector_bias=bool(config.get("multimodal_projector_bias", True)),
-            image_token_id=token,
-            pinpoints=_checked(pinpoints, tower.image_size) if tiled else (),
-        )
-
-
-def _feature_layers(setting: int | Sequence[int], total: int) -> tuple[int, ...]:
-    """Numbers of layers, counted from 1; 0 would be the embeddings."""
-    indices = [setting] if isinstance(setting, int) else list(setting)
-    layers = tuple(i if i >= 0 else total + 1 + i for i in indices)
-    if not layers or min(layers) < 1 or max(layers) > total:
-        raise MmjaxError(
-            f"config.json: vision_feature_layer {setting} is none of the {total} layers of the "
-            "tower"
-        )
-    return layers
-
-
-def _checked(pinpoints: Sequence[Sequence[int]], side: int) -> tuple[tuple[int, int], ...]:
-    sizes = tuple((h, w) for h, w in pinpoints)
-    wrong = [size for size in sizes if min(size) < side or size[0] % side or size[1] % side]
-    if wrong:
-        raise MmjaxError(f"config.json: image_grid_pinpoints {wrong} are no multiples of {side}")
-    return sizes
-
-
-class ReadsPictures(nn.Module):
+class ReadsPictures(HookedModule):
     """A LLaMA beside an image tower: alone it reads texts like the `Llama` in it.
 
-    `setup` of a class below makes `language_model`, of `decoder`, `vision` and the projector.
+    `setup` of a class below makes `language_model`, of `decoder`, `vision` and the projector. One
+    that knows several kernels has the field `attend_by` too.
 
     Attributes:
+      config: a `VisionLanguageConfig`.
+      hook: of the decoder, as `Llama` takes it; so is `remat`.
+      remat: as `Llama.remat`.
+      vision_hook: of the image tower.
       packs: whether a row of what the image tower reads may hold several pictures.
       inserts: whether an adapter's own tokens have a place in the image tower.
     """
+
+    remat: bool = False
+    vision_hook: Hook | None = None
 
     packs: ClassVar[bool] = False
     inserts: ClassVar[bool] = False
 
     @nn.nowrap
     def decoder(self) -> Llama:
-        """The decoder as a module of its own, with this one's hook.
+        """The decoder as a module of its own, with this one's hook."""
+        return Llama(self.config.text, **self.of_decoder)
+
+    @property
+    def of_decoder(self) -> dict[str, Any]:
+        """What the decoder is made with beside its config."""
+        kernel = getattr(self, "attend_by", PLAIN)
+        return {**self.hooked, "remat": self.remat, "attend_by": kernel}
+
+    @nn.nowrap
+    def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What the image tower reads of a picture at most; see `PictureReader.inputs`.
 
         Raises:
           MmjaxError: of a family whose pictures are not trained on.
@@ -179,9 +71,21 @@ class ReadsPictures(nn.Module):
         )
 
     @nn.nowrap
-    def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """What the image tower reads of a picture at most; see `PictureReader.inputs`."""
-        raise NotImplementedError
+    def blank(self) -> tuple[jax.Array, ...]:
+        """A picture with nothing on it, as small as can be, as `read_tiles` takes it."""
+        largest = self.largest().values()
+        return tuple(jnp.zeros((1, *one.shape[1:]), one.dtype) for one in largest)
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "b l"],
+        attention_mask: Int[Array, "b l"],
+        adapters: PyTree = None,
+    ) -> Float[Array, "b l d"]:
+        """Hidden states of texts, as `Llama`'s."""
+        if self.is_initializing():  # or the parts that pictures need would have no parameters
+            self.read_tiles(*self.blank())
+        return self.language_model(input_ids, attention_mask, adapters)
 
     def join(
         self,
@@ -198,6 +102,16 @@ class ReadsPictures(nn.Module):
           slots: int [b, l]: of `PictureTokens.places` the one that stands here, or `WORD`.
           adapters: parameters for `vision_hook`.
         """
+        return self.joined(words, slots, self.read_each(inputs, adapters))
+
+    def read_each(self, inputs: Inputs, adapters: PyTree = None) -> Any:
+        """What `joined` takes of m pictures, each by itself; arguments as of `join`."""
+        raise NotImplementedError
+
+    def joined(
+        self, words: Float[Array, "b l d"], slots: Int[Array, "b l"], pictures: Any
+    ) -> Joined:
+        """What `join` returns, of pictures that `read_each` has read."""
         raise NotImplementedError
 
     def embed(self, input_ids: Int[Array, "b l"]) -> Float[Array, "b l d"]:
@@ -213,7 +127,79 @@ class ReadsPictures(nn.Module):
         return self.language_model.logits(hidden)
 
 
-class Llava(ReadsPictures):
+class MixesPictures(ReadsPictures):
+    """One whose decoder reads pictures' tokens among the words, as embeddings.
+
+    Attributes:
+      together: whether the tokens of a picture read one another, whatever their order.
+    """
+
+    together: ClassVar[bool] = False
+
+    def read_tiles(
+        self, pixel_values: Float[Array, "t ..."], /, adapters: PyTree = None
+    ) -> Float[Array, "t n d"]:
+        """Embeddings of pictures.
+
+        Args:
+          pixel_values: what the image tower reads; see the family's own.
+          adapters: parameters for `vision_hook`; leaves [layers that are read, ...].
+
+        Returns:
+          Float [t, n, d] in `dtype`.
+        """
+        raise NotImplementedError
+
+    def read_each(self, inputs: Inputs, adapters: PyTree = None) -> Float[Array, "m n d"]:
+        """The tokens of m pictures by themselves, as `PictureTokens.places` counts them.
+
+        Args:
+          inputs: `PictureReader.inputs` of each.
+          adapters: parameters for `vision_hook`.
+        """
+        return self.read_tiles(inputs["pixel_values"], adapters)
+
+    def joined(
+        self,
+        words: Float[Array, "b l d"],
+        slots: Int[Array, "b l"],
+        pictures: Float[Array, "m n d"],
+    ) -> Joined:
+        """As `ReadsPictures.joined`: the tokens of each picture among its words."""
+        embeddings = among(words, pictures, slots)
+        return Joined(embeddings, together=slots != WORD if self.together else None)
+
+    def mix(
+        self,
+        input_ids: Int[Array, "b l"],
+        pixel_values: Float[Array, "t ..."],
+        places: Int[Array, "b l"],
+        adapters: PyTree = None,
+    ) -> Float[Array, "b l d"]:
+        """Embeddings of texts with pictures in them.
+
+        Args:
+          input_ids: int [b, l]; read where `places` is `WORD`.
+          pixel_values: all pictures, as `read_tiles` takes them.
+          places: int [b, l]: `WORD`, of a LLaVA-NeXT `NEWLINE`, or 1 + the number of a token among
+            the t * n of all pictures.
+          adapters: parameters for `vision_hook`.
+
+        Returns:
+          Float [b, l, d].
+        """
+        words = self.embed(input_ids)
+        tokens = self.read_tiles(pixel_values, adapters).reshape(-1, self.config.hidden_size)
+        return jnp.where(places[..., None] == WORD, words, self.placed(tokens, places))
+
+    def placed(
+        self, tokens: Float[Array, "n d"], places: Int[Array, "b l"]
+    ) -> Float[Array, "b l d"]:
+        """Pictures' tokens where they stand, by `mix`'s places; anything where words do."""
+        return tokens[jnp.maximum(places - 1, 0)]
+
+
+class Llava(MixesPictures):
     """A LLaMA whose embeddings may come from pictures.
 
     Alone it reads texts like the `Llama` in it: `embed`, `extend` and `logits` are that one's.
@@ -221,21 +207,9 @@ class Llava(ReadsPictures):
     """
 
     config: LlavaConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None  # of the decoder, as `Llama` takes it; so is `remat`
-    remat: bool = False
-    vision_hook: Hook | None = None  # of the image tower
     attend_by: Kernel = PLAIN  # in both towers
 
     inserts: ClassVar[bool] = True
-
-    @nn.nowrap
-    def decoder(self) -> Llama:
-        """As `ReadsPictures.decoder`."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        own = {"hook": self.hook, "remat": self.remat, "attend_by": self.attend_by}
-        return Llama(self.config.text, **dtypes, **own)
 
     @nn.nowrap
     def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -248,8 +222,7 @@ class Llava(ReadsPictures):
 
     def setup(self) -> None:
         """Declares the parts."""
-        config, width = self.config, self.config.hidden_size
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes, width = self.config, self.dtypes, self.config.hidden_size
         self.vision = VisionTransformer(
             config.vision, **dtypes, hook=self.vision_hook, attend_by=self.attend_by
         )
@@ -260,18 +233,6 @@ class Llava(ReadsPictures):
                 "image_newline", nn.initializers.normal(width**-0.5), (width,), self.param_dtype
             )
         self.language_model = self.decoder()
-
-    def __call__(
-        self,
-        input_ids: Int[Array, "b l"],
-        attention_mask: Int[Array, "b l"],
-        adapters: PyTree = None,
-    ) -> Float[Array, "b l d"]:
-        """Hidden states of texts, as `Llama`'s."""
-        if self.is_initializing():  # or the parts that pictures need would have no parameters
-            side = self.config.vision.image_size
-            self.read_tiles(jnp.zeros((1, side, side, self.config.vision.num_channels)))
-        return self.language_model(input_ids, attention_mask, adapters)
 
     def read_tiles(
         self, pixel_values: Float[Array, "t h w c"], adapters: PyTree = None
@@ -293,50 +254,26 @@ class Llava(ReadsPictures):
             hidden = hidden[:, 1:]
         return self.linear_2(activation(self.config.projector_act)(self.linear_1(hidden)))
 
-    def join(
-        self,
-        words: Float[Array, "b l d"],
-        inputs: Inputs,
-        slots: Int[Array, "b l"],
-        adapters: PyTree = None,
-    ) -> Joined:
-        """As `ReadsPictures.join`; `pixel_values` [m, t, h, w, 3] are the tiles of m pictures."""
+    def read_each(self, inputs: Inputs, adapters: PyTree = None) -> Float[Array, "m n d"]:
+        """As `MixesPictures.read_each`; `pixel_values` [m, t, h, w, 3] are m pictures' tiles."""
         tiles, width = inputs["pixel_values"], self.config.hidden_size
         m, t = tiles.shape[:2]
         patches = self.read_tiles(tiles.reshape(m * t, *tiles.shape[2:]), adapters)
-        newline = jnp.zeros(width, self.dtype)
-        if self.config.pinpoints:
-            newline = self.image_newline.astype(self.dtype)
-        first = jnp.broadcast_to(newline[None, None], (m, 1, width))
-        tokens = jnp.concatenate([first, patches.reshape(m, -1, width)], axis=1)
-        return Joined(among(words, tokens, slots))
+        first = jnp.broadcast_to(self.newline()[None, None], (m, 1, width))
+        return jnp.concatenate([first, patches.reshape(m, -1, width)], axis=1)
 
-    def mix(
-        self,
-        input_ids: Int[Array, "b l"],
-        pixel_values: Float[Array, "t h w c"],
-        places: Int[Array, "b l"],
-        adapters: PyTree = None,
+    def newline(self) -> Float[Array, "d"]:
+        """What ends a row of patches; zeros where a picture is one tile."""
+        if self.config.pinpoints:
+            return self.image_newline.astype(self.dtype)
+        return jnp.zeros(self.config.hidden_size, self.dtype)
+
+    def placed(
+        self, tokens: Float[Array, "n d"], places: Int[Array, "b l"]
     ) -> Float[Array, "b l d"]:
-        """Embeddings of texts with pictures in them.
-
-        Args:
-          input_ids: int [b, l]; read where `places` is `WORD`.
-          pixel_values: float [t, image_size, image_size, 3]: the tiles of all pictures.
-          places: int [b, l]: `WORD`, `NEWLINE`, or 1 + the number of a tile's token among the
-            t * tokens_per_tile of all tiles.
-          adapters: parameters for `vision_hook`.
-
-        Returns:
-          Float [b, l, d].
-        """
-        words = self.embed(input_ids)
-        patches = self.read_tiles(pixel_values, adapters).reshape(-1, self.config.hidden_size)
-        newline = jnp.zeros_like(patches[:1])
-        if self.config.pinpoints:
-            newline = self.image_newline.astype(self.dtype)[None]
-        table = jnp.concatenate([newline, patches])
-        return jnp.where(places[..., None] == WORD, words, table[jnp.maximum(places, 0)])
+        """As `MixesPictures.placed`; at `NEWLINE` what ends a row."""
+        table = jnp.concatenate([self.newline()[None], tokens])
+        return table[jnp.maximum(places, 0)]
 
 
 def key_table(config: LlavaConfig) -> tuple[KeyRule, ...]:
@@ -387,10 +324,9 @@ def sharding(config: LlavaConfig) -> Rules:
     Returns:
       (anchored pattern, PartitionSpec) pairs.
     """
-    towers = (("language_model", llama.sharding(config.text)), ("vision", VISION_SHARDING))
-    inner = [(f"{part}/{p}", spec) for part, rules in towers for p, spec in rules if p != ".*"]
     return (
-        *inner,
+        *inside("language_model", llama.sharding(config.text)),
+        *inside("vision", VISION_SHARDING),
         ("linear_1/kernel", P(None, "model")),
         ("linear_2/kernel", P("model", None)),
         (".*", P()),

@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders import llama
 from mmjax.encoders.attention import PLAIN, Kernel
-from mmjax.encoders.family import Family
+from mmjax.encoders.family import Family, inside
 from mmjax.encoders.joined import Joined
-from mmjax.encoders.layers import Dense, Dtype, Hook, PyTree
+from mmjax.encoders.layers import Dense, PyTree
+from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.llama_keys import decoder_heads
 from mmjax.encoders.llava import ReadsPictures
 from mmjax.encoders.llava_images import WORD
@@ -27,28 +28,19 @@ from mmjax.weights.key_rules import COPY, KeyRule, dense_rules, rules_inside
 
 
 class Mllama(ReadsPictures):
-    """A LLaMA that sees pictures beside its words; alone it reads texts like the `Llama` in it."""
+    """A LLaMA that sees pictures beside its words; alone it reads texts like the `Llama` in it.
+
+    `hook` sits in the decoder's plain layers, `vision_hook` in the image tower's first stage.
+    """
 
     config: MllamaConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None  # of the decoder's plain layers, as `Llama` takes it; so is `remat`
-    remat: bool = False
-    vision_hook: Hook | None = None  # of the image tower's first stage
     attend_by: Kernel = PLAIN  # in the decoder's plain layers
 
     @nn.nowrap
     def decoder(self) -> MllamaDecoder:
         """As `ReadsPictures.decoder`."""
-        return MllamaDecoder(
-            self.config.text,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            hook=self.hook,
-            remat=self.remat,
-            attend_by=self.attend_by,
-            cross_layers=self.config.cross_layers,
-        )
+        cross = self.config.cross_layers
+        return MllamaDecoder(self.config.text, **self.of_decoder, cross_layers=cross)
 
     @nn.nowrap
     def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -62,23 +54,15 @@ class Mllama(ReadsPictures):
 
     def setup(self) -> None:
         """Declares the parts."""
-        config, dtypes = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
         self.vision = MllamaVision(config.vision, **dtypes, hook=self.vision_hook)
         self.projector = Dense(config.hidden_size, **dtypes)
         self.language_model = self.decoder()
 
-    def __call__(
-        self,
-        input_ids: Int[Array, "b l"],
-        attention_mask: Int[Array, "b l"],
-        adapters: PyTree = None,
-    ) -> Float[Array, "b l d"]:
-        """Hidden states of texts, as `Llama`'s."""
-        if self.is_initializing():  # or the parts that pictures need would have no parameters
-            v = self.config.vision
-            pixels = jnp.zeros((1, v.max_tiles, v.image_size, v.image_size, v.num_channels))
-            self.read_tiles(pixels, jnp.zeros(1, jnp.int32))
-        return self.language_model(input_ids, attention_mask, adapters)
+    @nn.nowrap
+    def blank(self) -> tuple[jax.Array, ...]:
+        """As `ReadsPictures.blank`."""
+        return tuple(jnp.zeros((1, *one.shape), one.dtype) for one in self.largest().values())
 
     def read_tiles(
         self,
@@ -138,26 +122,32 @@ class Mllama(ReadsPictures):
         counts = jnp.array([1, *(r * c for r, c in self.config.vision.arrangements)])
         return jnp.arange(self.config.vision.max_tiles)[None] < counts[ratios][:, None]
 
-    def join(
-        self,
-        words: Float[Array, "b l d"],
-        inputs: Inputs,
-        slots: Int[Array, "b l"],
-        adapters: PyTree = None,
-    ) -> Joined:
-        """As `ReadsPictures.join`: the words as they are, each picture beside its own rows.
+    def read_each(
+        self, inputs: Inputs, adapters: PyTree = None
+    ) -> tuple[KeyValues, Bool[Array, "m t"]]:
+        """As `ReadsPictures.read_each`: keys and values, and which tiles are not empty.
 
-        `pixel_values` and `ratios` are as `MllamaVision` takes them. A text sees its picture from
-        the first token on that is no `WORD`.
+        `pixel_values` and `ratios` are as `MllamaVision` takes them.
         """
         states = self.read_tiles(inputs["pixel_values"], inputs["ratios"], adapters)
-        keys, values = self.language_model.keys_values(states)
-        each = len(words) // len(states)
-        real = jnp.repeat(self._real(inputs["ratios"]), each, axis=0)[:, None]
+        return self.language_model.keys_values(states), self._real(inputs["ratios"])
+
+    def joined(
+        self,
+        words: Float[Array, "b l d"],
+        slots: Int[Array, "b l"],
+        pictures: tuple[KeyValues, Bool[Array, "m t"]],
+    ) -> Joined:
+        """As `ReadsPictures.joined`: the words as they are, each picture beside its own rows.
+
+        A text sees its picture from the first token on that is no `WORD`.
+        """
+        (keys, values), real = pictures
+        each = len(words) // len(real)
         seen = SeenPictures(
             jnp.repeat(keys, each, axis=1),
             jnp.repeat(values, each, axis=1),
-            real,
+            jnp.repeat(real, each, axis=0)[:, None],
             jnp.ones((len(words), 1), bool),
             (jnp.cumsum(slots != WORD, axis=1) > 0)[..., None],
         )
@@ -215,10 +205,9 @@ def sharding(config: MllamaConfig) -> Rules:
     Returns:
       (anchored pattern, PartitionSpec) pairs.
     """
-    inner = llama.sharding(config.text)
     cross = "language_model/crossing/"
     return (
-        *((f"language_model/{p}", spec) for p, spec in inner if p != ".*"),
+        *inside("language_model", llama.sharding(config.text)),
         (cross + r"(query|key|value|gate|up)/kernel", P(None, None, "model")),
         (cross + r"(out|down)/kernel", P(None, "model", None)),
         *tower_sharding("vision/"),
@@ -234,13 +223,6 @@ def heads(config: MllamaConfig) -> list[tuple[str, int]]:
 
 
 MLLAMA = Family(
-    "mllama",
-    "text",
-    MllamaConfig.from_hf,
-    Mllama,
-    key_table,
-    IGNORED,
-    sharding,
-    heads=heads,
-    load_images=load_mllama_images,
-)
+    "mllama", "text", MllamaConfig.from_hf, Mllama, key_table, IGNORED, sharding,
+    heads=heads, load_images=load_mllama_images,
+)  # fmt: skip

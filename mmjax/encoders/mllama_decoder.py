@@ -9,25 +9,24 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders.attention import attend_where
-from mmjax.encoders.layers import Dense, Dtype, PyTree, activation, stack
+from mmjax.encoders.layers import Dense, PyTree, activation, stack
 from mmjax.encoders.llama import AttentionInputs, KeyValues, Llama, LlamaLayer
 from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.mllama_images import SeenPictures
+from mmjax.encoders.modules import EncoderModule
 from mmjax.encoders.norms import RMSNorm
 
 _CROSS = 0  # a kind of run; others are so many plain layers
 
 
-class CrossLayer(nn.Module):
+class CrossLayer(EncoderModule):
     """One pre-norm layer that attends to pictures; gates weigh what its two branches add."""
 
     config: LlamaConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
         """Declares the parts."""
-        config, dtypes = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
         dense = functools.partial(Dense, use_bias=False, **dtypes)
         norm = functools.partial(RMSNorm, config.rms_norm_eps, **dtypes)
         width, c = config.hidden_size, config.head_dim
@@ -106,7 +105,7 @@ class MllamaDecoder(Llama):
         """Declares the parts."""
         super().setup()
         crossing = stack(CrossLayer, len(self.cross_layers), in_axes=(nn.broadcast,))
-        self.crossing = crossing(self.config, dtype=self.dtype, param_dtype=self.param_dtype)
+        self.crossing = crossing(self.config, **self.dtypes)
 
     def keys_values(self, states: Float[Array, "p m d"]) -> KeyValues:
         """What the layers read of pictures: [cross layers, p, kv_heads, m, head_dim] each."""
@@ -118,7 +117,7 @@ class MllamaDecoder(Llama):
         return jax.lax.scan(one, None, self.variables["params"]["crossing"])[1]
 
     def _cross_layer(self) -> CrossLayer:
-        return CrossLayer(self.config, self.dtype, self.param_dtype, parent=None)
+        return CrossLayer(self.config, **self.dtypes, parent=None)
 
     def run_layers(  # pyright: ignore[reportIncompatibleMethodOverride]  # pictures beside
         self,
@@ -147,9 +146,7 @@ class MllamaDecoder(Llama):
         if pictures is None:
             return super().run_layers(x, shared, past, adapters, is_local)
         stacks, layer = self.variables["params"], self._cross_layer()
-        plain = LlamaLayer(
-            self.config, self.dtype, self.param_dtype, self.hook, self.attend_by, parent=None
-        )
+        plain = LlamaLayer(self.config, **self.hooked, parent=None)
         keep: Any = functools.partial(jax.checkpoint, prevent_cse=False) if self.remat else _same
         allowed, sees = pictures.allowed(x.shape[1])
 

@@ -14,13 +14,13 @@ from mmjax.encoders.layers import (
     At,
     Dense,
     Dtype,
-    Hook,
     LayerNorm,
     PyTree,
     activation,
     stack,
 )
 from mmjax.encoders.mllama_config import MllamaTowerConfig
+from mmjax.encoders.modules import HookedModule
 from mmjax.encoders.vision import check_pixels, cut_patches
 from mmjax.trees import Rules
 from mmjax.weights.key_rules import COPY, KeyRule, Transform, dense_rules, norm_rules
@@ -28,14 +28,11 @@ from mmjax.weights.key_rules import COPY, KeyRule, Transform, dense_rules, norm_
 _EPSILON = 1e-5  # of the norms around the layers
 
 
-class TileLayer(nn.Module):
+class TileLayer(HookedModule):
     """One pre-norm layer whose branches may have gates; some layers' outputs are kept."""
 
     config: MllamaTowerConfig
     gated: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
 
     @nn.compact
     def __call__(
@@ -56,8 +53,7 @@ class TileLayer(nn.Module):
         Returns:
           ((float [b, l, d], what is kept), None): the pair that a scan wants.
         """
-        config, (x, kept) = self.config, carry
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes, (x, kept) = self.config, self.dtypes, carry
         at, d = At(self.hook, adapter), x.shape[-1]
 
         def norm(name: str) -> nn.LayerNorm:
@@ -110,13 +106,10 @@ class _TileAttention(nn.Module):
         return dense("out", mixed.swapaxes(1, 2).reshape(b, l, d))
 
 
-class MllamaVision(nn.Module):
-    """Tiles of pictures to tokens."""
+class MllamaVision(HookedModule):
+    """Tiles of pictures to tokens; `hook` sits in the layers of the first stage."""
 
     config: MllamaTowerConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None  # of the first stage's layers
 
     @nn.compact
     def __call__(
@@ -139,8 +132,7 @@ class MllamaVision(nn.Module):
         Source:
           Grattafiori et al. 2024 (Llama 3, section 7), and Meta's code for Llama 3.2.
         """
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
         p, t, *size = pixel_values.shape
         side, patch, d = config.image_size, config.patch_size, config.hidden_size
         check_pixels((t, *size), (config.max_tiles, side, side, config.num_channels))
@@ -182,13 +174,13 @@ class MllamaVision(nn.Module):
         slots[chosen] = np.arange(len(chosen))
         kept = jnp.zeros((len(chosen), *x.shape), x.dtype)
         layers = stack(TileLayer, config.num_layers, in_axes=(nn.broadcast, 0, 0))
-        (x, kept), _ = layers(config, **dtypes, hook=self.hook, name="layers")(
+        (x, kept), _ = layers(config, **self.hooked, name="layers")(
             (x, kept), allowed, adapters, jnp.asarray(slots)
         )
         x = LayerNorm(_EPSILON, **dtypes, name="post_norm")(x).reshape(p, t, padded, d)
         x = x + of_tiles("post_tile", 1) * gate("post_tile_gate")
         layers = stack(TileLayer, config.num_global_layers, in_axes=(nn.broadcast,))
-        (x, _), _ = layers(config, True, **dtypes, name="global_layers")(
+        (x, _), _ = layers(config, gated=True, **dtypes, name="global_layers")(
             (x.reshape(p, -1, d), kept[:0]), allowed
         )
         inner = [kept[chosen.index(i)] for i in config.features]

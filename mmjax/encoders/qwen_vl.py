@@ -14,19 +14,16 @@ from jaxtyping import Array, Bool, Float, Int
 from mmjax.encoders import llama
 from mmjax.encoders.attention import Mask
 from mmjax.encoders.clip import fused_rules
-from mmjax.encoders.family import Family
-from mmjax.encoders.joined import Joined, among
-from mmjax.encoders.layers import Dense, Dtype, Hook, LayerNorm, PyTree, activation, stack
-from mmjax.encoders.llama import Llama
+from mmjax.encoders.family import Family, inside
+from mmjax.encoders.layers import Dense, LayerNorm, PyTree, activation, stack
 from mmjax.encoders.llama_keys import decoder_heads
-from mmjax.encoders.llava import ReadsPictures
-from mmjax.encoders.llava_images import WORD
+from mmjax.encoders.llava import MixesPictures
+from mmjax.encoders.modules import HookedModule
 from mmjax.encoders.norms import RMSNorm
-from mmjax.encoders.output import Inputs
 from mmjax.encoders.padding import bucket
 from mmjax.encoders.qwen_vl_config import MERGE, QwenVisionConfig, QwenVlConfig
 from mmjax.encoders.qwen_vl_images import COORDINATES, LENGTHS, QwenImages, load_qwen_images
-from mmjax.encoders.rotary_vision import RotaryLayer, layer_sharding
+from mmjax.encoders.rotary_vision import RotaryInputs, RotaryLayer, layer_sharding
 from mmjax.trees import Rules
 from mmjax.weights.key_rules import KeyRule, Transform, dense_rules, norm_rules, rules_inside
 
@@ -37,24 +34,20 @@ class _Layer(RotaryLayer):
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  # two numbers a patch
         self,
         x: Float[Array, "b l d"],
-        cos: Float[Array, "b l half"],
-        sin: Float[Array, "b l half"],
+        turns: tuple[Float[Array, "b l half"], Float[Array, "b l half"]],
         numbers: tuple[Int[Array, "b l"], Int[Array, "b l"]],
         adapter: PyTree = None,
         whole: Bool[Array, ""] | None = None,
     ) -> tuple[Float[Array, "b l d"], Any]:
         """As `RotaryLayer`; the numbers are of patches' pictures and of their windows."""
         segments = numbers[0] if whole is None else jnp.where(whole, *numbers)
-        return super().__call__(x, cos, sin, Mask(segments=segments), adapter)
+        return super().__call__(x, RotaryInputs(*turns, Mask(segments=segments)), adapter)
 
 
-class QwenVision(nn.Module):
+class QwenVision(HookedModule):
     """Patches of packed pictures to hidden states."""
 
     config: QwenVisionConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
 
     @nn.compact
     def __call__(
@@ -75,7 +68,6 @@ class QwenVision(nn.Module):
           Wang et al. 2024 (Qwen2-VL); Bai et al. 2025 (Qwen2.5-VL) for the windows.
         """
         config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         width, d = config.patch_width, config.hidden_size
         kernel = self.param(
             "patch_kernel", nn.initializers.lecun_normal(), (width, d), self.param_dtype
@@ -91,31 +83,20 @@ class QwenVision(nn.Module):
         whole = None
         if config.window:
             whole = jnp.array([i in config.full_layers for i in range(config.num_layers)])
-        axes = (nn.broadcast,) * 3 + (0, 0)
+        axes = (nn.broadcast, nn.broadcast, 0, 0)
         layers = stack(_Layer, config.num_layers, in_axes=axes)(
-            config.layer, **dtypes, hook=self.hook, name="layers"
+            config.layer, **self.hooked, name="layers"
         )
-        x, _ = layers(x, jnp.cos(angles), jnp.sin(angles), numbers, adapters, whole)
+        x, _ = layers(x, (jnp.cos(angles), jnp.sin(angles)), numbers, adapters, whole)
         return x
 
 
-class QwenVl(ReadsPictures):
+class QwenVl(MixesPictures):
     """A Qwen2 whose embeddings may come from pictures; see `llava.Llava`."""
 
     config: QwenVlConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None  # of the decoder, as `Llama` takes it; so is `remat`
-    remat: bool = False
-    vision_hook: Hook | None = None  # of the image tower
 
     packs: ClassVar[bool] = True
-
-    @nn.nowrap
-    def decoder(self) -> Llama:
-        """As `ReadsPictures.decoder`."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        return Llama(self.config.text, **dtypes, hook=self.hook, remat=self.remat)
 
     @nn.nowrap
     def largest(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -126,25 +107,18 @@ class QwenVl(ReadsPictures):
 
     def setup(self) -> None:
         """Declares the parts."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        vision, wide = self.config.vision, MERGE**2 * self.config.vision.hidden_size
+        vision, dtypes = self.config.vision, self.dtypes
+        wide = MERGE**2 * vision.hidden_size
         self.vision = QwenVision(vision, **dtypes, hook=self.vision_hook)
         norm = RMSNorm if vision.layer.rms_norm else LayerNorm
         self.merger_norm = norm(vision.layer.epsilon, **dtypes)
         self.merger_1, self.merger_2 = Dense(wide, **dtypes), Dense(vision.out_size, **dtypes)
         self.language_model = self.decoder()
 
-    def __call__(
-        self,
-        input_ids: Int[Array, "b l"],
-        attention_mask: Int[Array, "b l"],
-        adapters: PyTree = None,
-    ) -> Float[Array, "b l d"]:
-        """Hidden states of texts, as `Llama`'s."""
-        if self.is_initializing():  # or the parts that pictures need would have no parameters
-            width = self.config.vision.patch_width + COORDINATES
-            self.read_tiles(jnp.zeros((1, MERGE**2, width)))
-        return self.language_model(input_ids, attention_mask, adapters)
+    @nn.nowrap
+    def blank(self) -> tuple[jax.Array, ...]:
+        """As `ReadsPictures.blank`: the patches of one token."""
+        return (jnp.zeros((1, MERGE**2, self.config.vision.patch_width + COORDINATES)),)
 
     def read_tiles(
         self, patches: Float[Array, "r l w"], adapters: PyTree = None
@@ -161,40 +135,6 @@ class QwenVl(ReadsPictures):
         x = self.merger_norm(self.vision(patches, adapters))
         x = x.reshape(len(x), -1, MERGE**2 * x.shape[-1])
         return self.merger_2(activation("gelu")(self.merger_1(x)))
-
-    def join(
-        self,
-        words: Float[Array, "b l d"],
-        inputs: Inputs,
-        slots: Int[Array, "b l"],
-        adapters: PyTree = None,
-    ) -> Joined:
-        """As `ReadsPictures.join`; `pixel_values` [m, l, patch_width + 4] are m pictures alone."""
-        tokens = self.read_tiles(inputs["pixel_values"], adapters)
-        return Joined(among(words, tokens, slots))
-
-    def mix(
-        self,
-        input_ids: Int[Array, "b l"],
-        patches: Float[Array, "r k w"],
-        places: Int[Array, "b l"],
-        adapters: PyTree = None,
-    ) -> Float[Array, "b l d"]:
-        """Embeddings of texts with pictures in them.
-
-        Args:
-          input_ids: int [b, l]; read where `places` is `WORD`.
-          patches: float [rows, k, patch_width + 4]: all pictures, packed.
-          places: int [b, l]: `WORD`, or 1 + the number of a token among the rows * k / 4 of all
-            pictures.
-          adapters: parameters for `vision_hook`.
-
-        Returns:
-          Float [b, l, d].
-        """
-        words = self.embed(input_ids)
-        pictures = self.read_tiles(patches, adapters).reshape(-1, self.config.hidden_size)
-        return jnp.where(places[..., None] == WORD, words, pictures[jnp.maximum(places - 1, 0)])
 
 
 # The convolution over frames and pixels, whose numbers lie as `QwenImages` has them.
@@ -260,9 +200,8 @@ def sharding(config: QwenVlConfig) -> Rules:
     Returns:
       (anchored pattern, PartitionSpec) pairs.
     """
-    inner = llama.sharding(config.text)
     return (
-        *((f"language_model/{p}", spec) for p, spec in inner if p != ".*"),
+        *inside("language_model", llama.sharding(config.text)),
         *layer_sharding(config.vision.layer, "vision/"),
         ("merger_1/kernel", P(None, "model")),
         ("merger_2/kernel", P("model", None)),
@@ -271,14 +210,7 @@ def sharding(config: QwenVlConfig) -> Rules:
 
 
 QWEN2_VL = Family(
-    "qwen2_vl",
-    "text",
-    QwenVlConfig.from_hf,
-    QwenVl,
-    key_table,
-    IGNORED,
-    sharding,
-    heads=decoder_heads,
-    load_images=load_qwen_images,
-)
+    "qwen2_vl", "text", QwenVlConfig.from_hf, QwenVl, key_table, IGNORED, sharding,
+    heads=decoder_heads, load_images=load_qwen_images,
+)  # fmt: skip
 QWEN2_5_VL = dataclasses.replace(QWEN2_VL, name="qwen2_5_vl")

@@ -1,15 +1,16 @@
 """The layer of image towers whose positions are rotations: DINOv3's and Qwen-VL's."""
 
 import dataclasses
+from typing import NamedTuple
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from mmjax.encoders import rope
 from mmjax.encoders.attention import Mask, attend
-from mmjax.encoders.layers import At, Dense, Dtype, Hook, LayerNorm, PyTree, activation
+from mmjax.encoders.layers import At, Dense, LayerNorm, PyTree, activation, layer_scale
+from mmjax.encoders.modules import EncoderModule, HookedModule
 from mmjax.encoders.norms import RMSNorm
 from mmjax.trees import Rules
 
@@ -34,35 +35,38 @@ class RotaryLayerConfig:
     layer_scale: bool = False
 
 
-class RotaryAttention(nn.Module):
+class RotaryInputs(NamedTuple):
+    """What every layer reads alike: cosines and sines of all tokens' rotations, float32, and more.
+
+    The mask says which tokens a token reads.
+    """
+
+    cos: Float[Array, "b l half"]
+    sin: Float[Array, "b l half"]
+    mask: Mask
+
+
+class RotaryAttention(EncoderModule):
     """Multi-head self-attention with rotated queries and keys."""
 
     config: RotaryLayerConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b l d"],
-        cos: Float[Array, "b l half"],
-        sin: Float[Array, "b l half"],
-        mask: Mask,
-        at: At,
+        self, x: Float[Array, "b l d"], shared: RotaryInputs, at: At
     ) -> Float[Array, "b l d"]:
         """Attends.
 
         Args:
           x: float [b, l, d].
-          cos: float32, of every token's rotations.
-          sin: the same.
-          mask: which tokens a token reads.
+          shared: rotations and mask.
           at: the adapter's places.
 
         Returns:
           Float [b, l, d].
         """
         config, (b, l, d) = self.config, x.shape
+        cos, sin, mask = shared
         head = d // config.num_heads
 
         def dense(name: str, bias: bool, x: Array) -> Array:
@@ -78,49 +82,38 @@ class RotaryAttention(nn.Module):
         return dense("out", config.out_bias, mixed.swapaxes(1, 2).reshape(b, l, d))
 
 
-class RotaryLayer(nn.Module):
+class RotaryLayer(HookedModule):
     """One pre-norm transformer layer whose queries and keys are rotated."""
 
     config: RotaryLayerConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "b l d"],
-        cos: Float[Array, "b l half"],
-        sin: Float[Array, "b l half"],
-        mask: Mask,
+        shared: RotaryInputs,
         adapter: PyTree = None,
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b d"]]:
         """Attention, then the feed-forward part, each on normalised input and then added.
 
         Args:
           x: float [b, l, d].
-          cos: float32, of every token's rotations.
-          sin: the same.
-          mask: which tokens a token reads; all by itself.
+          shared: rotations and mask.
           adapter: this layer's slice of the adapter's parameters.
 
         Returns:
           (float [b, l, d], its first token [b, d]): the pair that a scan wants.
         """
-        config, d = self.config, x.shape[-1]
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes, d = self.config, self.dtypes, x.shape[-1]
         at = At(self.hook, adapter)
         norm = RMSNorm if config.rms_norm else LayerNorm
 
         def scaled(branch: Array, name: str) -> Array:
-            if not config.layer_scale:
-                return branch
-            vector = self.param(name, nn.initializers.ones, (d,), self.param_dtype)
-            return branch * vector.astype(self.dtype)[None, None]
+            return layer_scale(self, name, branch) if config.layer_scale else branch
 
         x = at.read("layer_input", x)
         read = at.read("attention_input", norm(config.epsilon, **dtypes, name="norm1")(x))
-        attended = RotaryAttention(config, **dtypes, name="attention")(read, cos, sin, mask, at)
+        attended = RotaryAttention(config, **dtypes, name="attention")(read, shared, at)
         x = x + scaled(at.add("attention_output", read, attended), "layer_scale1")
         read = at.read("feed_forward_input", norm(config.epsilon, **dtypes, name="norm2")(x))
 

@@ -5,22 +5,19 @@ import dataclasses
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from mmjax.encoders import inserted
 from mmjax.encoders.attention import Mask, attend
 from mmjax.encoders.clip import TEXT_SHARDING
 from mmjax.encoders.family import Family, always
-from mmjax.encoders.layers import (
-    PRE_NORM_RULES,
-    Dense,
-    Dtype,
-    Hook,
-    LayerNorm,
-    PreNormLayer,
-    PyTree,
-    activation,
-    stack,
+from mmjax.encoders.layers import PRE_NORM_RULES, Dense, LayerNorm, PyTree, activation
+from mmjax.encoders.modules import (
+    EncoderModule,
+    HookedModule,
+    ImageTower,
+    TextInputs,
+    TextTower,
 )
 from mmjax.encoders.patches import COORDINATES, load_patch_preprocess
 from mmjax.encoders.siglip_config import (
@@ -40,39 +37,23 @@ from mmjax.encoders.vision import check_pixels, cut_patches
 from mmjax.errors import MmjaxError
 
 
-class SiglipText(nn.Module):
+class SiglipText(TextTower, HookedModule):
     """Token ids to hidden states; every text is read with its padding, as it was trained."""
 
     config: SiglipTextConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
 
     @nn.compact
-    def __call__(
-        self,
-        input_ids: Int[Array, "b l"],
-        attention_mask: Int[Array, "b l"],
-        input_embeddings: Float[Array, "b l d"] | None = None,
-        adapters: PyTree = None,
-    ) -> Float[Array, "b l d"]:
-        """Encodes; sows the last position's projection as the embedding.
+    def encode(self, texts: TextInputs, adapters: PyTree) -> Float[Array, "b l d"]:
+        """Hidden states after the last norm, float [b, l, d].
 
-        Args:
-          input_ids: int [b, l], padded on the right.
-          attention_mask: int [b, l], 1 at real tokens. Behind them stands padding, up to the length
-            that the model was trained with, whatever l is.
-          input_embeddings: vectors that stand in for those of the ids in the table of tokens.
-          adapters: parameters for `hook`; leaves [layers, ...].
-
-        Returns:
-          Float [b, l, d]: hidden states after the last norm.
+        Sows the last position's projection as the embedding. Behind a text's tokens stands padding,
+        up to the length that the model was trained with, whatever l is.
 
         Source:
           Zhai et al. 2023 (SigLIP).
         """
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
+        input_ids, attention_mask, input_embeddings = texts
         (b, l), d = input_ids.shape, config.hidden_size
         if l > config.max_length:
             raise MmjaxError(f"texts of {l} tokens; this encoder reads {config.max_length}")
@@ -83,24 +64,10 @@ class SiglipText(nn.Module):
             x = jnp.where(real[..., None], input_embeddings.astype(self.dtype), x)
         padding = table(jnp.full((1, 1), config.pad_token_id))
         padding = jnp.broadcast_to(padding, (b, config.max_length - l, d))
-        positions = self.param(
-            "position_embeddings",
-            nn.initializers.normal(0.02),
-            (config.max_length, d),
-            self.param_dtype,
-        )
+        positions = self.table("position_embeddings", config.max_length, d)
         x = jnp.concatenate([x, padding], axis=1) + positions[None].astype(self.dtype)
         x, _, adapters = inserted.insert(self.hook, adapters, x, None, 0)
-        layers = stack(PreNormLayer, config.num_layers, in_axes=(nn.broadcast, 0))(
-            config.num_heads,
-            config.intermediate_size,
-            config.hidden_act,
-            config.layer_norm_eps,
-            **dtypes,
-            hook=self.hook,
-            name="layers",
-        )
-        x, _ = layers(x, None, adapters)
+        x, _ = self.pre_norm_layers()(x, None, adapters)
         x = inserted.remove(self.hook, x, 0)
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="norm")(x)
         project = Dense(config.projection_dim, **dtypes, name="projection")
@@ -108,12 +75,10 @@ class SiglipText(nn.Module):
         return x[:, :l]
 
 
-class AttentionPoolingHead(nn.Module):
+class AttentionPoolingHead(EncoderModule):
     """One learnt query attends to all tokens; then a feed-forward part."""
 
     config: SiglipVisionConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -128,16 +93,15 @@ class AttentionPoolingHead(nn.Module):
         Returns:
           Float [b, d].
         """
-        config, (b, _, d) = self.config, x.shape
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes, (b, _, d) = self.config, self.dtypes, x.shape
         head = d // config.num_heads
 
         def heads(name: str, x: Float[Array, "b k d"]) -> Float[Array, "b h k c"]:
             y = Dense(d, **dtypes, name=name)(x)
             return y.reshape(len(x), -1, config.num_heads, head).swapaxes(1, 2)
 
-        probe = self.param("probe", nn.initializers.normal(0.02), (d,), self.param_dtype)
-        query = heads("query", probe.astype(self.dtype)[None, None])
+        probe = self.table("probe", d).astype(self.dtype)
+        query = heads("query", probe[None, None])
         query = jnp.broadcast_to(query, (b, *query.shape[1:]))
         mixed = attend(query, [heads("key", x)], [heads("value", x)], Mask(readable=mask))
         pooled = Dense(d, **dtypes, name="out")(mixed.reshape(b, d))
@@ -146,49 +110,35 @@ class AttentionPoolingHead(nn.Module):
         return pooled + Dense(d, **dtypes, name="fc2")(activation(config.hidden_act)(hidden))
 
 
-class SiglipVision(nn.Module):
+class SiglipVision(ImageTower, HookedModule):
     """Pictures to one token a patch, row by row, without a class token."""
 
     config: SiglipVisionConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
 
     @nn.compact
-    def __call__(
-        self, pixel_values: Float[Array, "b ..."], adapters: PyTree = None
-    ) -> Float[Array, "b l d"]:
-        """Encodes; sows the attention pool's vector as the embedding.
+    def encode(self, pixels: Float[Array, "b ..."], adapters: PyTree) -> Float[Array, "b l d"]:
+        """Hidden states after the last norm, float [b, l, d].
 
-        Args:
-          pixel_values: float [b, image_size, image_size, 3], normalised; for NaFlex patches
-            [b, l, patch_size * patch_size * 3 + 4] as `patches.PatchPreprocess` cuts them.
-          adapters: parameters for `hook`; leaves [layers, ...].
-
-        Returns:
-          Float [b, l, d]: hidden states after the last norm.
+        Sows the attention pool's vector as the embedding. NaFlex reads patches
+        [b, l, patch_size * patch_size * 3 + 4] as `patches.PatchPreprocess` cuts them.
 
         Source:
           Zhai et al. 2023 (SigLIP); Tschannen et al. 2025 (SigLIP 2).
         """
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        config, dtypes = self.config, self.dtypes
         d, p, c = config.hidden_size, config.patch_size, config.num_channels
         width, mask = p * p * c, None
-        positions = self.param(
-            "position_embeddings", nn.initializers.normal(0.02), (config.num_patches, d),
-            self.param_dtype,
-        )  # fmt: skip
+        positions = self.table("position_embeddings", config.num_patches, d)
         if config.naflex:
             expected = (width + COORDINATES,)
-            check_pixels(pixel_values.shape[2:], expected)
-            patches, coordinates = pixel_values[..., :width], pixel_values[..., width:]
+            check_pixels(pixels.shape[2:], expected)
+            patches, coordinates = pixels[..., :width], pixels[..., width:]
             mask = coordinates[..., 2] > 0
             positions = resized(positions, coordinates).astype(self.dtype)
         else:
             side = config.image_size
-            check_pixels(pixel_values.shape[1:], (side, side, c))
-            patches = cut_patches(pixel_values, p)
+            check_pixels(pixels.shape[1:], (side, side, c))
+            patches = cut_patches(pixels, p)
             positions = positions.astype(self.dtype)[None]
         kernel = self.param(
             "patch_kernel", nn.initializers.lecun_normal(), (p, p, c, d), self.param_dtype
@@ -198,16 +148,8 @@ class SiglipVision(nn.Module):
         x = x + bias.astype(self.dtype)[None, None] + positions
         real = None if mask is None else mask.astype(jnp.int32)
         x, real, adapters = inserted.insert(self.hook, adapters, x, real, 0)
-        layers = stack(PreNormLayer, config.num_layers, in_axes=(nn.broadcast, 0))(
-            config.num_heads,
-            config.intermediate_size,
-            config.hidden_act,
-            config.layer_norm_eps,
-            **dtypes,
-            hook=self.hook,
-            name="layers",
-        )
-        x, _ = layers(x, None if real is None else real.astype(bool), adapters)
+        readable = None if real is None else real.astype(bool)
+        x, _ = self.pre_norm_layers()(x, readable, adapters)
         x = inserted.remove(self.hook, x, 0)
         x = LayerNorm(config.layer_norm_eps, **dtypes, name="norm")(x)
         if config.pool_head:

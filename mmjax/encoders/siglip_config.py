@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmjax.checks.ranges import check_id
-from mmjax.encoders.layers import check_sizes
+from mmjax.encoders.clip import PreNormTextConfig
 from mmjax.encoders.text_preprocess import TextPreprocess, load_text_preprocess
 from mmjax.encoders.vision import VisionConfig
 from mmjax.errors import MmjaxError
@@ -24,18 +23,9 @@ _GEMMA = 256000  # words of the tokenizer whose texts SigLIP 2 reads in lower ca
 
 
 @dataclasses.dataclass(frozen=True)
-class SiglipTextConfig:
-    """Sizes of SigLIP's text tower."""
+class SiglipTextConfig(PreNormTextConfig):
+    """Sizes of SigLIP's text tower; every text is padded to `max_length`, and that is read."""
 
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    intermediate_size: int
-    max_length: int  # every text is padded to it, and the padding is read
-    layer_norm_eps: float
-    hidden_act: str
-    pad_token_id: int
     projection_dim: int
 
     @classmethod
@@ -52,21 +42,8 @@ class SiglipTextConfig:
           MmjaxError: a size that attention cannot have, or an unknown activation.
         """
         part = _TEXT | dict(config.get("text_config") or config)
-        check_sizes(part["hidden_size"], part["num_attention_heads"], part["hidden_act"])
-        pad = part["pad_token_id"] or 0
-        check_id("pad_token_id", pad, part["vocab_size"])
-        return cls(
-            vocab_size=part["vocab_size"],
-            hidden_size=part["hidden_size"],
-            num_layers=part["num_hidden_layers"],
-            num_heads=part["num_attention_heads"],
-            intermediate_size=part["intermediate_size"],
-            max_length=part["max_position_embeddings"],
-            layer_norm_eps=part["layer_norm_eps"],
-            hidden_act=part["hidden_act"],
-            pad_token_id=pad,
-            projection_dim=part.get("projection_size") or part["hidden_size"],
-        )
+        width = part.get("projection_size") or part["hidden_size"]
+        return cls(**cls.sizes(part), projection_dim=width)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,17 +13,8 @@ from jaxtyping import Array, Float
 
 from mmjax.checks.foreign import integer
 from mmjax.encoders import inserted
-from mmjax.encoders.attention import PLAIN, Kernel
-from mmjax.encoders.layers import (
-    PRE_NORM_RULES,
-    Dense,
-    Dtype,
-    Hook,
-    LayerNorm,
-    PreNormLayer,
-    check_sizes,
-    stack,
-)
+from mmjax.encoders.layers import PRE_NORM_RULES, Dense, LayerNorm, PreNormLayer, check_sizes
+from mmjax.encoders.modules import AttendingModule, ImageTower
 from mmjax.errors import MmjaxError
 from mmjax.weights.key_rules import Shape, Transform
 
@@ -161,50 +152,34 @@ def cut_patches(pixel_values: Float[Array, "b h w c"], side: int) -> Float[Array
     return patches.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, side * side * c)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(ImageTower, AttendingModule):
     """Pictures to tokens: the class token first, then the patches row by row."""
 
     config: VisionConfig
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-    hook: Hook | None = None
-    attend_by: Kernel = PLAIN
 
     @nn.compact
-    def __call__(
-        self, pixel_values: Float[Array, "b h w c"], adapters: PyTree = None
-    ) -> Float[Array, "b l d"]:
-        """Encodes; sows every layer's class token and, for CLIP, the projected embedding.
+    def encode(self, pixels: Float[Array, "b h w c"], adapters: PyTree) -> Float[Array, "b l d"]:
+        """Hidden states after the last norm, float [b, 1 + num_patches, d].
 
-        Args:
-          pixel_values: float [b, image_size, image_size, 3], normalised.
-          adapters: parameters for `hook`; leaves [layers, ...].
-
-        Returns:
-          Float [b, 1 + num_patches, d]: hidden states after the last norm; for CLIP after the last
-          layer, as its norm is for the class token alone. With `feature_layers` [b, l, k * d].
+        For CLIP after the last layer, as its norm is for the class token alone; with
+        `feature_layers` [b, l, k * d]. Sows every layer's class token and, for CLIP, the projected
+        embedding.
 
         Source:
           Dosovitskiy et al. 2021 (ViT), Radford et al. 2021 (CLIP), Oquab et al. 2023 (DINOv2).
         """
-        config = self.config
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        b, h, w, c = pixel_values.shape
+        config, dtypes = self.config, self.dtypes
+        b, h, w, c = pixels.shape
         d, p = config.hidden_size, config.patch_size
         check_pixels((h, w, c), (config.image_size, config.image_size, config.num_channels))
         kernel = self.param(
             "patch_kernel", nn.initializers.lecun_normal(), (p, p, c, d), self.param_dtype
         )
         cls_token = self.param("cls_token", nn.initializers.zeros, (d,), self.param_dtype)
-        positions = self.param(
-            "position_embeddings",
-            nn.initializers.normal(0.02),
-            (1 + config.num_patches, d),
-            self.param_dtype,
-        )
+        positions = self.table("position_embeddings", 1 + config.num_patches, d)
         # A convolution whose stride is its size is one matrix product over cut-out patches, which
         # is several times quicker on CPU.
-        patches = cut_patches(pixel_values, p).astype(self.dtype)
+        patches = cut_patches(pixels, p).astype(self.dtype)
         x = patches @ kernel.reshape(p * p * c, d).astype(self.dtype)
         if config.patch_bias:
             bias = self.param("patch_bias", nn.initializers.zeros, (d,), self.param_dtype)
@@ -225,17 +200,8 @@ class VisionTransformer(nn.Module):
             x = norm("pre_norm")(x)
         several = len(config.feature_layers) > 1
         block = _WholeLayer if several else PreNormLayer
-        layers = stack(block, config.num_layers, in_axes=(nn.broadcast, 0))(
-            config.num_heads,
-            config.intermediate_size,
-            config.hidden_act,
-            config.layer_norm_eps,
-            config.qkv_bias,
-            config.layer_scale,
-            **dtypes,
-            hook=self.hook,
-            attend_by=self.attend_by,
-            name="layers",
+        layers = self.pre_norm_layers(
+            block, qkv_bias=config.qkv_bias, layer_scale=config.layer_scale
         )
         x, _, adapters = inserted.insert(self.hook, adapters, x, None, 1)
         x, class_tokens = layers(x, None, adapters)
