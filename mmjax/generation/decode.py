@@ -18,7 +18,7 @@ from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.mllama_images import SeenPictures
 from mmjax.encoders.padding import bucket
 from mmjax.errors import MmjaxError, shown
-from mmjax.generation.prefix import Prefix, check_prefix, seen
+from mmjax.generation.prefix import Prefix, check_prefix, past_of, read
 from mmjax.generation.prompts import (
     BUCKETS,
     Prepared,
@@ -131,7 +131,7 @@ def generate(
     )
     new_tokens = bucket(max_new_tokens, BUCKETS)
     options = DecodeOptions(model.module, model.mesh, new_tokens, ends, _SHIFTS[decode_positions])
-    past = None if prefix is None else prefix.past
+    past = past_of(prefix)
     state = prefill(model.params, adapters, prepared, sampling, keys, options, past)
     readers = [Reader(model, i, stop, ends, on_text) for i in range(rows)]
     ended = np.arange(prepared.mask.shape[0]) >= rows
@@ -185,19 +185,7 @@ def prefill(
     """
     module, mesh, n, ends, _ = options
     b = prompts.mask.shape[0]
-    mask = seen(prompts.mask, prefix)
-    positions = prompts.positions_behind(prefix)
-    hidden, past = extend(
-        module,
-        params,
-        adapters,
-        prompts.embeddings,
-        mask,
-        prefix,
-        positions,
-        pictures=prompts.pictures,
-        together=prompts.together,
-    )
+    hidden, past, mask = read(module, params, adapters, prompts, prefix)
     if prefix is not None:
         past = jax.tree.map(_behind, prefix, past)
     past = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * 3 + [(0, n), (0, 0)]), past)

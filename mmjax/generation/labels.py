@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.checks.arguments import several, texts
 from mmjax.encoders.image_preprocess import ImageLike
-from mmjax.encoders.language_model import LanguageModel, extend, logits
+from mmjax.encoders.language_model import LanguageModel, logits
 from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.padding import bucket
 from mmjax.errors import MmjaxError, shown
-from mmjax.generation.prefix import Prefix, check_prefix, seen
+from mmjax.generation.prefix import Prefix, check_prefix, past_of, read
 from mmjax.generation.prompts import (
     BUCKETS,
     Prepared,
@@ -70,7 +70,7 @@ def label_scores(
     ]
     log_probs = np.zeros((len(prompts), len(labels)), np.float32)
     own = model.checked_adapters(adapters)
-    past = None if prefix is None else prefix.past
+    past = past_of(prefix)
     for batch in plan(lengths):
         shown_to = None if images is None else [images[i] for i in batch]
         chosen = [prompts[i] for i in batch]
@@ -142,18 +142,6 @@ def _next(
     mesh: Mesh | AbstractMesh | None,
 ) -> Float[Array, "b k"]:
     """Log-probabilities of given tokens behind every prompt."""
-    mask = seen(prompts.mask, prefix)
-    positions = prompts.positions_behind(prefix)
-    hidden, _ = extend(
-        module,
-        params,
-        adapters,
-        prompts.embeddings,
-        mask,
-        prefix,
-        positions,
-        pictures=prompts.pictures,
-        together=prompts.together,
-    )
+    hidden, *_ = read(module, params, adapters, prompts, prefix)
     following = jax.nn.log_softmax(logits(module, params, hidden[:, -1]), axis=-1)
     return replicate(following[:, tokens], mesh)

@@ -15,6 +15,7 @@ from mmjax.encoders.layers import Hook
 from mmjax.encoders.llama import KeyValues
 from mmjax.errors import MmjaxError, shown
 from mmjax.generation.prompts import (
+    Prepared,
     Prompt,
     check_model,
     checked,
@@ -145,7 +146,39 @@ def _same(one: PyTree, other: PyTree) -> bool:
     )
 
 
+def past_of(prefix: Prefix | None) -> KeyValues | None:
+    """Keys and values of a prefix, if there is one."""
+    return None if prefix is None else prefix.past
+
+
 def seen(mask: Int[Array, "b l"], past: KeyValues | None) -> Int[Array, "b m"]:
     """Inside a program: a mask over the prefix's tokens, which all rows see, and the prompts'."""
     k = 0 if past is None else past.keys.shape[3]
     return jnp.pad(mask, [(0, 0), (k, 0)], constant_values=1)
+
+
+def read(
+    module: nn.Module,
+    params: PyTree,
+    adapters: PyTree,
+    prompts: Prepared,
+    prefix: KeyValues | None,
+) -> tuple[Float[Array, "b l d"], KeyValues, Int[Array, "b m"]]:
+    """Inside a program: prompts as a model reads them behind a prefix, if there is one.
+
+    Returns:
+      (hidden states, the prompts' own keys and values, the mask over the prefix and them).
+    """
+    mask = seen(prompts.mask, prefix)
+    hidden, past = extend(
+        module,
+        params,
+        adapters,
+        prompts.embeddings,
+        mask,
+        prefix,
+        prompts.positions_behind(prefix),
+        pictures=prompts.pictures,
+        together=prompts.together,
+    )
+    return hidden, past, mask

@@ -17,7 +17,7 @@ from mmjax.encoders.language_model import LanguageModel, embed, extend, logits
 from mmjax.encoders.llama import KeyValues
 from mmjax.encoders.padding import bucket
 from mmjax.errors import MmjaxError
-from mmjax.generation.prefix import Prefix, check_prefix, seen
+from mmjax.generation.prefix import Prefix, check_prefix, past_of, read, seen
 from mmjax.generation.prompts import (
     Prepared,
     Prompt,
@@ -110,7 +110,7 @@ def score(
             answers[i, j, : len(answer)], mask[i, j, : len(answer)] = answer, 1
     placed = [split_rows(jnp.asarray(x), model.mesh) for x in (answers, mask)]
     own = model.checked_adapters(adapters)
-    past = None if prefix is None else prefix.past
+    past = past_of(prefix)
     log_probs = _score(model.params, own, prepared, *placed, past, model.module, model.mesh)
     values = np.asarray(log_probs)
     return [
@@ -159,17 +159,7 @@ def _score(
         following = logits(module, params, hidden[:, -t - 1 : -1])
         return replicate(log_prob(following.reshape(b, n, t, -1), answers), mesh)
     positions, offset = prompts.positions, prompts.offset
-    hidden, past = extend(
-        module,
-        params,
-        adapters,
-        prompts.embeddings,
-        prompts.mask,
-        None,
-        positions,
-        pictures=prompts.pictures,
-        together=prompts.together,
-    )
+    hidden, past, _ = read(module, params, adapters, prompts, None)
     last = hidden[:, -1]
     past = jax.tree.map(lambda x: jnp.repeat(x, n, axis=1), past)
     if offset is not None:
