@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,12 @@ def sha256_of(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def combined(digests: Mapping[str, str]) -> str:
+    """Sha256 of the sorted "NAME SHA256" lines of several files or arrays."""
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def state_of(path: Path) -> list[int]:
@@ -114,6 +120,20 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:  # os.write may take less than it is given
         view = view[os.write(fd, view) :]
+
+
+def write_tensors(path: Path, tensors: dict[str, Any], form: str = "pt") -> None:
+    """Writes a safetensors file for whoever may read the folder: the library's own is its owner's.
+
+    Args:
+      path: the file to make or replace.
+      tensors: name -> array, in C order.
+      form: the framework that they are for, which Hugging Face's loaders ask for.
+    """
+    from safetensors.numpy import save_file
+
+    save_file(tensors, path, metadata={"format": form})
+    path.chmod(0o644)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

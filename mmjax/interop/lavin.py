@@ -8,14 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from mmjax.adapters.rep_adapter import BLOCK
 from mmjax.checks import foreign_arrays
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError
-from mmjax.weights.safetensors import SafetensorsFile
-from mmjax.weights.torch_file import TorchFile
+from mmjax.files import write_tensors
+from mmjax.interop.checkpoints import open_checkpoint
 
 _LAYER = {
     "language": "layers.{i}.",
@@ -38,11 +37,7 @@ def read_lavin(path: Path | str) -> dict[str, np.ndarray]:
     Raises:
       MmjaxError: there is none, or it is damaged, holds no tensor, or numbers that are not finite.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MmjaxError(f"no LaVIN checkpoint at {path}; expected its .pth or .safetensors")
-    is_safe = path.suffix == ".safetensors"
-    file = SafetensorsFile(path) if is_safe else TorchFile(path, others_inert=True)
+    file = open_checkpoint(Path(path), "LaVIN", "its .pth or .safetensors")
     return {name: file.read(name) for name in file.keys()}  # noqa: SIM118  # a method of ours
 
 
@@ -63,8 +58,7 @@ def save(path: Path | str, trainable: PyTree) -> None:
     tensors = {name: np.array(x, order="C") for name, x in to_original(trainable).items()}
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        temporary.chmod(0o644)  # the library writes for its owner only; it is meant for others
+        write_tensors(temporary, tensors)
         temporary.rename(path)
     except (OSError, SafetensorError) as error:
         raise MmjaxError(f"cannot write {path}: {error}") from error

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
-from safetensors.numpy import save_file
 
 from mmjax.adapters.hooks import ATTENTION, meant, widths
 from mmjax.adapters.lora import Lora
 from mmjax.checks import foreign, foreign_arrays
 from mmjax.encoders.layers import PyTree
 from mmjax.errors import MmjaxError, writing
-from mmjax.files import read_json_object, write_atomic
+from mmjax.files import read_json_object, write_atomic, write_tensors
 from mmjax.weights.safetensors import SafetensorsFile
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -99,8 +98,7 @@ def write_folder(
     with writing(f"cannot write {folder}", "free some space or choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{WEIGHTS}"
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        temporary.chmod(0o644)  # the library writes for its owner only; it is meant for others
+        write_tensors(temporary, tensors)
         temporary.rename(folder / WEIGHTS)
     write_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 

@@ -13,14 +13,14 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from mmjax import sharding, trees
 from mmjax.checkpoint import quiet_about_full_disks, saving
 from mmjax.checks.arguments import whole
 from mmjax.checks.foreign import is_file, reading, shown_path
 from mmjax.errors import MmjaxError, first_line
-from mmjax.files import write_atomic
+from mmjax.files import write_atomic, write_tensors
 from mmjax.sharding import to_host
 from mmjax.specs.card import check_card
 from mmjax.specs.families import family_of, main_name
@@ -155,8 +155,7 @@ def export_adapter(folder: Path, trainable: PyTree, card: Mapping[str, Any]) -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "adapter.safetensors"
-        save_file(flat, path, metadata={"format": "flax"})
-        path.chmod(0o644)  # the library writes for its owner only; an export has more readers
+        write_tensors(path, flat, "flax")
     except (OSError, SafetensorError) as error:
         raise MmjaxError(f"cannot write {folder / 'adapter.safetensors'}: {error}") from error
     exported = dict(card) | {"params": "adapter.safetensors"}

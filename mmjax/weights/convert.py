@@ -15,6 +15,7 @@ from mmjax import sharding as shardings_lib
 from mmjax import trees
 from mmjax.checks import foreign
 from mmjax.errors import MmjaxError, WeightsError
+from mmjax.files import combined
 from mmjax.weights import quantize as quantize_lib
 from mmjax.weights.key_rules import KeyRule, Shape, Transform
 from mmjax.weights.placing import Leaf
@@ -286,7 +287,7 @@ def load_params(
     if kind:
         target = quantize_lib.abstract(target, kind)
     params = jax.tree_util.tree_map_with_path(lambda p, _: leaves[trees.path_of(p)], target)
-    return params, _combine(digests)
+    return params, combined(digests)
 
 
 def _told(problems: Sequence[str]) -> str:
@@ -336,8 +337,3 @@ def _digest(tensor: np.ndarray) -> str:
     digest = hashlib.sha256(f"{tensor.dtype}:{tensor.shape}:".encode())
     digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _combine(digests: Mapping[str, str]) -> str:
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
