@@ -71,20 +71,12 @@ def parser() -> OneLineParser:
     )
     made.add_argument("--image", metavar="PATH", help="the picture that is asked about")
     made.add_argument("--question", metavar="TEXT", help="answer this one and end")
-    made.add_argument(
-        "--max-new-tokens", type=int, default=64, metavar="N", help="of an answer (default: 64)"
-    )
-    made.add_argument(
-        "--temperature",
-        type=float,
-        default=0.0,
-        metavar="T",
-        help="above 0 draws tokens; 0 takes the likeliest (default: 0)",
-    )
+    made.add_number("--max-new-tokens", 64, "N", "of an answer")
+    made.add_number("--temperature", 0.0, "T", "above 0 draws tokens; 0 takes the likeliest")
     made.add_argument(
         "--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest share P only"
     )
-    made.add_argument("--seed", type=int, default=0, metavar="S", help="of the draws (default: 0)")
+    made.add_number("--seed", 0, "S", "of the draws")
     made.add_argument(
         "--history",
         type=int,
@@ -104,8 +96,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = made.parse_args(arguments)
     if options.question is not None and not options.question.strip():
         made.error("--question is empty")
-    if options.max_new_tokens < 1:
-        made.error(f"--max-new-tokens {options.max_new_tokens} must be at least 1")
+    made.at_least_1(options, "max_new_tokens")
     good = options.temperature == 0 or 1e-6 <= options.temperature <= 1e6
     if not good or not 0 < options.top_p <= 1:
         made.error("--temperature must be at least 0 and --top-p in (0, 1]")

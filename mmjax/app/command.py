@@ -40,9 +40,7 @@ def parser() -> OneLineParser:
         "--adapter", metavar="RUN", required=True, help="a finished run, or its export"
     )
     made.add_argument("--images", metavar="FOLDER", help="pictures to search, or to ask about")
-    made.add_argument(
-        "--most-images", type=int, default=5000, metavar="N", help="of them (default: 5000)"
-    )
+    made.add_number("--most-images", 5000, "N", "of them")
     made.add_argument(
         "--example",
         action="append",
@@ -55,23 +53,13 @@ def parser() -> OneLineParser:
         default="127.0.0.1",
         help="the address to listen on (default: 127.0.0.1, this machine alone)",
     )
-    made.add_argument("--port", type=int, default=7860, help="0 takes a free one (default: 7860)")
-    made.add_argument(
-        "--concurrency",
-        type=int,
-        default=1,
-        metavar="N",
-        help="visitors that the models answer at a time; others queue (default: 1)",
+    made.add_number("--port", 7860, None, "0 takes a free one")
+    made.add_number(
+        "--concurrency", 1, "N", "visitors that the models answer at a time; others queue"
     )
-    made.add_argument(
-        "--waiting", type=int, default=100, metavar="N", help="visitors in the queue (default: 100)"
-    )
-    made.add_argument(
-        "--max-megabytes", type=int, default=8, metavar="N", help="of an upload (default: 8)"
-    )
-    made.add_argument(
-        "--max-new-tokens", type=int, default=96, metavar="N", help="of an answer (default: 96)"
-    )
+    made.add_number("--waiting", 100, "N", "visitors in the queue")
+    made.add_number("--max-megabytes", 8, "N", "of an upload")
+    made.add_number("--max-new-tokens", 96, "N", "of an answer")
     made.add_allow_other_encoder()
     made.add_argument(
         "--share",
@@ -99,9 +87,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         made.error("--share-with-anyone says yes to --share, which is not there")
     if not 0 <= options.port < 1 << 16:
         made.error(f"--port {options.port} must be at least 0 and below 65536")
-    for name in ("most_images", "concurrency", "waiting", "max_megabytes", "max_new_tokens"):
-        if getattr(options, name) < 1:
-            made.error(f"--{name.replace('_', '-')} {getattr(options, name)} must be at least 1")
+    made.at_least_1(
+        options, "most_images", "concurrency", "waiting", "max_megabytes", "max_new_tokens"
+    )
     if options.concurrency > 16:
         made.error(f"--concurrency {options.concurrency} must be at most 16")
     return options

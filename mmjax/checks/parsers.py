@@ -16,6 +16,17 @@ class OneLineParser(argparse.ArgumentParser):
         """Says what is wrong, and where the help is."""
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
+    def add_number(self, name: str, default: float, metavar: str | None, what: str) -> None:
+        """Adds an option for a number of the default's type; the help ends with the default."""
+        told = f"{what} (default: {default:g})"
+        self.add_argument(name, type=type(default), default=default, metavar=metavar, help=told)
+
+    def at_least_1(self, options: argparse.Namespace, *names: str) -> None:
+        """Ends where one of these options is below 1."""
+        for name in names:
+            if (number := getattr(options, name)) < 1:
+                self.error(f"--{name.replace('_', '-')} {number} must be at least 1")
+
     def add_allow_other_encoder(self) -> None:
         """Adds the option of every command that loads an adapter."""
         self.add_argument(

@@ -78,9 +78,7 @@ def keyed(table: RangeTable) -> Check:
     def check(where: str, value: object) -> None:
         if not isinstance(value, Mapping):
             raise MmjaxError(f"{where} is {foreign.shown(value)}; expected an object")
-        for key, inner in table.items():
-            if key in value:
-                inner(f"{where}.{key}", value[key])
+        _check_keys(value, f"{where}.", table)
 
     return check
 
@@ -96,9 +94,14 @@ def check_ranges(content: Mapping[str, Any], where: str, table: RangeTable) -> N
     Raises:
       MmjaxError: the first value that is of another type or out of its range.
     """
+    _check_keys(content, f"{where}: ", table)
+
+
+def _check_keys(content: Mapping[str, Any], before: str, table: RangeTable) -> None:
+    """Checks what the table knows; messages name a key with what stands before it."""
     for key, inner in table.items():
         if key in content:
-            inner(f"{where}: {key}", content[key])
+            inner(f"{before}{key}", content[key])
 
 
 def check_id(key: str, value: object, vocab_size: int) -> None:

@@ -94,8 +94,13 @@ def _given(argv: Sequence[str], name: str) -> str | None:
     value = None
     for i, argument in enumerate(argv[1:], 1):
         if match := re.fullmatch(rf"--?{name}(?:=(.*))?", argument, re.DOTALL):
-            value = match[1] if match[1] is not None else "".join(argv[i + 1 : i + 2])
+            value = _value(match, argv, i)
     return value
+
+
+def _value(match: re.Match[str], argv: Sequence[str], at: int) -> str:
+    """A flag's value: behind its =, or the argument behind it; "" where there is none."""
+    return match[1] if match[1] is not None else "".join(argv[at + 1 : at + 2])
 
 
 def without_base(argv: Sequence[str]) -> tuple[list[str], str | None]:
@@ -115,7 +120,7 @@ def without_base(argv: Sequence[str]) -> tuple[list[str], str | None]:
             taken = False
         elif match := _BASE.fullmatch(argument):
             taken = match[1] is None
-            value = match[1] if match[1] is not None else "".join(argv[i + 1 : i + 2])
+            value = _value(match, argv, i)
         else:
             rest.append(argument)
     return rest, value

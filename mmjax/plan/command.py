@@ -20,7 +20,6 @@ from pathlib import Path
 from absl import app, flags
 
 from mmjax import main as door
-from mmjax.commands import command_line
 from mmjax.errors import MmjaxError
 
 DOES_NOT_FIT = 2
@@ -45,16 +44,12 @@ def start() -> None:
 
 def parse(argv: list[str]) -> list[str]:
     """Reads the flags of a plan; see `mmjax.main.parse`."""
-    if command_line.asks_for_help(argv):
-        print(f"{(__doc__ or '').strip()}\n\n{command_line.describe_flags(_OWN, argv)}")
-        sys.exit(0)
-    return door.parse(argv)
+    return door.parse(argv, __doc__, _OWN)
 
 
 def main(argv: list[str]) -> None:
     """Flags -> recipe -> its plan."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; did you mean --config FILE?")
+    door.refuse_arguments(argv)
     if door.CONFIG.value is None or TOPOLOGY.value is None:
         raise app.UsageError(
             "--config or --topology is missing, e.g. --config configs/lavin_scienceqa_7b.py "
