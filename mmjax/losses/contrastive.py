@@ -119,7 +119,8 @@ def supervised(
 
     Source: SupCon (Khosla et al., 2020), equation 2 (L_out).
     """
-    pairs, views = _set_of(image, text, logit_scale, weights, positives, mask, mesh)
+    views, text = _views(image, text, positives)
+    pairs = prepare(image, text, logit_scale, 0.0, weights, positives, mask, mesh)
     softmax = _Softmax(True, label_smoothing, negatives)
     sums = _compare_set(softmax.statistics(), pairs, views, block, mesh)
     candidates = views * jnp.sum(pairs.valid) - 1
@@ -209,7 +210,8 @@ def pairwise_bce(
 
     Source: arXiv 2502.02048 (Margaritis, Petridis, Bertsimas, 2025) and its released code.
     """
-    pairs, views = _set_of(image, text, logit_scale, weights, positives, mask, mesh)
+    views, text = _views(image, text, positives)
+    pairs = prepare(image, text, logit_scale, 0.0, weights, positives, mask, mesh)
     match, mismatch = _answers(label_smoothing)
     sums = _compare_set((match, mismatch), pairs, views, block, mesh)
     partners = jnp.maximum(views * jnp.sum(pairs.valid) - 1, 1)
@@ -367,18 +369,10 @@ def _compare_set(
     return dict(zip(kinds, rows, strict=True))
 
 
-def _set_of(
-    image: Float[Array, "b d"],
-    text: Float[Array, "b d"] | None,
-    logit_scale: Float[Array, ""] | float,
-    weights: Float[Array, "..."] | None,
-    positives: Int[Array, "..."] | None,
-    mask: Bool[Array, "..."] | Float[Array, "..."] | None,
-    mesh: Mesh | None,
-) -> tuple[Pairs, int]:
-    """The checked examples, and how many views each has."""
+def _views(
+    image: Float[Array, "b d"], text: Float[Array, "b d"] | None, positives: object
+) -> tuple[int, Float[Array, "b d"]]:
+    """How many views each example has, and the second, or the one again."""
     if text is None and positives is None:
         raise MmjaxError("a set of one modality has no positives without labels; pass `positives`")
-    views = 1 if text is None else 2
-    text = image if text is None else text
-    return prepare(image, text, logit_scale, 0.0, weights, positives, mask, mesh), views
+    return (1, image) if text is None else (2, text)

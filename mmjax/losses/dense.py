@@ -54,10 +54,9 @@ def supervised(
     negatives: HardNegatives | None = None,
 ) -> Result:
     """Supervised contrastive loss."""
-    vectors, views = _views(image, text)
-    logits = _scale(logit_scale) * _dots(vectors, vectors)
-    valid, match = _matches(len(image), positives, mask)
-    match, candidates = _others(match, valid, views)
+    views = _views(text)
+    logits = _set_logits(image, text, logit_scale)
+    valid, match, candidates = _set_matches(len(image), views, positives, mask)
     loss, p = _softmax(logits, match, candidates, label_smoothing, negatives, logit_scale)
     valid &= match[: len(image)].any(axis=1)
     return _mean(_per_example(loss, views), _per_example(p, views), weights, valid, hard)
@@ -98,10 +97,9 @@ def pairwise_bce(
     hard: PairWeighting | None = None,
 ) -> Result:
     """Binary cross-entropy over all pairs of a set."""
-    vectors, views = _views(image, text)
-    logits = _scale(logit_scale) * _dots(vectors, vectors)
-    valid, match = _matches(len(image), positives, mask)
-    match, candidates = _others(match, valid, views)
+    views = _views(text)
+    logits = _set_logits(image, text, logit_scale)
+    valid, match, candidates = _set_matches(len(image), views, positives, mask)
     entropy = jnp.where(candidates, _binary(logits, match, label_smoothing), 0)
     loss = _per_example(entropy.sum(axis=1) / jnp.maximum(views * valid.sum() - 1, 1), views)
     return _mean(loss, jnp.exp(-loss), weights, valid, hard)
@@ -127,18 +125,33 @@ def _matches(
     return valid, (ids[:, None] == ids[None]) & valid[:, None] & valid[None]
 
 
-def _views(
-    image: Float[Array, "b d"], text: Float[Array, "b d"] | None
-) -> tuple[Float[Array, "n d"], int]:
-    """All vectors of the set: the images, then the texts."""
-    return (image, 1) if text is None else (jnp.concatenate([image, text]), 2)
+def _views(text: Float[Array, "b d"] | None) -> int:
+    """How many vectors of a set each example has."""
+    return 1 if text is None else 2
 
 
-def _others(match: Chosen, valid: Bool[Array, " b"], views: int) -> tuple[SetChosen, SetChosen]:
-    """Matches and candidates in the set of all views, where nothing is its own partner."""
+def _set_logits(
+    image: Float[Array, "b d"],
+    text: Float[Array, "b d"] | None,
+    logit_scale: Float[Array, ""] | float,
+) -> Matrix:
+    """Logits of all vectors of a set, the images, then the texts, to each other."""
+    vectors = image if text is None else jnp.concatenate([image, text])
+    return _scale(logit_scale) * _dots(vectors, vectors)
+
+
+def _set_matches(
+    size: int,
+    views: int,
+    positives: Int[Array, " b"] | None,
+    mask: Bool[Array, " b"] | Float[Array, " b"] | None,
+) -> tuple[Bool[Array, " b"], SetChosen, SetChosen]:
+    """Which examples are real; matches and candidates of their views, none its own partner."""
+    valid, match = _matches(size, positives, mask)
     real = jnp.tile(valid, views)
     off_diagonal = ~jnp.eye(len(real), dtype=bool)
-    return jnp.tile(match, (views, views)) & off_diagonal, real[:, None] & real[None] & off_diagonal
+    match = jnp.tile(match, (views, views)) & off_diagonal
+    return valid, match, real[:, None] & real[None] & off_diagonal
 
 
 def _per_example(per_vector: Float[Array, " n"], views: int) -> Float[Array, " b"]:
