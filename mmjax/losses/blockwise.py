@@ -18,7 +18,8 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-AXIS = "data"
+from mmjax.losses.ring import AXIS, send
+
 LOWEST = -1e30  # stands for log 0 wherever -inf would make NaN
 
 State = Any  # arrays over the rows, or columns, that one statistic accumulates
@@ -71,6 +72,12 @@ class LogSumExp:
         tile = jnp.sum(jnp.exp(values - jnp.expand_dims(new, axis)), axis)
         return new, total * jnp.exp(highest - new) + tile
 
+    def merge(self, one: State, other: State) -> State:
+        """The state after the tiles of both."""
+        highest = jnp.maximum(one[0], other[0])
+        total, more = (total * jnp.exp(of - highest) for of, total in (one, other))
+        return highest, total + more
+
     def finish(self, state: State) -> Float[Array, "*n"]:
         """The statistic."""
         highest, total = state
@@ -99,6 +106,10 @@ class Sum:
     ) -> State:
         """The state after one more tile, of which `axis` is summed."""
         return state + jnp.sum(jnp.where(chosen, self.of(logits), 0.0), axis)
+
+    def merge(self, one: State, other: State) -> State:
+        """The state after the tiles of both."""
+        return one + other
 
     def finish(self, state: State) -> Float[Array, "*n"]:
         """The statistic."""
@@ -151,15 +162,41 @@ class Walk:
 
         return on_mesh
 
-    def round(self, step: Callable[[Any, Any], tuple[Any, Any]], home: Any, away: Any) -> Any:
-        """Applies step(home, away) -> (home, away) wherever `away` comes by, until it is home."""
-        ring = [(i, (i + 1) % self.hops) for i in range(self.hops)]
+    def round(
+        self,
+        step: Callable[[Any, Any], tuple[Any, Any]],
+        merge: Callable[[Any, Any], Any],
+        home: Any,
+        columns: Any,
+        start: Any,
+    ) -> tuple[Any, Any]:
+        """Takes all columns past these rows, wherever they are.
+
+        What devices find of columns follows those a hop behind, so that nothing that is sent waits
+        for a tile, or a tile for it: a TPU sends both beside its matrix products.
+
+        Args:
+          step: (home, columns) -> (home, what this device finds of these columns).
+          merge: what two devices found of the same columns -> one of it.
+          home: what is kept of the rows.
+          columns: this device's own.
+          start: nothing found yet.
+
+        Returns:
+          (home, what all devices found of this device's columns).
+        """
+        if self.mesh is None or self.hops == 1:
+            return step(home, columns)
+        onward = functools.partial(send, mesh=self.mesh)
 
         def hop(carry: Any, _: None) -> tuple[Any, None]:
-            home, away = step(*carry)
-            return (home, lax.ppermute(away, AXIS, ring) if len(ring) > 1 else away), None
+            home, columns, found = carry
+            following, before = onward((columns, found))
+            home, own = step(home, columns)
+            return (home, following, merge(before, own)), None
 
-        return lax.scan(hop, (home, away), length=self.hops)[0]
+        (home, _, found), _ = lax.scan(hop, (home, columns, start), length=self.hops)
+        return home, onward(found)
 
     def split(self, tree: Any) -> Any:
         """Splits the first axis into blocks of rows, the last one filled with zeros (not valid)."""
@@ -216,16 +253,17 @@ def _forward(
             new_columns.append(s.add(by_column, logits, chosen, axis=0))
         return tuple(new_columns), tuple(new_rows)
 
-    def step(row_states: Any, away: Any) -> tuple[Any, Any]:
-        columns, states = away
-        states, row_states = lax.scan(
-            functools.partial(tile, columns), states, (blocks, row_states)
-        )
-        return row_states, (columns, states)
+    def step(row_states: Any, columns: MarkedVectors) -> tuple[Any, Any]:
+        states, row_states = lax.scan(functools.partial(tile, columns), start, (blocks, row_states))
+        return row_states, states
+
+    def merge(one: Any, other: Any) -> tuple[State, ...]:
+        three = zip(walk.statistics, one, other, strict=True)
+        return tuple(statistic.merge(*states) for statistic, *states in three)
 
     home = _start(walk, blocks.vectors.shape[:2])
-    away = columns, _start(walk, columns.vectors.shape[:1])
-    row_states, (_, column_states) = walk.round(step, home, away)
+    start = _start(walk, columns.vectors.shape[:1])
+    row_states, column_states = walk.round(step, merge, home, columns, start)
     row_states = walk.join(row_states, len(rows.vectors))
     return _finish(walk, row_states), _finish(walk, column_states)
 
@@ -257,18 +295,19 @@ def _backward(
         by_columns += _dot(factor.T, rows.vectors)
         return by_columns, (by_rows, by_bias + jnp.sum(by_logits, axis=1))
 
-    def step(by_rows: Any, away: Any) -> tuple[Any, Any]:
-        columns, by_columns = away
+    def step(by_rows: Any, columns: Any) -> tuple[Any, Array]:
         by_columns, by_rows = lax.scan(
             functools.partial(tile, columns),
-            by_columns,
+            start,
             ((blocks, row_totals, row_cotangents), by_rows),
         )
-        return by_rows, (columns, by_columns)
+        return by_rows, by_columns
 
     zeros = jnp.zeros(blocks.vectors.shape, jnp.float32)
-    away = (columns, totals[1], cotangents[1]), jnp.zeros(columns.vectors.shape, jnp.float32)
-    by_rows, (_, by_columns) = walk.round(step, (zeros, zeros[..., 0]), away)
+    start = jnp.zeros(columns.vectors.shape, jnp.float32)
+    away = columns, totals[1], cotangents[1]
+    home = zeros, zeros[..., 0]
+    by_rows, by_columns = walk.round(step, jnp.add, home, away, start)
     by_rows, by_bias = walk.join(by_rows, len(rows.vectors))
     by_scalars = jnp.sum(by_rows * rows.vectors), jnp.sum(by_bias)
     if walk.hops > 1:

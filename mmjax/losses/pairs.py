@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import MmjaxError
-from mmjax.losses.blockwise import AXIS
+from mmjax.losses.ring import AXIS
 from mmjax.losses.temperature import MAX_LOGIT_SCALE as MAX_LOGIT_SCALE
 from mmjax.losses.temperature import clamped
 from mmjax.losses.weighting import PairWeighting, pair_weights
