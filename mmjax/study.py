@@ -238,10 +238,7 @@ def claim(workdir: Path, config: Mapping[str, Any], recipe: Recipe) -> None:
     Raises:
       MmjaxError: the folder cannot be written.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MmjaxError(f"cannot make the run folder {workdir}: {error.strerror}") from error
+    run_folder.make(workdir)
     if jax.process_index() == 0:
         if not (workdir / run_folder.CONFIG).is_file():
             write_json(workdir / run_folder.CONFIG, run_folder.kept(config))

@@ -9,7 +9,7 @@ from typing import Any
 from mmjax.errors import MmjaxError
 from mmjax.report.page import Report, Table, print_table, write_report
 from mmjax.report.plots import Curve
-from mmjax.report.results import Results
+from mmjax.report.results import Results, minus
 from mmjax.runs.run_folder import flat, read_recipe
 from mmjax.writer import METRICS_FILE, read_metrics, series
 
@@ -147,7 +147,7 @@ def _differences(first: _Measured, other: _Measured) -> list[Table]:
             continue
         there = dict(twin.rows)
         rows = tuple(
-            (label, tuple(map(_minus, cells, there[label])))
+            (label, tuple(map(minus, cells, there[label])))
             for label, cells in table.rows
             if label in there
         )
@@ -156,12 +156,6 @@ def _differences(first: _Measured, other: _Measured) -> list[Table]:
             formats = tuple(f"+{spec}" for spec in table.formats or (".3f",) * len(table.columns))
             tables.append(Table(title, table.columns, rows, "Seed by seed.", formats))
     return tables
-
-
-def _minus(mine: tuple[float, ...], theirs: tuple[float, ...]) -> tuple[float, ...]:
-    if len(mine) != len(theirs):
-        return ()
-    return tuple(a - b for a, b in zip(mine, theirs, strict=True))
 
 
 def _curves(run: _Measured) -> list[Curve]:

@@ -11,6 +11,13 @@ from mmjax.files import digest_of, write_json
 from mmjax.report.classes import ClassFigures
 
 
+def minus(mine: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
+    """Differences seed by seed; nothing where the two have other numbers of seeds."""
+    if len(mine) != len(theirs):
+        return ()
+    return tuple(a - b for a, b in zip(mine, theirs, strict=True))
+
+
 @dataclass(frozen=True)
 class Results:
     """Figures of every system, one value a seed.

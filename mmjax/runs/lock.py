@@ -19,6 +19,7 @@ from mmjax import sharding
 from mmjax.errors import MmjaxError, writing
 from mmjax.processes import threads
 from mmjax.progress import status
+from mmjax.runs.run_folder import make
 
 LOCK = ".lock"
 # The owner writes its file anew so often (seconds). Where the system's own lock does not reach, as
@@ -56,10 +57,7 @@ def hold(workdir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _folder(workdir: Path) -> Iterator[None]:
     made = [path for path in (workdir, *workdir.parents) if not path.exists()]
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MmjaxError(f"cannot make the run folder {workdir}: {error.strerror}") from error
+    make(workdir)
     try:
         yield
     finally:

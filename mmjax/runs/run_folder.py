@@ -23,6 +23,18 @@ FREE = ("mesh", "checkpoint", "writer")
 ASKED = ("evals", "benchmarks")
 
 
+def make(workdir: Path) -> None:
+    """Makes a run folder where there is none.
+
+    Raises:
+      MmjaxError: it cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MmjaxError(f"cannot make the run folder {workdir}: {error.strerror}") from error
+
+
 def kept(config: Mapping[str, Any]) -> dict[str, Any]:
     """What config.json holds of a recipe: all but what may change, in JSON's own types."""
     return json.loads(json.dumps({k: v for k, v in config.items() if k not in FREE}))

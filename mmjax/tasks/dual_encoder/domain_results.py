@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from mmjax.report.page import Table, numbers
+from mmjax.report.results import minus
 from mmjax.specs.spec import Stage
 
 ADAPTER = "residual adapter"
@@ -66,7 +67,7 @@ def domain_tables(
     ]
     if PLAIN in by_label:
         rows = tuple(
-            (label, tuple(_difference(cell(label, *c), cell(PLAIN, *c)) for c in cells))
+            (label, tuple(minus(cell(label, *c), cell(PLAIN, *c)) for c in cells))
             for label in order
             if label not in (PLAIN, labels["base"])
         )
@@ -90,12 +91,6 @@ def domain_tables(
         title = "Zero-shot classification of the pictures by the names of their classes"
         tables.append(Table(title, tuple(PARTS), rows, "Accuracy.", (), highlight))
     return tables
-
-
-def _difference(values: Cell, reference: Cell) -> Cell:
-    if len(values) != len(reference):
-        return ()
-    return tuple(value - other for value, other in zip(values, reference, strict=True))
 
 
 def describe_domain(stage: Stage) -> str:
