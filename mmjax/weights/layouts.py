@@ -145,6 +145,14 @@ def _openai(checkpoint: Checkpoint, where: str) -> Description:
         pattern = re.compile(rf"{prefix}transformer\.resblocks\.(\d+)\.ln_1\.weight")
         return sum(pattern.fullmatch(key) is not None for key in shapes)
 
+    def sizes(width: int, layers: int) -> dict[str, int]:
+        return {
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": max(width // 64, 1),
+        }
+
     side = int(read_scalar(checkpoint, "input_resolution") or 0)
     try:
         vocabulary, text_width = shapes["token_embedding.weight"]
@@ -153,10 +161,7 @@ def _openai(checkpoint: Checkpoint, where: str) -> Description:
         if "visual.proj" in shapes:
             width, _, _, patch = shapes["visual.conv1.weight"]
             vision = {
-                "hidden_size": width,
-                "intermediate_size": 4 * width,
-                "num_hidden_layers": layers(r"visual\."),
-                "num_attention_heads": max(width // 64, 1),
+                **sizes(width, layers(r"visual\.")),
                 "image_size": side,
                 "patch_size": patch,
             }
@@ -166,10 +171,7 @@ def _openai(checkpoint: Checkpoint, where: str) -> Description:
     except (KeyError, ValueError, IndexError) as error:
         raise MmjaxError(f"{where} is no CLIP of OpenAI's: {error!r}") from error
     text = {
-        "hidden_size": text_width,
-        "intermediate_size": 4 * text_width,
-        "num_hidden_layers": layers(""),
-        "num_attention_heads": max(text_width // 64, 1),
+        **sizes(text_width, layers("")),
         "vocab_size": vocabulary,
         "max_position_embeddings": context,
     }

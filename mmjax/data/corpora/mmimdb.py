@@ -71,14 +71,15 @@ def load_mmimdb(place: str, spec: PairsSpec, languages: Sequence[str]) -> Corpus
 
 
 def _texts(record: dict[str, Any], key: str, path: Path) -> list[str]:
-    texts = record.get(key)
-    if not isinstance(texts, list) or not all(isinstance(x, str) for x in texts):
-        raise MmjaxError(f"{path}: {key!r} is {shown(texts)}; expected a list of texts")
-    return [whole_text(f"{path}: {key!r}", entry) for entry in texts]
+    return [whole_text(f"{path}: {key!r}", x) for x in _list(record, key, path, "texts")]
 
 
 def _names(split: dict[str, Any], side: str, path: Path) -> list[str]:
-    names = split.get(side)
-    if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
-        raise MmjaxError(f"{path}: {side!r} is {shown(names)}; expected a list of film ids")
-    return [check_name(f"{path}, {side!r}", name) for name in names]
+    return [check_name(f"{path}, {side!r}", x) for x in _list(split, side, path, "film ids")]
+
+
+def _list(record: dict[str, Any], key: str, path: Path, what: str) -> list[str]:
+    entries = record.get(key)
+    if not isinstance(entries, list) or not all(isinstance(x, str) for x in entries):
+        raise MmjaxError(f"{path}: {key!r} is {shown(entries)}; expected a list of {what}")
+    return entries

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmjax.data.files import check_name, read_text, text_of, whole_text
 from mmjax.data.own import SUFFIXES
@@ -106,15 +107,7 @@ def coco_captions(folder: Path) -> list[Question]:
     for place, row in listed(folder / "dataset_coco.json", "images"):
         if row.get("split") != "test":
             continue
-        sentences = row.get("sentences")
-        if (
-            not isinstance(sentences, list)
-            or not sentences
-            or not all(isinstance(s, dict) for s in sentences)
-        ):
-            raise DataError(
-                f"{place}: 'sentences' is {shown(sentences)}; expected a list of objects"
-            )
+        sentences = _objects(place, row, "sentences")
         parts = (check_name(place, text_of(place, row, key)) for key in ("filepath", "filename"))
         questions.append(
             Question(
@@ -142,13 +135,7 @@ def vqa_v2(folder: Path) -> list[Question]:
     """
     humans: dict[str, tuple[str, tuple[str, ...]]] = {}
     for place, row in listed(folder / "v2_mscoco_val2014_annotations.json", "annotations"):
-        entries = row.get("answers")
-        if (
-            not isinstance(entries, list)
-            or not entries
-            or not all(isinstance(s, dict) for s in entries)
-        ):
-            raise DataError(f"{place}: 'answers' is {shown(entries)}; expected a list of objects")
+        entries = _objects(place, row, "answers")
         kind = kind_of(place, row, "answer_type", ("yes/no", "number", "other"))
         answers = tuple(whole_text(f"{place}: 'answer'", entry.get("answer")) for entry in entries)
         humans[text_or_number(place, row, "question_id")] = kind, answers
@@ -163,3 +150,10 @@ def vqa_v2(folder: Path) -> list[Question]:
         text = text_of(place, row, "question")
         questions.append(Question(name, text, picture, answers, kind=kind))
     return questions
+
+
+def _objects(place: str, row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found = row.get(key)
+    if not isinstance(found, list) or not found or not all(isinstance(x, dict) for x in found):
+        raise DataError(f"{place}: {key!r} is {shown(found)}; expected a list of objects")
+    return found
