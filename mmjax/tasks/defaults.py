@@ -10,6 +10,7 @@ from mmjax.data.labels import LeftOut
 from mmjax.data.library import Library
 from mmjax.data.transforms import check_view
 from mmjax.errors import MmjaxError
+from mmjax.progress import track
 from mmjax.report.figures import Figures
 from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
@@ -88,7 +89,7 @@ class OneTable(Defaults, ABC, Generic[AssemblyT]):
     def measure(self, runs: Sequence[Run], recipe: Recipe, library: Library) -> Results:
         """Asks every stage of every seed."""
         figures = Figures()
-        for run in runs:
+        for run in track(runs, "evaluating"):
             figures.trained(run.stage.name, run.folder)
             assembly = self.assemble(run, library)
             trainable = run.trained(library.mesh)

@@ -8,6 +8,7 @@ from mmjax import trees
 from mmjax.data import own
 from mmjax.data.library import Library
 from mmjax.evals.base import Functions
+from mmjax.progress import track
 from mmjax.report.class_tables import class_report
 from mmjax.report.figures import Figures
 from mmjax.report.page import Component, Gallery, HardSamples, Report, Table
@@ -114,9 +115,9 @@ def trained_system(
 def systems_of(runs: Sequence[Run], recipe: Recipe, seed: int, figures: Figures) -> Iterator[Run]:
     """Yields a seed's runs that are measured themselves, and counts how long each took to train.
 
-    A link of a chain is not: it is seen through what stands on it.
+    A link of a chain is not: it is seen through what stands on it. Shows how far along it is.
     """
-    for run in (r for r in runs if r.seed == seed):
+    for run in track([r for r in runs if r.seed == seed], f"seed {seed}: evaluating"):
         figures.trained(run.stage.name, run.folder)
         if run.stage.name not in recipe.links:
             yield run

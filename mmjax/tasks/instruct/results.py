@@ -13,6 +13,7 @@ from mmjax.encoders import LanguageModel
 from mmjax.encoders.language_model import TEXT
 from mmjax.evals.perplexity import perplexity, read_text
 from mmjax.evals.scienceqa import AVERAGE, SLICES, UNANSWERED
+from mmjax.progress import track
 from mmjax.report.figures import Figures
 from mmjax.report.page import Table, numbers
 from mmjax.report.plots import Curve
@@ -67,7 +68,7 @@ def measure_instruct(runs: Sequence[Run], recipe: Recipe, library: Library) -> R
     routing: list[list[list[float]]] = []
     text = read_text(recipe.main.questions.text) if "text" in recipe.evals else None
     frozen: dict[str, float] = {}  # the same for every seed
-    for run in runs:
+    for run in track(runs, "evaluating"):
         steps = figures.trained(run.stage.name, run.folder)
         main = run.is_main
         assembly = assemble_instruct(run, library)
