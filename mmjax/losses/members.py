@@ -7,6 +7,8 @@ from jaxtyping import Array, Float, Int
 
 from mmjax.losses.contrastive import info_nce
 from mmjax.losses.pairs import PairLoss
+from mmjax.losses.temperature import temperature
+from mmjax.metrics import Metrics, mean_of
 
 
 def member_info_nce(
@@ -41,3 +43,12 @@ def member_info_nce(
         for pair in zip(image, text, strict=True)
     ]
     return jax.tree.map(lambda *each: jnp.stack(each).mean(axis=0), *losses)
+
+
+def reported(pairs: PairLoss, logit_scale: Float[Array, ""]) -> Metrics:
+    """What is told of a `member_info_nce`: its loss, probability and temperature."""
+    return {
+        "contrastive": mean_of(pairs.loss),
+        "probability": mean_of(pairs.probability),
+        "temperature": mean_of(temperature(logit_scale)[None]),
+    }

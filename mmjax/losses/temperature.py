@@ -9,6 +9,11 @@ MAX_LOGIT_SCALE = 4.605170185988092  # ln 100
 LOGIT_SCALE_RANGE = (0.0, MAX_LOGIT_SCALE)
 
 
+def initial_logit_scale(temperature: float) -> Float[Array, ""]:
+    """The logarithm of the inverse of a temperature, f32: where a learnt one begins."""
+    return -jnp.log(jnp.asarray(temperature, jnp.float32))
+
+
 @jax.custom_vjp
 def clamped(logit_scale: Float[Array, ""]) -> Float[Array, ""]:
     """The logarithm of the inverse temperature, at most ln 100.

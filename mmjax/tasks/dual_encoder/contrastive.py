@@ -16,9 +16,8 @@ from mmjax.adapters.projection import ProjectionHead
 from mmjax.adapters.towers import begun, within
 from mmjax.encoders.output import Batch, Inputs, Tower
 from mmjax.losses.distill import unit
-from mmjax.losses.members import member_info_nce
-from mmjax.losses.temperature import temperature
-from mmjax.metrics import mean_of
+from mmjax.losses.members import member_info_nce, reported
+from mmjax.losses.temperature import initial_logit_scale
 from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import HeadSpec, LossSpec
 from mmjax.tasks import typed
@@ -73,17 +72,14 @@ class ContrastiveTask(TwoTowers, Embedding):
             features = self._features(tower, frozen, batch[tower.role])
             trainable[tower.role] = typed.init(self._head(tower.role), sub, features)
         if self.loss_spec.learn_temperature:
-            trainable["logit_scale"] = self._initial_logit_scale()
+            trainable["logit_scale"] = initial_logit_scale(self.loss_spec.init_temperature)
         return trainable
-
-    def _initial_logit_scale(self) -> Float[Array, ""]:
-        return -jnp.log(jnp.asarray(self.loss_spec.init_temperature, jnp.float32))
 
     def logit_scale(self, trainable: PyTree, frozen: PyTree = None) -> Float[Array, ""]:
         """Logarithm of the inverse temperature, learnt or fixed."""
         if self.loss_spec.learn_temperature:
             return trainable["logit_scale"]
-        return self._initial_logit_scale()
+        return initial_logit_scale(self.loss_spec.init_temperature)
 
     def project(
         self, role: str, trainable: PyTree, features: Float[Array, "b d"], key: DropoutKey = None
@@ -120,9 +116,4 @@ class ContrastiveTask(TwoTowers, Embedding):
         logit_scale, captions = self.logit_scale(trainable), batch["text"]["row"]
         smoothing = self.loss_spec.label_smoothing
         loss, pairs = member_info_nce(image, text, logit_scale, captions, smoothing, self.mesh)
-        metrics = {
-            "contrastive": mean_of(pairs.loss),
-            "probability": mean_of(pairs.probability),
-            "temperature": mean_of(temperature(logit_scale)[None]),
-        }
-        return loss, metrics
+        return loss, reported(pairs, logit_scale)

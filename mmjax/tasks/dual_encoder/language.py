@@ -13,8 +13,8 @@ from mmjax.adapters.language import LanguageAdapter, PooledAdapter
 from mmjax.adapters.towers import begun, within
 from mmjax.encoders.output import Batch, EmbedFn, Inputs, Tower
 from mmjax.losses import distill
-from mmjax.losses.members import member_info_nce
-from mmjax.losses.temperature import temperature
+from mmjax.losses.members import member_info_nce, reported
+from mmjax.losses.temperature import initial_logit_scale
 from mmjax.metrics import mean_of
 from mmjax.rng import DropoutKey
 from mmjax.specs.dual_encoder import AdapterSpec, LossSpec
@@ -78,15 +78,14 @@ class LanguageTask:
         trainable: dict[str, PyTree] = {"adapter": params, **adapters}
         contrastive = self.loss_spec.kind in ("contrastive", "two_stage")
         if contrastive and self.loss_spec.learn_temperature:
-            trainable["logit_scale"] = self._initial_logit_scale()
+            trainable["logit_scale"] = initial_logit_scale(self.loss_spec.init_temperature)
         return trainable
-
-    def _initial_logit_scale(self) -> Float[Array, ""]:
-        return -jnp.log(jnp.asarray(self.loss_spec.init_temperature, jnp.float32))
 
     def logit_scale(self, trainable: PyTree, frozen: PyTree = None) -> Float[Array, ""]:
         """Logarithm of the inverse temperature, learnt or fixed."""
-        return trainable.get("logit_scale", self._initial_logit_scale())
+        if "logit_scale" in trainable:
+            return trainable["logit_scale"]
+        return initial_logit_scale(self.loss_spec.init_temperature)
 
     def _student(
         self,
@@ -135,12 +134,7 @@ class LanguageTask:
             logit_scale, captions = self.logit_scale(trainable), batch["foreign"]["row"]
             smoothing = self.loss_spec.label_smoothing
             loss, rows = member_info_nce(*pairs, logit_scale, captions, smoothing, self.mesh)
-            metrics = {
-                "contrastive": rows.loss,
-                "probability": rows.probability,
-                "temperature": temperature(logit_scale)[None],
-            }
-            return loss, {name: mean_of(each) for name, each in metrics.items()}
+            return loss, reported(rows, logit_scale)
         teacher = jax.lax.stop_gradient(self._teacher(frozen, batch["text"]))
         kind = self.loss_spec.kind.removeprefix("distill_")
         name = self.loss_spec.distill if kind == "two_stage" else kind
