@@ -37,6 +37,11 @@ def adapter_in(stage: Stage, role: str) -> Adapter | None:
     return read_adapter(stage.adapters[role], f"adapters.{role}")
 
 
+def towers_of(stage: Stage, library: Library) -> dict[str, Tower]:
+    """Role -> tower of all of a stage's encoders, which nothing feeds; see `tower_of`."""
+    return {role: tower_of(stage, role, library, None) for role in stage.encoders}
+
+
 def tower_of(
     stage: Stage, role: str, library: Library, table: InputTable | None, patches: bool = False
 ) -> Tower:

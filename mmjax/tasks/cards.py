@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmjax import __version__
+from jax.sharding import Mesh
+
+from mmjax import __version__, sharding
 from mmjax.data.library import Library
 from mmjax.errors import MmjaxError
 from mmjax.specs.spec import EncoderSpec
 from mmjax.tasks.base import Task
-from mmjax.tasks.run import Assembly, Data, Run
+from mmjax.tasks.run import Assembly, Data, Run, stage_of
 
 
 def check_encoder(
@@ -36,6 +38,26 @@ def check_encoder(
                 f"{spec.source} is {identity[part][:12]}, the card says {saved[part][:12]}; give "
                 "the same weights, or accept these with allow_other_encoder=True"
             )
+
+
+def library_of(
+    card: Mapping[str, Any], allow_other: bool, folder: Path, mesh: Mesh | None
+) -> Library:
+    """The library that a finished adapter's encoders are loaded from, all of them checked.
+
+    Args:
+      card: the adapter's.
+      allow_other: accept encoders whose fingerprints differ from the card's.
+      folder: where it lies, for messages.
+      mesh: where all of it will lie; None takes all devices as the axis `data`.
+
+    Raises:
+      MmjaxError: it was trained on other encoders.
+    """
+    library = Library(mesh or sharding.make_mesh(), tuple(card["languages"]))
+    for role, spec in stage_of(card).encoders.items():
+        check_encoder(library, card, role, spec, allow_other, folder)
+    return library
 
 
 def make_card(run: Run, library: Library, assembly: Assembly[Task, Data]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mmjax.evals import EvalSet, Evaluator, Functions, Retrieval, ZeroShot
 from mmjax.specs.data import PairsSpec
 from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
-from mmjax.tasks.adapting import tower_of
+from mmjax.tasks.adapting import tower_of, towers_of
 from mmjax.tasks.base import GENERAL
 from mmjax.tasks.dual_encoder.checks import check_captions, check_select
 from mmjax.tasks.dual_encoder.eval_sets import (
@@ -121,7 +121,7 @@ def prepare(
     source, target = recipe.languages
     corpus, split = library.corpus(stage.pairs), library.split(stage.pairs, seed)
     if stage.task == "pretrained" and stage.name != recipe.main.name:
-        towers = {role: tower_of(stage, role, library, None) for role in stage.encoders}
+        towers = towers_of(stage, library)
         return PairsData(towers, (), None, split, corpus, {})
     language = stage.task == "language"
     pairs, (kept, held_pairs) = [], ([], [])

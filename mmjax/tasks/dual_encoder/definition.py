@@ -14,7 +14,7 @@ from mmjax.report.results import Results
 from mmjax.specs.family import RETRIEVAL
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
-from mmjax.tasks.adapting import announce, tower_of
+from mmjax.tasks.adapting import announce, towers_of
 from mmjax.tasks.base import Task
 from mmjax.tasks.defaults import Defaults, check_sizes
 from mmjax.tasks.dual_encoder import checks, eval_sets, results, shapes, tables
@@ -63,7 +63,7 @@ class DualEncoders(Defaults):
     def task(self, run: Run, base: Task | None, library: Library) -> Task:
         """The task, which says whether its encoders and its base go together."""
         stage = run.stage
-        towers = {role: tower_of(stage, role, library, None) for role in stage.encoders}
+        towers = towers_of(stage, library)
         return make_task(run.stage, towers, base, library.mesh)
 
     def base_of(self, recipe: Recipe, seed: int) -> Run:

@@ -24,7 +24,7 @@ from mmjax.specs.recipe import Recipe
 from mmjax.specs.spec import Stage
 from mmjax.tasks import typed
 from mmjax.tasks.base import DualEncoder, Task, TextSpace
-from mmjax.tasks.cards import check_encoder
+from mmjax.tasks.cards import library_of
 from mmjax.tasks.dual_encoder.contrastive import ContrastiveTask
 from mmjax.tasks.dual_encoder.domain import DomainTask
 from mmjax.tasks.dual_encoder.language import LanguageTask
@@ -117,10 +117,8 @@ class Loaded:
           MmjaxError: it is damaged, or was trained on other encoders.
         """
         params, card = load_adapter_params(folder)
-        library = Library(mesh or sharding.make_mesh(), tuple(card["languages"]))
+        library = library_of(card, allow_other_encoder, folder, mesh)
         stage = stage_of(card)
-        for role, spec in stage.encoders.items():
-            check_encoder(library, card, role, spec, allow_other_encoder, folder)
         towers = frozen_towers(stage, library)
         base, frozen, base_card = load_base_of(card, folder, towers, library.mesh)
         trainable = sharding.place(params, library.mesh)

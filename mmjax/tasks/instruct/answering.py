@@ -9,12 +9,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mmjax import sharding
 from mmjax.checks.arguments import pictures, several, texts
 from mmjax.checks.foreign import reading
 from mmjax.data.layout import Conversation
 from mmjax.data.layout import encode_prompt as encode
-from mmjax.data.library import Library
 from mmjax.data.wording import QUESTION, Turn, Wording, ask, cut
 from mmjax.encoders import Encoder, LanguageModel
 from mmjax.encoders.image_preprocess import ImageLike
@@ -23,11 +21,11 @@ from mmjax.errors import MmjaxError
 from mmjax.generation import Generation, Sampling, Scored, generate, score
 from mmjax.runs.adapter_files import CARD, load_adapter_params
 from mmjax.tasks import typed
-from mmjax.tasks.cards import check_encoder
+from mmjax.tasks.cards import library_of
 from mmjax.tasks.instruct.assembly import placed
 from mmjax.tasks.instruct.build import make_instruct
-from mmjax.tasks.instruct.respond import Row, Told, prompter_of
-from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.instruct.respond import Row, Telling, Told, prompter_of
+from mmjax.tasks.instruct.task import InstructTask, frozen_tree
 from mmjax.tasks.instruct.towers import encoders_of, image_table, layout_of, tokens_of
 from mmjax.tasks.run import stage_of
 from mmjax.trees import PyTree
@@ -71,7 +69,7 @@ class Answering:
         """
         self.card, mesh = card, language.mesh
         self._wording, self._question, self.talks = wording, wording.question, wording.talks
-        frozen = {"language": language.params, "image": vision.params}
+        frozen = frozen_tree(language, vision)
         trainable = (
             typed.device_put(trainable) if mesh is None else placed(task, trainable, frozen, mesh)
         )
@@ -93,13 +91,11 @@ class Answering:
         """Loads the adapter and checks its encoders; see `mmjax.load_adapter`."""
         params, card = load_adapter_params(folder)
         stage = stage_of(card)
-        library = Library(mesh or sharding.make_mesh(), tuple(card["languages"]))
-        for role, spec in stage.encoders.items():
-            check_encoder(library, card, role, spec, allow_other_encoder, folder)
+        library = library_of(card, allow_other_encoder, folder, mesh)
         language, vision = encoders_of(stage, library)
         task = make_instruct(stage, language, vision)
         with reading(folder / CARD, "the card of its parameters", MmjaxError):
-            frozen = {"language": language.params, "image": vision.params}
+            frozen = frozen_tree(language, vision)
             sizes = typed.shapes(task.init, jax.random.key(0), frozen, {})
             jax.tree.map(_check_size, sizes, params)
         wording = Wording.of_card(card, stage.questions, f"the card of {folder}")
@@ -266,7 +262,8 @@ class Answering:
         which = None if images is None else list(range(len(images)))
         # As many as a power of two: few numbers are compiled for.
         most = 1 << (len(rows) - 1).bit_length()
-        return self._prompter.told(self._model, self._trainable, rows, table, which, most), adapters
+        telling = Telling(rows, table, which, most)
+        return self._prompter.told(self._model, self._trainable, telling), adapters
 
     def _asked(self, question: str, before: Sequence[Turn]) -> Turn:
         """A question as conversations have it: one after another begins on a line of its own."""

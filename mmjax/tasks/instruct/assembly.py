@@ -19,7 +19,7 @@ from mmjax.tasks.instruct.build import make_instruct
 from mmjax.tasks.instruct.data import prepare_instructions
 from mmjax.tasks.instruct.easy_vqa import InstructData
 from mmjax.tasks.instruct.sources import wording_of
-from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.instruct.task import InstructTask, frozen_tree
 from mmjax.tasks.instruct.towers import encoders_of
 from mmjax.tasks.run import Assembly, Run
 from mmjax.trees import PyTree
@@ -40,7 +40,7 @@ def assemble_instruct(run: Run, library: Library) -> Instructed:
     language, vision = encoders_of(run.stage, library)
     task = make_instruct(run.stage, language, vision)
     data = prepare_instructions(run.stage, run.seed, library, task.parts.routed)
-    frozen = {"language": language.params, "image": vision.params}
+    frozen = frozen_tree(language, vision)
     card: dict[str, Any] = {"prompt": dataclasses.asdict(wording_of(run.stage.questions))}
     start = start_of(run)
     if start is not None and start.is_dir():
@@ -106,7 +106,7 @@ def trained(run: Run, task: InstructTask, library: Library) -> PyTree:
     """The finished adapter's parameters, on the mesh."""
     language, vision = encoders_of(run.stage, library)
     params, _ = load_adapter_params(run.adapter)
-    return placed(task, params, {"language": language.params, "image": vision.params}, library.mesh)
+    return placed(task, params, frozen_tree(language, vision), library.mesh)
 
 
 def begin(

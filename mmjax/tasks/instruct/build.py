@@ -19,7 +19,7 @@ from mmjax.specs.instruct import OWN, InstructSpec
 from mmjax.specs.spec import Stage
 from mmjax.tasks.adapting import adapter_in
 from mmjax.tasks.instruct.own_tower import OwnTowerTask
-from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.instruct.task import InstructTask, frozen_tree
 
 
 def make_instruct(stage: Stage, language: Encoder, vision: Encoder) -> InstructTask:
@@ -87,7 +87,7 @@ def _weights(spec: InstructSpec, language: Encoder, vision: Encoder) -> tuple[tu
         whole = spec.train == "full" and spec.visual
         names = [n for n in vision.params if whole or (own and n != "vision")]
         weights += [("image", name) for name in names]
-    params = {"language": language.params, "image": vision.params}
+    params = frozen_tree(language, vision)
     learned = [params[role][name] for role, name in weights]
     small = any(not jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(learned))
     expected = f"'adapter' with {setting('encoders.language.quantize')}: int8 does not learn"

@@ -23,7 +23,6 @@ from mmjax.encoders.language_model import WORD
 from mmjax.encoders.pictures import open_image, size_of
 from mmjax.errors import DataError, MmjaxError, setting
 from mmjax.evals.answers import shares
-from mmjax.evals.base import Evaluator
 from mmjax.evals.scienceqa import NONE, UNANSWERED, accuracies, guess, read_answer, without_reading
 from mmjax.rng import seed_for
 from mmjax.specs.instruct import QuestionsSpec
@@ -84,24 +83,19 @@ class ImageFiles:
 
 
 @dataclass(frozen=True)
-class ProblemSet:
+class ProblemSet(AskedSet):
     """ScienceQA's problems that are asked.
 
-    Attributes:
-      conversations: the problems, in order.
+    Attributes: as of `AskedSet`, and
       problems: the same as the data set has them.
       spec: how they are answered.
     """
 
-    conversations: Conversations
     problems: Sequence[Problem]
     spec: QuestionsSpec
 
-    def run(
-        self, evaluators: Sequence[Evaluator], functions: Mapping[str, AskFn]
-    ) -> dict[str, float]:
+    def figures(self, functions: Mapping[str, AskFn]) -> dict[str, float]:
         """Accuracy by slice, of written answers or of the likeliest letter."""
-        assert not evaluators
         conversations, spec = self.conversations, self.spec
         if spec.answering == "likelihood":
             options = [
@@ -121,19 +115,14 @@ class ProblemSet:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOut(AskedSet):
     """Conversations that were held out."""
 
-    conversations: Conversations
-
-    def run(
-        self, evaluators: Sequence[Evaluator], functions: Mapping[str, AskFn]
-    ) -> dict[str, float]:
+    def figures(self, functions: Mapping[str, AskFn]) -> dict[str, float]:
         """`token_log_prob`: mean log-probability of the answers' tokens; e to minus it, perplexity.
 
         Every token weighs the same.
         """
-        assert not evaluators
         values = functions["log_prob"](self.conversations)
         tokens = sum(len(row.answers) for row in self.conversations.rows)
         mean = float(values.sum()) / tokens
@@ -141,24 +130,19 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class AnswerSet:
+class AnswerSet(AskedSet):
     """Questions whose written answers are held against the truth.
 
-    Attributes:
-      conversations: each up to its last answer, and that.
+    Attributes: as of `AskedSet`, whose conversations go up to their last answers, and
       truths: these answers.
       max_new_tokens: of a written answer.
     """
 
-    conversations: Conversations
     truths: Sequence[str]
     max_new_tokens: int
 
-    def run(
-        self, evaluators: Sequence[Evaluator], functions: Mapping[str, AskFn]
-    ) -> dict[str, float]:
+    def figures(self, functions: Mapping[str, AskFn]) -> dict[str, float]:
         """Shares of right answers; see `mmjax.evals.answers.shares`."""
-        assert not evaluators
         return shares(functions["said"](self.conversations, self.max_new_tokens), self.truths)
 
 

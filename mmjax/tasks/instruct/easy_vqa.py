@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -42,39 +43,43 @@ AskFn = Callable[..., Any]
 BLANK = Image.new("RGB", (64, 64), "white")
 
 
-@runtime_checkable
-class AskedSet(Protocol):
-    """Something that a model is asked in evaluation."""
-
-    @property
-    def conversations(self) -> Conversations:
-        """As the model reads it."""
-        ...
-
-    def run(
-        self, evaluators: Sequence[Evaluator], functions: Mapping[str, AskFn]
-    ) -> dict[str, float]:
-        """Metrics of what `functions`, as `Asked.bind` gives them, say."""
-        ...
-
-
 @dataclass(frozen=True)
-class QuestionSet:
-    """Questions that are asked, and how a model reads them.
+class AskedSet(ABC):
+    """Something that a model is asked in evaluation.
 
     Attributes:
-      conversations: the questions, in order.
-      questions: the same as the data set has them.
+      conversations: as the model reads it.
     """
 
     conversations: Conversations
-    questions: Sequence[EasyVqaQuestion]
 
     def run(
         self, evaluators: Sequence[Evaluator], functions: Mapping[str, AskFn]
     ) -> dict[str, float]:
-        """Accuracy of `functions["exact"]`; retrieval evaluators have nothing to say here."""
+        """Metrics of what `functions`, as `Asked.bind` gives them, say.
+
+        Retrieval evaluators have nothing to say here.
+        """
         assert not evaluators
+        return self.figures(functions)
+
+    @abstractmethod
+    def figures(self, functions: Mapping[str, AskFn]) -> dict[str, float]:
+        """As `run`."""
+
+
+@dataclass(frozen=True)
+class QuestionSet(AskedSet):
+    """Questions that are asked, and how a model reads them.
+
+    Attributes: as of `AskedSet`, and
+      questions: the same as the data set has them.
+    """
+
+    questions: Sequence[EasyVqaQuestion]
+
+    def figures(self, functions: Mapping[str, AskFn]) -> dict[str, float]:
+        """Accuracy of `functions["exact"]`."""
         return accuracies(functions["exact"](self.conversations), self.questions)
 
 

@@ -24,7 +24,7 @@ from mmjax.generation import generate, score
 from mmjax.generation.prompts import BUCKETS, Prompt
 from mmjax.sharding import replicated
 from mmjax.tasks.instruct.own_tower import OwnTowerTask, whole_params
-from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.instruct.task import InstructTask, frozen_tree
 from mmjax.tasks.typed import jit
 from mmjax.trees import PyTree
 
@@ -42,6 +42,22 @@ class Told(NamedTuple):
 
     prompts: list[Prompt]
     images: list[list[ImageLike]] | None = None
+
+
+class Telling(NamedTuple):
+    """Prompts that a `Prompter` lays out together.
+
+    Attributes:
+      rows: n prompts, all with a picture or none.
+      table: pictures.
+      which: the row of `table` of each prompt; None for text alone.
+      most: rows that programs are compiled for, at least n.
+    """
+
+    rows: Sequence[Row]
+    table: InputTable
+    which: Sequence[int] | None
+    most: int
 
 
 class Prompter:
@@ -62,7 +78,7 @@ class Prompter:
           mesh: what is made comes back whole from it; None is one device.
         """
         self._task, self._model = task, language.with_hook(task.parts.language)
-        self._frozen = {"language": language.params, "image": vision.params}
+        self._frozen = frozen_tree(language, vision)
         whole = None if mesh is None else replicated(mesh)
 
         def image_tokens(trainable: PyTree, frozen: PyTree, inputs: PyTree) -> jax.Array:
@@ -84,28 +100,18 @@ class Prompter:
         whole = self._task.whole(trainable, {"language": self._model.params})
         return dataclasses.replace(self._model, params=whole["language"])
 
-    def told(
-        self,
-        model: LanguageModel,
-        trainable: PyTree,
-        rows: Sequence[Row],
-        table: InputTable,
-        which: Sequence[int] | None,
-        most: int,
-    ) -> Told:
+    def told(self, model: LanguageModel, trainable: PyTree, telling: Telling) -> Told:
         """Prompts laid out, padded for that to a length of a bucket and so many rows.
 
         Args:
           model: what `model` gave.
           trainable: as trained.
-          rows: n prompts, all with a picture or none.
-          table: pictures.
-          which: the row of `table` of each prompt; None for text alone.
-          most: rows that programs are compiled for, at least n.
+          telling: n prompts with their pictures.
 
         Returns:
           Embeddings [l, d] of each prompt, its picture among them.
         """
+        rows, table, which, most = telling
         shown = None
         if which is not None:
             inputs = table.gather(np.asarray([*which, *[which[-1]] * (most - len(which))]))
@@ -142,16 +148,9 @@ class OwnTowerPrompter(Prompter):
         whole = self._task.whole(trainable, self._frozen)
         return dataclasses.replace(self._whole, params=whole_params(whole))
 
-    def told(
-        self,
-        model: LanguageModel,
-        trainable: PyTree,
-        rows: Sequence[Row],
-        table: InputTable,
-        which: Sequence[int] | None,
-        most: int,
-    ) -> Told:
+    def told(self, model: LanguageModel, trainable: PyTree, telling: Telling) -> Told:
         """As `Prompter.told`: token ids, one for a whole picture, and the pictures."""
+        rows, table, which, _ = telling
         prompts: list[Prompt] = [_collapsed(*row) for row in rows]
         if which is None:
             return Told(prompts)
@@ -271,12 +270,6 @@ class Speaker:
                 read = [(conversations.rows[i], slice(start, ends[i])) for i in chunk]
                 prompts = [(row.ids[part], row.slots[part]) for row, part in read]
                 which: list[int] = conversations.images[chunk].tolist()
-                told = self._prompter.told(
-                    model,
-                    trainable,
-                    prompts,
-                    conversations.table,
-                    which if modality == IMAGE else None,
-                    self._size,
-                )
-                yield chunk, told, adapters
+                shown = which if modality == IMAGE else None
+                telling = Telling(prompts, conversations.table, shown, self._size)
+                yield chunk, self._prompter.told(model, trainable, telling), adapters

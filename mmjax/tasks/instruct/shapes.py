@@ -21,7 +21,7 @@ from mmjax.tasks import typed
 from mmjax.tasks.instruct.assembly import shardings_of
 from mmjax.tasks.instruct.build import make_instruct, parts_of
 from mmjax.tasks.instruct.easy_vqa import check_divides
-from mmjax.tasks.instruct.task import InstructTask
+from mmjax.tasks.instruct.task import InstructTask, frozen_tree
 from mmjax.tasks.instruct.towers import encoders_of
 from mmjax.tasks.planned import (
     Asked,
@@ -47,7 +47,7 @@ def planned(run: Run, base: Planned | None, library: Library) -> Planned:
     check_divides(stage, library)
     language, vision = encoders_of(stage, library)
     task = make_instruct(stage, language, vision)
-    frozen = {"language": language.params, "image": vision.params}
+    frozen = frozen_tree(language, vision)
     shapes = typed.shapes(task.init, jax.random.key(0), frozen, {})
     trainable = lying(shapes, shardings_of(task, frozen, mesh, run.recipe.mesh.fsdp))
     rows, some = stage.train.batch_size, rounded(ANSWERED, mesh)

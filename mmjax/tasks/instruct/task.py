@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key, Shaped
 
 from mmjax.adapters.multimodal import Multimodal
+from mmjax.encoders.base import Encoder
 from mmjax.encoders.joined import Joined, among
 from mmjax.encoders.language_model import embed, extend, logits
 from mmjax.encoders.output import Batch, Inputs
@@ -228,6 +229,14 @@ class InstructTask:
             return (sampling.log_prob(answer_logits, labels) * weights).sum(axis=-1)
 
         return {"exact": exact, "log_prob": log_prob}
+
+
+def frozen_tree(language: Encoder, vision: Encoder) -> dict[str, PyTree]:
+    """What the task's frozen tree holds of its language model, and of what pictures pass through.
+
+    The weights that learn are among it; see `InstructTask.unchosen`.
+    """
+    return {"language": language.params, "image": vision.params}
 
 
 def _float32(x: Array) -> Array:

@@ -12,7 +12,7 @@ from mmjax.report.page import Report, Table
 from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks import reporting
-from mmjax.tasks.adapting import announce, tower_of
+from mmjax.tasks.adapting import announce, towers_of
 from mmjax.tasks.base import Task
 from mmjax.tasks.defaults import Defaults
 from mmjax.tasks.planned import Planned
@@ -42,7 +42,7 @@ class Projections(Defaults):
     def task(self, run: Run, base: Task | None, library: Library) -> ProjectionTask:
         """Projectors over towers of any width, into which adapters have to fit."""
         stage = run.stage
-        towers = {role: tower_of(stage, role, library, None) for role in stage.encoders}
+        towers = towers_of(stage, library)
         corpus = library.corpus(run.stage.pairs)
         for name in run.stage.projection.features:
             towers[name] = Tower(name, data.ready_width(corpus, name))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from mmjax.data.library import Library
 from mmjax.errors import check
 from mmjax.sharding import check_batch
-from mmjax.tasks.adapting import tower_of, weights_in_step
+from mmjax.tasks.adapting import towers_of, weights_in_step
 from mmjax.tasks.planned import Asked, Planned, extracted, initial, inputs_of, rounded, shaped
 from mmjax.tasks.projection.task import JOINED, LABEL, make_projection
 from mmjax.tasks.published import BATCH
@@ -25,7 +25,7 @@ def planned(run: Run, base: Planned | None, library: Library) -> Planned:
         ready,
         "none: a plan reads no data and cannot know their widths",
     )
-    towers = {role: tower_of(stage, role, library, None) for role in stage.encoders}
+    towers = towers_of(stage, library)
     task, frozen = make_projection(stage, towers, mesh), weights_in_step(stage, library)
 
     def inputs(rows: int) -> dict[str, Any]:
