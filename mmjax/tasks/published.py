@@ -15,7 +15,8 @@ from mmjax.tasks.base import Task
 from mmjax.tasks.typed import jit
 from mmjax.trees import PyTree
 
-BATCH = 256
+BATCH = 256  # rows of a call
+REST = 32  # of the calls for what is left: where an encoder runs, each row of padding costs a pass
 
 
 class Published:
@@ -50,12 +51,15 @@ class Published:
             mean = each.reshape(*view.rows.shape, -1).mean(axis=1)
             return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
         parts = self._mesh.shape["data"]
-        size = -(-BATCH // parts) * parts
-        own = own_rows(size, self._mesh)
+        whole, rest = (-(-size // parts) * parts for size in (BATCH, REST))
         embedded: list[np.ndarray] = []
-        for start in range(0, len(view), size):
+        start = 0
+        while start < len(view):
+            size = whole if len(view) - start >= whole else rest
             rows = view.rows[start : start + size]
             padded = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
-            batch = place_batch({"inputs": view.table.gather(padded[own])}, self._mesh, size)
+            own = padded[own_rows(size, self._mesh)]
+            batch = place_batch({"inputs": view.table.gather(own)}, self._mesh, size)
             embedded.append(np.asarray(function(trainable, frozen, batch["inputs"]))[: len(rows)])
+            start += size
         return np.concatenate(embedded)
