@@ -1,6 +1,7 @@
 """Figures of finished runs as they are gathered, seed by seed."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,25 @@ from jaxtyping import Int
 from mmjax.report.results import Results
 from mmjax.runs.finished import DONE
 from mmjax.specs.recipe import Recipe
+
+
+def told_apart(labels: Mapping[str, str], columns: Mapping[str, object]) -> dict[str, str]:
+    """Labels under which a table has a cell for every system.
+
+    Args:
+      labels: system -> what its row is called.
+      columns: system -> where it stands in its row, e.g. how much it was trained on.
+
+    Returns:
+      The same; systems that would share a cell have their names behind their label.
+    """
+    shared = Counter((labels[name], str(column)) for name, column in columns.items())
+    return {
+        name: f"{label} ({name})"
+        if name in columns and shared[label, str(columns[name])] > 1
+        else label
+        for name, label in labels.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,10 @@ def weights_in_step(stage: Stage, library: Library) -> dict[str, PyTree]:
 
 def told(stage: Stage) -> str:
     """What tells a stage with adapters from one without, in a table's words; "" for none."""
-    parts = [f"{values['kind']} in {role}" for role, values in sorted(stage.adapters.items())]
+    roles: dict[str, list[str]] = {}
+    for role, values in sorted(stage.adapters.items()):
+        roles.setdefault(values["kind"], []).append(role)
+    parts = [f"{kind} in {' and '.join(those)}" for kind, those in roles.items()]
     return f" with {', '.join(parts)}" if parts else ""
 
 

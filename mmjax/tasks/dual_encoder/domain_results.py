@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from mmjax.report.page import Table, numbers
 from mmjax.report.results import minus
 from mmjax.specs.spec import Stage
+from mmjax.tasks.adapting import told
 
 ADAPTER = "residual adapter"
 PLAIN = f"{ADAPTER}, no weighting"
@@ -96,7 +97,9 @@ def domain_tables(
 def describe_domain(stage: Stage) -> str:
     """What a `domain` stage trains, in a few words."""
     w, c = stage.weighting, stage.continual
-    parts = [ADAPTER if stage.residual.tune == "adapter" else "heads, fine-tuned"]
+    own, inside = {"adapter": ADAPTER, "heads": "heads, fine-tuned"}, told(stage)
+    tune = stage.residual.tune
+    parts = [f"{own[tune]}{inside}" if tune in own else inside.removeprefix(" with ")]
     parts += {"none": [], "focal": [f"focal weights γ={w.gamma:g}"]}.get(
         w.pairs, [f"loss-softmax weights T={w.temperature:g}"]
     )

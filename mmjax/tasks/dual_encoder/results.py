@@ -10,7 +10,7 @@ from mmjax.data.library import Library
 from mmjax.evals import Evaluator, Functions, Retrieval, TextRetrieval, ZeroShot
 from mmjax.evals.catalog import others
 from mmjax.report.classes import Answered, class_figures
-from mmjax.report.figures import Figures
+from mmjax.report.figures import Figures, told_apart
 from mmjax.report.results import Results
 from mmjax.specs.family import RETRIEVAL
 from mmjax.specs.recipe import Recipe
@@ -64,6 +64,7 @@ def measure_dual_encoder(runs: Sequence[Run], recipe: Recipe, library: Library) 
     for stage in (s for s in recipe.stages if s.task == "domain"):
         name = "adapted" if stage is recipe.main else stage.name
         labels[name], shares[name] = describe_domain(stage), stage.pairs.domain.fraction
+    labels = told_apart(labels, shares)
     classes = None
     if answers:
         corpus = library.corpus(recipe.main.pairs)

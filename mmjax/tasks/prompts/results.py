@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mmjax.data.library import Library
 from mmjax.evals import FewShot, Functions
 from mmjax.report.classes import Answered, class_figures
-from mmjax.report.figures import Figures
+from mmjax.report.figures import Figures, told_apart
 from mmjax.report.results import Results
 from mmjax.specs.recipe import Recipe
 from mmjax.tasks.prompts.chain import LINK, is_chain, measure_chain
@@ -57,6 +57,7 @@ def measure_prompts(runs: Sequence[Run], recipe: Recipe, library: Library) -> Re
     for stage in (s for s in recipe.stages if s.task == "prompts"):
         name = "adapted" if stage is recipe.main else stage.name
         labels[name], protocol[name] = describe_method(stage), protocol_of(stage)
+    labels = told_apart(labels, protocol)
     labels |= {f"{LINK}{name}": name for name in recipe.links}
     labels[f"{LINK}{recipe.main.name}"] = f"{recipe.main.name}: {labels['adapted']}"
     corpus = library.corpus(recipe.main.pairs)
