@@ -9,6 +9,12 @@ chosen: 460,800 for LoRA of rank 8 on queries and values, say; IA3 has as many a
 from class tokens to words learns beside each. Asked are the answers to questions about pictures
 that nobody has seen, and what is forgotten: the perplexity of plain text with each adapter on.
 
+Measured (3 seeds, 573 questions; all answers, then perplexity of plain text, 20.8 where frozen):
+
+  LoRA      .736 +- .024   22.0        the commonest answer to the same question   .672
+  IA3       .720 +- .024   21.3        LoRA, but a white picture                   .657
+  routed    .716 +- .047   27.6
+
 Every kind has the same steps, batches and draws, is asked after its last step, and has one rate,
 1e-3, that was not searched for any of them but for `routed` (see `lavin_easyvqa`). Needs the assets
 smollm2-135m-instruct, dinov2-small and easy_vqa (fetched on first use).
