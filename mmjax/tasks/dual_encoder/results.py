@@ -60,7 +60,7 @@ def measure_dual_encoder(runs: Sequence[Run], recipe: Recipe, library: Library) 
         if "floor" in systems
         else f"base, {target} queries",
     }
-    shares = {}
+    shares: dict[str, float] = {}
     for stage in (s for s in recipe.stages if s.task == "domain"):
         name = "adapted" if stage is recipe.main else stage.name
         labels[name], shares[name] = describe_domain(stage), stage.pairs.domain.fraction

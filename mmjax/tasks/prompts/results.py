@@ -53,7 +53,8 @@ def measure_prompts(runs: Sequence[Run], recipe: Recipe, library: Library) -> Re
                 figures.count({"asked": len(data.test["adapted"].data.labels)})
         figures.add(values)
     found = figures.ordered(("base", "base_half"))
-    labels, protocol = {"base": "base, zero-shot"}, {}
+    labels = {"base": "base, zero-shot"}
+    protocol: dict[str, dict[str, int | str]] = {}
     for stage in (s for s in recipe.stages if s.task == "prompts"):
         name = "adapted" if stage is recipe.main else stage.name
         labels[name], protocol[name] = describe_method(stage), protocol_of(stage)
