@@ -85,6 +85,7 @@ SLOW = Slow()
 """
 
 
+@pytest.mark.slow
 def test_a_signal_in_an_evaluation_waits_for_no_end_of_it(toy, tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
     more = {"MARK": str(tmp_path / "mark"), "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
