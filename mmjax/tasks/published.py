@@ -1,6 +1,7 @@
 """Binds a task's pure functions to weights, and feeds them table rows in fixed batches."""
 
 import functools
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -52,14 +53,14 @@ class Published:
             return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
         parts = self._mesh.shape["data"]
         whole, rest = (-(-size // parts) * parts for size in (BATCH, REST))
+        count, left = divmod(len(view), whole)
+        sizes = [whole] * count + [rest] * -(-left // rest)
+        own = {size: own_rows(size, self._mesh) for size in set(sizes)}
         embedded: list[np.ndarray] = []
-        start = 0
-        while start < len(view):
-            size = whole if len(view) - start >= whole else rest
+        for start, size in zip(itertools.accumulate(sizes, initial=0), sizes, strict=False):
             rows = view.rows[start : start + size]
             padded = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
-            own = padded[own_rows(size, self._mesh)]
-            batch = place_batch({"inputs": view.table.gather(own)}, self._mesh, size)
+            inputs = view.table.gather(padded[own[size]])
+            batch = place_batch({"inputs": inputs}, self._mesh, size)
             embedded.append(np.asarray(function(trainable, frozen, batch["inputs"]))[: len(rows)])
-            start += size
         return np.concatenate(embedded)
