@@ -80,6 +80,7 @@ def _variant(name: str, percent: int = 100) -> dict[str, Any]:
 def _few(config: Any) -> ConfigDict:
     """`prompts_emoji` cut down to CoOp on half of the classes, and the kinds beside it."""
     config.name = "adapters_emoji_few"
+    config.pairs.views = ("plain",)  # each further one goes through the encoders in every step
     config.prompts.update(method="coop", context="")
     config.fewshot.half = "base"
     config.train = dict(config.train, steps=40, log_every=10, save_every=20)
