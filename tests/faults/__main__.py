@@ -123,31 +123,32 @@ def _kept(page: Path | None) -> dict[str, str]:
     return {row[0]: row[3] for row in cells if len(row) == 4}
 
 
+def _write(page: Path, results: dict[str, str]) -> None:
+    """Puts the table of all cases into a page."""
+    rows = ["| What breaks | What is promised | Shown by | Result |", "|---|---|---|---|"]
+    rows += [_row(*case, results.get(case[0], "not run")) for case in CASES]
+    begin, end = "<!-- faults -->\n", "<!-- end of faults -->"
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(before + begin + "\n".join(rows) + "\n" + end + rest.partition(end)[2])
+
+
 def main() -> int:
-    """Runs all, prints the table, writes it where asked."""
+    """Runs all, prints what came of each, writes it where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     parser.add_argument("--only", default="", help="cases that hold this text")
     options = parser.parse_args()
     known: dict[tuple[str, ...], tuple[str, float]] = {}
-    before = _kept(options.write)
-    rows = ["| What breaks | What is promised | Shown by | Result |", "|---|---|---|---|"]
-    for what, promise, tests in CASES:
+    results = _kept(options.write)
+    for what, _, tests in CASES:
         if options.only not in what:
-            rows.append(_row(what, promise, tests, before.get(what, "not run")))
             continue
         if tests not in known:
             known[tests] = show(tests)
-        result, seconds = known[tests]
-        rows.append(_row(what, promise, tests, result))
-        print(f"{what}: {result} in {seconds:.0f} s", flush=True)
-    if options.write:
-        text = options.write.read_text()
-        begin, end = "<!-- faults -->\n", "<!-- end of faults -->"
-        before, _, rest = text.partition(begin)
-        options.write.write_text(
-            before + begin + "\n".join(rows) + "\n" + end + rest.partition(end)[2]
-        )
+        results[what], seconds = known[tests]
+        print(f"{what}: {results[what]} in {seconds:.0f} s", flush=True)
+        if options.write:  # after each: whoever stops this keeps what was run
+            _write(options.write, results)
     bad = [result for result, _ in known.values() if "failed" in result or "error" in result]
     return len(bad)
 
