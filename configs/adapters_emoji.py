@@ -15,12 +15,18 @@ each, by CoOp's context words alone and with each kind beside them, and asks abo
 too, which nothing was learned of.
 
 Measured (3 seeds; 39 held-out items of food and drink, 303 of the rest; mR; the base has .232 and
-.385; `:all`, `:shares` and `:few` are not):
+.385; `:all` is not):
 
   DoRA          .313 +- .028   .297        IA3        .258 +- .018   .374
   LoRA          .312 +- .020   .298        VPT        .236 +- .022   .104
   AdaptFormer   .286 +- .022   .292        prefixes   .217 +- .026   .373
   BitFit        .276 +- .014   .327
+
+  `:shares`             7 pairs         72 pairs
+  LoRA                  .208   .268     .312   .298
+  AdaptFormer           .224   .243     .286   .292
+  text and heads (LiT)                  .256   .379
+  all weights, heads                    .323   .255
 
 Every kind has the same steps, batches and draws, and is asked after its last step. No rate was
 searched: 1e-3 for what is added, 3e-4 for biases and scales of the model's own, 2e-5 for whole

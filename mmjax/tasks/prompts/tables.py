@@ -11,6 +11,7 @@ from mmjax.tasks.adapting import told
 Systems = Mapping[str, Mapping[str, Sequence[float]]]
 Cell = tuple[float, ...]
 ZERO_SHOT = "zero-shot"
+HALVES = ("all", "base")  # of the classes that a system learns
 PROBE = "linear probe"
 NAMES = {
     "structured": "structured prompts, exact",
@@ -66,16 +67,22 @@ class ShotsGrid:
           protocol: system -> {"shots", "half"}; none for the zero-shot classifier.
         """
         self.main = labels["adapted"]
-        self.shots = sorted({int(p["shots"]) for p in protocol.values() if p["half"] == "all"})
+        of = {
+            half: {int(p["shots"]) for p in protocol.values() if p["half"] == half}
+            for half in HALVES
+        }
+        self.shots = sorted(of["all"])
+        self.half_shots = sorted(of["base"])
+        self.main_of_halves = self._row("adapted", labels, protocol)
         self.rows: dict[str, dict[int, Mapping[str, Sequence[float]]]] = {}
         self.halves: dict[str, Mapping[str, Sequence[float]]] = {}
         for name, values in systems.items():
             if name == "base":
-                self.rows[ZERO_SHOT] = dict.fromkeys(self.shots, values)
+                self.rows |= {ZERO_SHOT: dict.fromkeys(self.shots, values)} if self.shots else {}
             elif name == "base_half":
                 self.halves[ZERO_SHOT] = values
             elif protocol[name]["half"] == "base":
-                self.halves[labels[name]] = values
+                self.halves[self._row(name, labels, protocol)] = values
             else:
                 self.rows.setdefault(labels[name], {})[int(protocol[name]["shots"])] = values
         order = list(NAMES.values())
@@ -87,6 +94,16 @@ class ShotsGrid:
             return len(order) - place.get(label.split(", without")[0].strip(), 4), label
 
         self.rows = {label: self.rows[label] for label in sorted(self.rows, key=rank)}
+
+    def _row(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        protocol: Mapping[str, Mapping[str, int | str]],
+    ) -> str:
+        """A system among those of half of the classes, whose table has no column for shots."""
+        shots = f", {protocol[name]['shots']} shots" if len(self.half_shots) > 1 else ""
+        return f"{labels[name]}{shots}"
 
     def cell(self, label: str, shots: int, metric: str) -> Cell:
         """One value a seed; nothing where it was not measured."""
@@ -111,7 +128,8 @@ def fewshot_tables(grid: ShotsGrid, counts: Mapping[str, Sequence[int]]) -> list
       counts: {"classes", "asked"} -> numbers, one a seed.
 
     Returns:
-      Accuracy by shots; the same without parts; other styles; base and new classes.
+      Accuracy by shots; the same without parts; other styles; base and new classes. What no
+      system was trained for is left out.
     """
     highlight = (grid.main,)
     classes, asked = (numbers(counts[k]) for k in ("classes", "asked"))
@@ -128,7 +146,9 @@ def fewshot_tables(grid: ShotsGrid, counts: Mapping[str, Sequence[int]]) -> list
         rows = tuple((x, tuple(grid.cell(x, k, metric) for k in grid.shots)) for x in labels)
         return Table(title, columns, rows, caption, (), highlight)
 
-    tables = [table("Accuracy by shots a class", whole, "accuracy", protocol)]
+    tables: list[Table] = []
+    if grid.shots:
+        tables.append(table("Accuracy by shots a class", whole, "accuracy", protocol))
     for family in (NAMES["structured"], NAMES["factorised"]):
         own = [label for label in parts if label.startswith(family)]
         if own:
@@ -137,8 +157,7 @@ def fewshot_tables(grid: ShotsGrid, counts: Mapping[str, Sequence[int]]) -> list
             tables.append(
                 table(f"{family.capitalize()}: parts left out", rows, "accuracy", caption)
             )
-    most = grid.shots[-1]
-    metrics = {m for label in whole for m in grid.rows[label].get(most, {})}
+    metrics = {m for label in whole for m in grid.rows[label].get(max(grid.shots, default=0), {})}
     for style in sorted(m.removesuffix("_accuracy") for m in metrics if m.endswith("_accuracy")):
         if style not in ("class", "base", "new", "harmonic") and "_class" not in style:
             caption = f"Trained on the first style, asked about the same items drawn as {style}."
@@ -151,11 +170,13 @@ def fewshot_tables(grid: ShotsGrid, counts: Mapping[str, Sequence[int]]) -> list
             for label, values in grid.halves.items()
         )
         caption = (
+            f"{'' if grid.shots else f'Accuracy on {asked} held-out pictures of both halves. '}"
             "Trained on the first half of the classes; a dash: the method says nothing of others. "
             "The harmonic mean is of both accuracies."
         )
-        title = f"Base to new classes, {most} shots"
-        tables.append(Table(title, names, rows, caption, (), highlight))
+        shots = numbers(grid.half_shots)
+        title = f"Base to new classes, {shots} shots"
+        tables.append(Table(title, names, rows, caption, (), (grid.main_of_halves,)))
     return tables
 
 
@@ -168,9 +189,19 @@ PARTS = (
 
 
 def fewshot_headline(grid: ShotsGrid) -> list[tuple[str, str]]:
-    """How many shots reach the linear probe with all of them."""
-    most = grid.shots[-1]
+    """How many shots reach the linear probe with all of them; else, how both halves are told."""
     lines: list[tuple[str, str]] = []
+    if not grid.shots:
+        for part in ("base", "new"):
+            before, after = (
+                grid.halves.get(label, {}).get(f"{part}_accuracy", ())
+                for label in (ZERO_SHOT, grid.main_of_halves)
+            )
+            if before and after:
+                shown = f"{statistics.fmean(before):.3f} → {statistics.fmean(after):.3f}"
+                lines.append((f"accuracy on {part} classes, before and after", shown))
+        return lines
+    most = grid.shots[-1]
     zero, main = grid.mean(ZERO_SHOT, most), grid.mean(grid.main, most)
     if zero is not None and main is not None:
         lines.append((f"accuracy, zero-shot → {most} shots", f"{zero:.3f} → {main:.3f}"))
