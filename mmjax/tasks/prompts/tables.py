@@ -169,8 +169,9 @@ def fewshot_tables(grid: ShotsGrid, counts: Mapping[str, Sequence[int]]) -> list
             (label, tuple(tuple(values.get(f"{n}_accuracy", ())) for n in names))
             for label, values in grid.halves.items()
         )
+        first = f"Accuracy on {asked} held-out pictures of the first {classes} classes. "
         caption = (
-            f"{'' if grid.shots else f'Accuracy on {asked} held-out pictures of both halves. '}"
+            f"{'' if grid.shots else first}"
             "Trained on the first half of the classes; a dash: the method says nothing of others. "
             "The harmonic mean is of both accuracies."
         )

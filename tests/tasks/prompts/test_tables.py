@@ -51,7 +51,7 @@ def test_one_half_of_the_classes_alone_is_told_of_both_halves():
     found, _ = grid(RECIPES["few"]())
     (table,) = tables.fewshot_tables(found, COUNTS)
     assert table.title == "Base to new classes, 16 shots"
-    assert "80 / 82 held-out pictures" in table.caption
+    assert "80 / 82 held-out pictures of the first 10 classes" in table.caption
     assert table.highlight[0] in [label for label, _ in table.rows]
     ((what, shown),) = tables.fewshot_headline(found)
     assert what == "accuracy on base classes, before and after"
