@@ -2,7 +2,7 @@
 
 The recipe `base_emoji` with its two heads, whose encoders run in every step: DINOv2-small and
 MiniLM-L6 with LoRA first, then without an adapter, with each other kind of `adapters_emoji`, and
-all weights. LoRA is what the others are measured by: a frozen step is too short to time well.
+all weights. LoRA is what the others are measured by.
 """
 
 from typing import Any

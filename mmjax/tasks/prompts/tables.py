@@ -11,7 +11,6 @@ from mmjax.tasks.adapting import told
 Systems = Mapping[str, Mapping[str, Sequence[float]]]
 Cell = tuple[float, ...]
 ZERO_SHOT = "zero-shot"
-HALVES = ("all", "base")  # of the classes that a system learns
 PROBE = "linear probe"
 NAMES = {
     "structured": "structured prompts, exact",
@@ -67,22 +66,25 @@ class ShotsGrid:
           protocol: system -> {"shots", "half"}; none for the zero-shot classifier.
         """
         self.main = labels["adapted"]
-        of = {
-            half: {int(p["shots"]) for p in protocol.values() if p["half"] == half}
-            for half in HALVES
-        }
-        self.shots = sorted(of["all"])
-        self.half_shots = sorted(of["base"])
-        self.main_of_halves = self._row("adapted", labels, protocol)
+
+        def shots_of(half: str) -> list[int]:
+            return sorted({int(p["shots"]) for p in protocol.values() if p["half"] == half})
+
+        def row(name: str) -> str:  # among halves, whose table has no column for shots
+            several = len(self.half_shots) > 1
+            return f"{labels[name]}, {protocol[name]['shots']} shots" if several else labels[name]
+
+        self.shots, self.half_shots = shots_of("all"), shots_of("base")
+        self.main_of_halves = row("adapted")
         self.rows: dict[str, dict[int, Mapping[str, Sequence[float]]]] = {}
         self.halves: dict[str, Mapping[str, Sequence[float]]] = {}
         for name, values in systems.items():
             if name == "base":
-                self.rows |= {ZERO_SHOT: dict.fromkeys(self.shots, values)} if self.shots else {}
+                self.rows[ZERO_SHOT] = dict.fromkeys(self.shots, values)
             elif name == "base_half":
                 self.halves[ZERO_SHOT] = values
             elif protocol[name]["half"] == "base":
-                self.halves[self._row(name, labels, protocol)] = values
+                self.halves[row(name)] = values
             else:
                 self.rows.setdefault(labels[name], {})[int(protocol[name]["shots"])] = values
         order = list(NAMES.values())
@@ -94,16 +96,6 @@ class ShotsGrid:
             return len(order) - place.get(label.split(", without")[0].strip(), 4), label
 
         self.rows = {label: self.rows[label] for label in sorted(self.rows, key=rank)}
-
-    def _row(
-        self,
-        name: str,
-        labels: Mapping[str, str],
-        protocol: Mapping[str, Mapping[str, int | str]],
-    ) -> str:
-        """A system among those of half of the classes, whose table has no column for shots."""
-        shots = f", {protocol[name]['shots']} shots" if len(self.half_shots) > 1 else ""
-        return f"{labels[name]}{shots}"
 
     def cell(self, label: str, shots: int, metric: str) -> Cell:
         """One value a seed; nothing where it was not measured."""
@@ -190,7 +182,7 @@ PARTS = (
 
 
 def fewshot_headline(grid: ShotsGrid) -> list[tuple[str, str]]:
-    """How many shots reach the linear probe with all of them; else, how both halves are told."""
+    """How many shots reach the linear probe with all of them; else, accuracy on both halves."""
     lines: list[tuple[str, str]] = []
     if not grid.shots:
         for part in ("base", "new"):
