@@ -80,7 +80,8 @@ def join_processes(
     timer.cancel()
     joined = jax_distributed.global_state
     assert joined.num_processes is not None
-    peers.watch(joined.client, joined.process_id, joined.num_processes, peer_timeout)
+    address, number = joined.coordinator_address, joined.process_id
+    peers.watch(joined.client, address, number, joined.num_processes, peer_timeout)
     # Programs for several CPU processes do not survive the cache: Gloo aborts with a "distributed
     # collective mismatch".
     if joined.num_processes > 1 and jax.default_backend() == "cpu":

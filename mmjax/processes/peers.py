@@ -6,10 +6,14 @@ channel carries the news that one failed, and the agreement on the step at which
 """
 
 import contextlib
+import ctypes
 import os
+import signal
+import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from mmjax.errors import first_line
@@ -18,16 +22,18 @@ LOST = 75  # exit code: the run goes on with the same command (EX_TEMPFAIL of sy
 _FAILED = 1
 _EVERY = 1.0  # seconds between two signs of life
 _SOON = 5.0  # seconds without one that are enough where a collective has failed already
+_SILENT = 2.0  # seconds that the client may take to answer before the coordinator is looked for
 _BEATS, _NEWS, _BOUNDS = "mmjax/beat/", "mmjax/news/", "mmjax/bound/"
 
 _watch: "_Watch | None" = None
 
 
-def watch(client: Any, index: int, count: int, timeout: float) -> None:
+def watch(client: Any, address: str | None, index: int, count: int, timeout: float) -> None:
     """Begins to watch, as soon as this process has joined the others.
 
     Args:
       client: JAX's client of the coordinator.
+      address: "host:port" where the coordinator listens; None if that is not known.
       index: number of this process.
       count: how many there are.
       timeout: seconds without a sign of life after which a process is lost.
@@ -35,6 +41,28 @@ def watch(client: Any, index: int, count: int, timeout: float) -> None:
     global _watch
     _watch = _Watch(client, index, count, timeout)
     _watch.start()
+    host, _, port = (address or "").rpartition(":")
+    if index and port.isdigit():
+        _abort_later()
+        where = (host.strip("[]"), int(port))
+        guard = threading.Thread(target=_watch.guard, args=where, name="mmjax coordinator")
+        guard.daemon = True
+        guard.start()
+
+
+def _abort_later() -> None:
+    """Gives this process some seconds between an abort and its end.
+
+    JAX's client aborts as soon as its connection to the coordinator breaks, and holds its lock
+    meanwhile: nobody could ask it who is lost. The C library's `sleep` as the handler of SIGABRT
+    keeps the aborting thread asleep for as many seconds as the signal's number says, six; then the
+    abort goes on as it would have. A handler in Python might wait for ever for the interpreter.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # Windows
+        library = ctypes.CDLL(None)
+        library.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+        library.signal.restype = ctypes.c_void_p
+        library.signal(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
 
 
 def waiting(index: str | None, count: str | None, timeout: float) -> threading.Timer:
@@ -102,6 +130,7 @@ class _Watch(threading.Thread):
         self._left = threading.Event()
         self._hurried = False
         self._beat = 0
+        self._asked: float | None = None  # when the client was asked what it has not answered
         # The agreement to stop: `_tick` counts step boundaries, alike in every process.
         self._lock = threading.Lock()
         self._tick, self._busy = 0, False
@@ -119,17 +148,47 @@ class _Watch(threading.Thread):
                     self._lose(0, f" ({first_line(error, 80)})" if self._count > 2 else "")
             self._left.wait(_EVERY)
 
+    def guard(self, host: str, port: int) -> None:
+        """Ends this process once nobody listens where the coordinator did.
+
+        It looks only while the client does not answer, as it does not while it aborts. A host that
+        refuses is up, and process 0 is gone; one that is silent has as long as any other process.
+
+        Args:
+          host: of the coordinator.
+          port: of the coordinator.
+        """
+        while not self._left.wait(_EVERY / 2):
+            since = self._asked
+            if since is None or time.monotonic() - since < _SILENT:
+                continue
+            try:
+                socket.create_connection((host, port), _SILENT).close()
+            except OSError as error:
+                gone = isinstance(error, ConnectionRefusedError)
+                gone = gone or time.monotonic() - since > self._patience
+                if gone and self._asked == since and not self._left.is_set():
+                    self._lose(0)
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the client says; `guard` sees for how long it does not."""
+        self._asked = time.monotonic()
+        try:
+            return function(*arguments)
+        finally:
+            self._asked = None
+
     def _answers(self) -> bool:
         """Whether the coordinator does; process 0 is where it lives."""
         try:
-            self._client.key_value_dir_get(_NEWS)
+            self._ask(self._client.key_value_dir_get, _NEWS)
             return True
         except Exception:
             return self._index == 0 or self._left.is_set()
 
     def _look(self) -> None:
         self._beat += 1
-        self._client.key_value_set(f"{_BEATS}{self._index}", str(self._beat), True)
+        self._ask(self._client.key_value_set, f"{_BEATS}{self._index}", str(self._beat), True)
         news = self._directory(_NEWS)
         for name, what in news.items():
             kind, _, number = name.partition("/")
@@ -162,7 +221,7 @@ class _Watch(threading.Thread):
                 self._lose(i)
 
     def _directory(self, name: str) -> dict[str, str]:
-        entries = self._client.key_value_dir_get(name)
+        entries = self._ask(self._client.key_value_dir_get, name)
         return {key.removeprefix(name): value for key, value in entries}
 
     def _tell(self, name: str, what: str) -> None:
