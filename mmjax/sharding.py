@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int
 
 from mmjax import trees
 from mmjax.errors import MmjaxError, setting
-from mmjax.processes import launchers, peers
+from mmjax.processes import allocator, launchers, peers
 from mmjax.trees import PyTree, Rules
 
 PEER_TIMEOUT = 30.0  # seconds
@@ -39,6 +39,7 @@ def set_up(
       compiled: folder of compiled programs; a second start compiles nothing that the first one did.
       peer_timeout: see `join_processes`.
     """
+    allocator.keep_freed_memory()
     if cpu_devices:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", cpu_devices)
