@@ -4,6 +4,7 @@
   python -m mmjax.plan --config configs/lavin_scienceqa_7b.py --topology v5e:16x16 --search
   python -m mmjax.plan --config configs/language_emoji.py --topology v6e-8 --html plan.html
   python -m mmjax.plan --config configs/lavin_scienceqa_7b.py --topology cuda:h100:8 --mesh 1x8
+  python -m mmjax.plan --config configs/lavin_scienceqa_7b.py --topology v5e-8 --nocompile
 
 Builds the programs of every stage (features, train step, evaluation, answers) for the shapes of the
 recipe and the sizes of its encoders; no weights and no data are read. With libtpu (extra `plan`)
@@ -32,9 +33,12 @@ SEARCH = flags.DEFINE_bool(
     "search", False, "Try the meshes and micro-batches that divide; name the best that fits."
 )
 ONLY = flags.DEFINE_string("only", "", "Plan the programs alone whose names hold this text.")
+COMPILE = flags.DEFINE_bool(
+    "compile", True, "Compile where a compiler is; --nocompile counts on shapes, in seconds."
+)
 JSON = flags.DEFINE_string("json", None, "File for all figures.")
 HTML = flags.DEFINE_string("html", None, "File for a page with the tables.")
-_OWN = (door.CONFIG, TOPOLOGY, MESH, SLICES, SEARCH, ONLY, JSON, HTML)
+_OWN = (door.CONFIG, TOPOLOGY, MESH, SLICES, SEARCH, ONLY, COMPILE, JSON, HTML)
 
 
 def start() -> None:
@@ -79,7 +83,7 @@ def _plan() -> None:
         if match is None:
             raise MmjaxError(f"--mesh {MESH.value!r} is no DATAxMODEL such as 32x8")
         recipe = with_mesh(recipe, int(match[1]), int(match[2]))
-    planner = Planner(topology, ONLY.value, page.print_line)
+    planner = Planner(topology, ONLY.value, page.print_line, COMPILE.value)
     # Nothing is placed on them: shapes are traced for as many.
     jax.config.update("jax_platforms", "cpu")
     if not planner.compiles:

@@ -129,17 +129,19 @@ class Planner:
       topology: the devices.
       only: part of the names of the programs that are planned; "" is all.
       report: called with every finished line.
+      compile: whether to, where there is a compiler; else shapes are counted.
     """
 
     topology: Topology
     only: str = ""
     report: Callable[[Line], None] = lambda line: None
+    compile: bool = True
     _described: list[np.ndarray] = field(default_factory=list[np.ndarray])
 
     @property
     def compiles(self) -> bool:
-        """Whether this machine has a compiler for these devices."""
-        return self.topology.chip.platform == "tpu" and compiler.available()
+        """Whether this machine has a compiler for these devices, and it is wanted."""
+        return self.compile and self.topology.chip.platform == "tpu" and compiler.available()
 
     def mesh(self, recipe: Recipe) -> Mesh:
         """The recipe's mesh over the described devices, or over emulated ones as many.
@@ -197,6 +199,8 @@ class Planner:
                 "nothing was compiled: XLA's compiler for NVIDIA accepts more memory than there is "
                 "and needs a GPU to choose kernels; figures are arithmetic on shapes alone"
             )
+        if not self.compile:
+            return "nothing was compiled (--nocompile): figures are arithmetic on shapes alone"
         return compiler.MISSING
 
     def _line(self, program: PlannedProgram, mesh: Mesh) -> Line:

@@ -1,0 +1,192 @@
+"""Plans every recipe on every topology, and writes the table that docs/plans.md shows.
+
+    python -m tools.plan_all --folder runs/plans --write docs/plans.md
+    python -m tools.plan_all --folder runs/plans --only lavin --topologies v5e-8
+
+Each recipe is planned twice a topology, in processes of their own: by Google's compiler (extra
+`plan`) and by arithmetic; their figures stand beside each other. Where a recipe does not fit, the
+change that `mmjax plan` names is planned too. A stopped table goes on from FOLDER, whose plans are
+read and not made again: give a new one for another commit. Needs no weights, no data and no TPU.
+"""
+
+import argparse
+import json
+import math
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmjax.commands.recipes import find_recipe, load_recipe, names
+from mmjax.errors import MmjaxError, first_line
+from mmjax.files import write_atomic
+from mmjax.plan.chips import read_topology
+from mmjax.specs.build import as_dict
+from mmjax.specs.recipe import resolve_recipe
+
+TOPOLOGIES = ("v5e-8", "v5e-256", "v5p-256", "v6e-8", "cuda:h100:8")
+LARGEST = "language_clip_coco_cn", ("--config.train.batch_size=1048576",)
+BEGIN, END = "<!-- plans -->\n", "<!-- end of plans -->"
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe that is planned.
+
+    Attributes:
+      name: shown.
+      recipe: its name.
+      flags: settings of its own.
+    """
+
+    name: str
+    recipe: str
+    flags: tuple[str, ...] = ()
+
+    def mesh(self, devices: int) -> str:
+        """DATAxMODEL: as many rows as divide every stage's micro-batch, the rest along `model`."""
+        settings = [flag.removeprefix("--config.").partition("=")[::2] for flag in self.flags]
+        overrides = {name: json.loads(value) for name, value in settings}
+        recipe = resolve_recipe(as_dict(load_recipe(self.recipe, overrides)))
+        sizes = [stage.train.batch_size // stage.train.accumulate for stage in recipe.stages]
+        data = math.gcd(devices, *sizes)
+        return f"{data}x{devices // data}"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What one process of `mmjax plan` said.
+
+    Attributes:
+      plan: its JSON; None where it made none.
+      why: its last words then.
+    """
+
+    plan: dict[str, Any] | None
+    why: str = ""
+
+    @property
+    def peak(self) -> float:
+        """GiB of the program that takes most of a device."""
+        assert self.plan is not None
+        return max(line["peak"] for line in self.plan["lines"]) / _GIB
+
+
+def rows() -> Iterator[Row]:
+    """All recipes, and the largest batch."""
+    for name in names():
+        yield Row(name, name)
+    name, flags = LARGEST
+    yield Row(f"{name}, 1,048,576 pairs", name, flags)
+
+
+def plan(row: Row, topology: str, folder: Path, extra: Sequence[str], how: str) -> Planned:
+    """Plans in a process of its own, unless FOLDER has it.
+
+    Args:
+      row: what.
+      topology: where.
+      folder: of all plans.
+      extra: further flags.
+      how: part of the file's name.
+    """
+    place = folder / f"{row.name.replace(' ', '_')}.{topology.replace(':', '_')}.{how}.json"
+    said = place.with_suffix(".log")
+    if not said.is_file():
+        flags = [
+            "--config",
+            find_recipe(row.recipe),
+            "--topology",
+            topology,
+            "--json",
+            str(place),
+            *row.flags,
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "mmjax.plan", *flags, *extra],
+            capture_output=True,
+            text=True,
+        )
+        lines = (done.stderr if done.returncode == 1 else done.stdout).strip().splitlines()
+        write_atomic(said, "\n".join([shlex.join([*flags, *extra]), *lines]) + "\n")
+    if place.is_file():
+        return Planned(json.loads(place.read_text("utf-8"))[0])
+    errors = [x for x in said.read_text("utf-8").splitlines() if x.startswith("error")]
+    return Planned(None, first_line((errors or ["no plan"])[-1].removeprefix("error: "), 200))
+
+
+def cell(row: Row, topology: str, folder: Path) -> tuple[str, str]:
+    """(what the table shows, what a note below it must tell)."""
+    devices = read_topology(topology).devices
+    try:
+        mesh = row.mesh(devices)
+    except MmjaxError as error:
+        return "–", first_line(error, 200)
+    extra = () if mesh == f"{devices}x1" else ("--mesh", mesh)
+    made = plan(row, topology, folder, extra, "compiled")
+    if made.plan is None:
+        return "–", made.why
+    shown = "" if mesh == f"{devices}x1" else f"{mesh}: "
+    change = made.plan["change"]
+    if not made.plan["fits"]:
+        if not change:
+            return f"{shown}**{made.peak:.1f} GiB**", ""
+        extra = (*extra, *change.split())
+        before, made = made.peak, plan(row, topology, folder, extra, "changed")
+        if made.plan is None:
+            return "–", made.why
+        changes = change.replace("--config.", "")
+        shown = f"**{before:.1f} GiB**; `{changes}`: "
+    hours = f", {_hours(made.plan['hours'])}" if made.plan["hours"] else ""
+    if all(line["how"] == "arithmetic" for line in made.plan["lines"]):
+        return f"{shown}({made.peak:.2f}) GiB{hours}", ""
+    counted = plan(row, topology, folder, (*extra, "--nocompile"), "arithmetic")
+    beside = f" ({counted.peak:.2f})" if counted.plan is not None else ""
+    return f"{shown}{made.peak:.2f}{beside} GiB{hours}", counted.why
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.1f} min" if hours * 60 >= 0.1 else f"{hours * 3600:.1f} s"
+
+
+def main() -> None:
+    """Plans, prints row by row, writes the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, default=Path("runs/plans"), help="keeps all plans")
+    parser.add_argument("--only", default="", help="recipes whose names hold this text")
+    parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES)
+    parser.add_argument("--write", type=Path, help="the page whose table is replaced")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    table = [f"| recipe | {' | '.join(options.topologies)} |"]
+    table.append("|---" * (1 + len(options.topologies)) + "|")
+    notes: dict[str, list[str]] = {}
+    for row in rows():
+        if options.only not in row.name:
+            continue
+        cells = []
+        for topology in options.topologies:
+            shown, why = cell(row, topology, options.folder)
+            cells.append(shown)
+            if why:
+                notes.setdefault(f"{row.name}: {why}", []).append(topology)
+        table.append(f"| `{row.name}` | {' | '.join(cells)} |")
+        print(table[-1], flush=True)
+    table.append("")
+    table += [f"- {note} ({', '.join(where)})" for note, where in notes.items()]
+    if options.write:
+        before, _, rest = options.write.read_text("utf-8").partition(BEGIN)
+        text = before + BEGIN + "\n".join(table) + "\n" + END + rest.partition(END)[2]
+        write_atomic(options.write, text)
+
+
+if __name__ == "__main__":
+    main()
