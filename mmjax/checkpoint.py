@@ -21,6 +21,9 @@ from mmjax.sharding import to_host
 from mmjax.state import TrainState
 
 log = logging.getLogger("mmjax")
+# Orbax counts a save's time by the clock on the wall: one that jumps ahead, as on a machine that
+# slept, would end it. Who is stuck or lost is found by mmjax.processes.
+_TIMEOUT = 20 * 24 * 3600  # seconds; its milliseconds are fewer than 2^31
 
 
 class Checkpoints:
@@ -40,11 +43,14 @@ class Checkpoints:
         """
         self.folder = folder
         self._identity = dict(identity)
+        context = ocp.Context()
+        context.async_options.timeout_secs = _TIMEOUT
         preserve = ocp.training.preservation_policies.LatestN(keep)
         self._checkpointer = ocp.training.Checkpointer(
             str(folder.absolute()),
             preservation_policy=preserve,  # pyright: ignore[reportArgumentType]  # Orbax's own class
             cleanup_tmp_directories=True,
+            context=context,
         )
         self._saving: Any = None  # Orbax's response to the save under way
         self._quiet = contextlib.ExitStack()

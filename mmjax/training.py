@@ -143,10 +143,11 @@ def train(run: Run, library: Library, begin: Callable[[], None] = lambda: None) 
             evaluate = last or step % spec.eval_every == 0
             if evaluate or step % spec.save_every == 0 or step % spec.log_every == 0:
                 check_finite(window[-1], step, run, last_good)
-                values = metrics.compute(metrics.merge(window))
-                window = []
-                rate = float(np.asarray(schedule(step - 1)))
-                writer.write(step, {**values, "learning_rate": rate})
+                with pace.spent_on("metrics"):
+                    values = metrics.compute(metrics.merge(window))
+                    window = []
+                    rate = float(np.asarray(schedule(step - 1)))
+                    writer.write(step, {**values, "learning_rate": rate})
                 note = f"loss {values['loss']:.3g}" if "loss" in values else ""
                 pace.record(step)
             stop, unjudged = interrupts.stop_here(), evaluate

@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -197,6 +198,21 @@ def test_a_half_written_save_is_removed(saved, mesh):
     assert found is not None
     assert int(found[0].step) == 5
     assert not torn.exists()
+
+
+def test_a_clock_that_jumps_in_a_save_harms_none(mesh, tmp_path, monkeypatch):
+    state, batches = make_state(mesh(1)), make_batches()
+    checkpoints = checkpoint.Checkpoints(tmp_path / "c", 2, IDENTITY)
+    real, jump = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: real() + jump)
+    for step in range(1, 5):
+        next(batches)
+        checkpoints.save(state._replace(step=jnp.int32(step)), batches, {})
+        jump = 86400.0 * step * (-1) ** step  # while that save is under way
+    checkpoints.close()
+    found, _ = restore(tmp_path / "c", mesh(1))
+    assert found is not None
+    assert int(found[0].step) == 4
 
 
 ADAPTER = {"adapter": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}

@@ -3,10 +3,11 @@
     python -m tools.plan_all --folder runs/plans --write docs/plans.md
     python -m tools.plan_all --folder runs/plans --only lavin --topologies v5e-8
 
-Each recipe is planned twice a topology, in processes of their own: by Google's compiler (extra
-`plan`) and by arithmetic; their figures stand beside each other. Where a recipe does not fit, the
-change that `mmjax plan` names is planned too. A stopped table goes on from FOLDER, whose plans are
-read and not made again: give a new one for another commit. Needs no weights, no data and no TPU.
+Of each recipe the programs of its main stage are planned twice a topology, in processes of their
+own: by Google's compiler (extra `plan`) and by arithmetic; both figures stand beside each other.
+Where a recipe does not fit, the change that `mmjax plan` names is planned too. A stopped table goes
+on from FOLDER, whose plans are read and not made again: give a new one for another commit. Needs no
+weights, no data and no TPU.
 """
 
 import argparse
@@ -25,10 +26,10 @@ from mmjax.errors import MmjaxError, first_line
 from mmjax.files import write_atomic
 from mmjax.plan.chips import read_topology
 from mmjax.specs.build import as_dict
-from mmjax.specs.recipe import resolve_recipe
+from mmjax.specs.recipe import Recipe, resolve_recipe
 
 TOPOLOGIES = ("v5e-8", "v5e-256", "v5p-256", "v6e-8", "cuda:h100:8")
-LARGEST = "language_clip_coco_cn", ("--config.train.batch_size=1048576",)
+LARGEST = "base_emoji", ("--config.train.batch_size=1048576",)
 BEGIN, END = "<!-- plans -->\n", "<!-- end of plans -->"
 _GIB = 2**30
 
@@ -47,14 +48,23 @@ class Row:
     recipe: str
     flags: tuple[str, ...] = ()
 
-    def mesh(self, devices: int) -> str:
-        """DATAxMODEL: as many rows as divide every stage's micro-batch, the rest along `model`."""
+    def read(self) -> Recipe:
+        """The recipe, whole.
+
+        Raises:
+          MmjaxError: it is none that trains, as `synthesize_emoji`.
+        """
         settings = [flag.removeprefix("--config.").partition("=")[::2] for flag in self.flags]
         overrides = {name: json.loads(value) for name, value in settings}
-        recipe = resolve_recipe(as_dict(load_recipe(self.recipe, overrides)))
-        sizes = [stage.train.batch_size // stage.train.accumulate for stage in recipe.stages]
-        data = math.gcd(devices, *sizes)
-        return f"{data}x{devices // data}"
+        return resolve_recipe(as_dict(load_recipe(self.recipe, overrides)))
+
+    def meshes(self, devices: int) -> Iterator[str]:
+        """DATAxMODEL: as many rows as divide the micro-batch, then half as many, ..."""
+        train = self.read().main.train
+        data = math.gcd(devices, train.batch_size // train.accumulate)
+        while data:
+            yield f"{data}x{devices // data}"
+            data //= 2
 
 
 @dataclass(frozen=True)
@@ -122,15 +132,19 @@ def plan(row: Row, topology: str, folder: Path, extra: Sequence[str], how: str) 
 def cell(row: Row, topology: str, folder: Path) -> tuple[str, str]:
     """(what the table shows, what a note below it must tell)."""
     devices = read_topology(topology).devices
+    shown, extra, made = "", (), Planned(None)
     try:
-        mesh = row.mesh(devices)
+        only = ("--only", f"{row.read().main.name}: ")
+        for mesh in row.meshes(devices):
+            own = mesh == f"{devices}x1"
+            shown, extra = ("", only) if own else (f"{mesh}: ", (*only, "--mesh", mesh))
+            made = plan(row, topology, folder, extra, mesh)
+            if made.plan is not None or "divide" not in made.why:
+                break
     except MmjaxError as error:
         return "–", first_line(error, 200)
-    extra = () if mesh == f"{devices}x1" else ("--mesh", mesh)
-    made = plan(row, topology, folder, extra, "compiled")
     if made.plan is None:
         return "–", made.why
-    shown = "" if mesh == f"{devices}x1" else f"{mesh}: "
     change = made.plan["change"]
     if not made.plan["fits"]:
         if not change:

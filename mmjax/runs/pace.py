@@ -26,8 +26,8 @@ class Pace:
     """Times the parts of a training loop; a line at every record, in `pace.jsonl`.
 
     A line holds `step`, `seconds_per_step`, the shares of the time that went into `loader`,
-    `evaluation` and `saving`, and `memory_bytes`: the most that a device held where it says so,
-    else the most that this process had resident.
+    `metrics`, `evaluation` and `saving`, and `memory_bytes`: the most that a device held where it
+    says so, else the most that this process had resident.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
