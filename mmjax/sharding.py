@@ -1,5 +1,6 @@
 """One mesh, rules as data: who holds what, on one CPU, eight emulated devices or a pod."""
 
+import functools
 import os
 import re
 import socket
@@ -160,11 +161,24 @@ def make_mesh(
             f"so set a --config.mesh.model that divides {count // slices}"
         )
     axes = {"axis_types": (AxisType.Auto, AxisType.Auto)}
-    if slices == 1:
-        return jax.make_mesh((data, model), ("data", "model"), devices=devices, **axes)
-    placed = mesh_utils.create_hybrid_device_mesh(
-        (data // slices, model), (slices, 1), devices, process_is_granule=by_process
+    within = (data // slices, model)
+    hybrid = functools.partial(
+        mesh_utils.create_hybrid_device_mesh,
+        within,
+        (slices, 1),
+        devices,
+        process_is_granule=by_process,
     )
+    try:
+        if slices == 1:
+            return jax.make_mesh(within, ("data", "model"), devices=devices, **axes)
+        placed = hybrid()
+    except NotImplementedError:  # no product of the torus's own axes, as 2 in 4 x 4 x 8
+        split = {"allow_split_physical_axes": True}
+        if slices == 1:
+            placed = mesh_utils.create_device_mesh(within, devices, **split)
+        else:
+            placed = hybrid(**split)
     return Mesh(placed, ("data", "model"), **axes)
 
 

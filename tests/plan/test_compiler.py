@@ -98,6 +98,16 @@ def test_slices_meet_over_data_and_a_model_stays_in_one(pod):
     assert account(text).collectives
 
 
+@pytest.mark.parametrize(("topology", "model"), [("v5p-256", 2), ("v5p-256", 64)])
+def test_an_axis_may_be_a_part_of_a_torus_axis(topology, model):
+    devices = compiler.describe_devices(read_topology(topology)).flat
+    mesh = sharding.make_mesh(-1, model, 1, list(devices))
+    assert len(set(mesh.devices.flat)) == len(devices)
+    places = np.array([[device.coords for device in row] for row in mesh.devices])
+    steps = np.abs(np.diff(places, axis=1)).sum(-1)
+    assert (steps[:, : min(model, 4) - 1] == 1).all()  # neighbours of `model` are the network's
+
+
 def test_a_mesh_that_ignores_the_slices_is_told(pod):
     with pytest.raises(MmjaxError, match=r"--config.mesh.slices=2"):
         sharding.make_mesh(4, 4, 1, list(pod(4, 4, slices=2).devices.flat))
