@@ -35,7 +35,7 @@ class Memory:
     Attributes:
       arguments: of what is given to the program.
       temporaries: beside arguments and results.
-      peak: the most at any time.
+      peak: the most at any time: arguments, temporaries, and results in no argument's place.
     """
 
     arguments: int
@@ -128,8 +128,10 @@ def compile_program(program: PlannedProgram) -> Compiled:
         return Compiled(None, None, time.monotonic() - began, sentence, wanted, not memory)
     seconds = time.monotonic() - began
     stats = made.memory_analysis()
-    peak = stats.peak_memory_in_bytes
-    memory = Memory(stats.argument_size_in_bytes, stats.temp_size_in_bytes, peak)
+    arguments, temporaries = stats.argument_size_in_bytes, stats.temp_size_in_bytes
+    # Not `peak_memory_in_bytes`: what is copied ahead into VMEM counts there, up to all of it.
+    results = max(stats.output_size_in_bytes - stats.alias_size_in_bytes, 0)
+    memory = Memory(arguments, temporaries, arguments + temporaries + results)
     return Compiled(memory, account(made.as_text()), seconds)
 
 

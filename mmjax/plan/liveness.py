@@ -60,11 +60,18 @@ class _Walk:
 
     def jaxpr(self, jaxpr: Any, given: Sequence[Spec]) -> tuple[float, list[Spec]]:
         """(most bytes alive beside the inputs, specs of the outputs)."""
+        return self._walk(jaxpr, given, False)[:2]
+
+    def _walk(
+        self, jaxpr: Any, given: Sequence[Spec], inlined: bool
+    ) -> tuple[float, list[Spec], list[bool]]:
+        """As `jaxpr`, and which outputs take nothing, which those of an inlined function may."""
         specs: dict[Any, Spec] = dict(zip(jaxpr.invars, given, strict=True))
         last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if _is_var(v)}
         kept = {v for v in jaxpr.outvars if _is_var(v)}
         alive = most = 0.0
         born: dict[Any, float] = {}
+        unborn: set[Any] = set()
 
         def spec(v: Any) -> Spec:
             return specs.get(v, ((),) * len(v.aval.shape)) if _is_var(v) else (
@@ -72,11 +79,18 @@ class _Walk:
             )  # fmt: skip
 
         for i, eqn in enumerate(jaxpr.eqns):
-            within, out_specs = self._equation(eqn, [spec(v) for v in eqn.invars])
+            function = _function_of(eqn)
+            if function is None:
+                within, out_specs = self._equation(eqn, [spec(v) for v in eqn.invars])
+                frees = [eqn.primitive.name in _FREE] * len(eqn.outvars)
+            else:
+                within, out_specs, frees = self._walk(function, [spec(v) for v in eqn.invars], True)
             reused = [v.aval.shape for v in eqn.invars] if eqn.primitive.name in _IN_PLACE else []
-            for v, its in zip(eqn.outvars, out_specs, strict=True):
+            for v, its, free in zip(eqn.outvars, out_specs, frees, strict=True):
                 specs[v] = its
-                free = eqn.primitive.name in _FREE and v not in kept
+                free = free and (inlined or v not in kept)
+                if free:
+                    unborn.add(v)
                 if not free and v.aval.shape in reused:
                     reused.remove(v.aval.shape)
                     free = True
@@ -86,7 +100,11 @@ class _Walk:
             for v in (*eqn.invars, *eqn.outvars):
                 if _is_var(v) and v in born and v not in kept and last.get(v, i) <= i:
                     alive -= born.pop(v)
-        return most, [spec(v) for v in jaxpr.outvars]
+        return (
+            most,
+            [spec(v) for v in jaxpr.outvars],
+            [_is_var(v) and v in unborn for v in jaxpr.outvars],
+        )
 
     def _bytes(self, v: Any, spec: Spec) -> float:
         aval = v.aval
@@ -115,12 +133,6 @@ class _Walk:
             return most, [
                 _as_spec(x, len(s)) for x, s in zip(params["out_specs"], outs, strict=True)
             ]
-        for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-            if key in params:
-                inner = params[key]
-                inner = getattr(inner, "jaxpr", inner)
-                if len(inner.invars) == len(given):
-                    return self.jaxpr(inner, given)
         if name == "sharding_constraint":
             where = params["sharding"]
             if isinstance(where, NamedSharding):
@@ -155,6 +167,18 @@ class _Walk:
             seen.update(own)
             unique.append(own)
         return tuple(unique)
+
+
+def _function_of(one: Any) -> Any | None:
+    """The jaxpr of a function called once: compilers see its operations as the caller's."""
+    if one.primitive.name in ("scan", "while", "cond", "shard_map"):
+        return None
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        if key in one.params:
+            inner = getattr(one.params[key], "jaxpr", one.params[key])
+            if len(inner.invars) == len(one.invars):
+                return inner
+    return None
 
 
 def _is_var(v: Any) -> bool:

@@ -84,7 +84,7 @@ def main() -> int:
     common += ["--workdir", str(options.workdir), "--coordinator", place, "--num_processes", "2"]
     # Many steps, and a save, a record and an evaluation every few of them.
     common += ["--config.train.steps=1000000", "--config.train.save_every=50"]
-    common += ["--config.train.keep=2", *flags]
+    common += flags
     children = [
         subprocess.Popen(
             [*common, "--process_id", str(i)], cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}
