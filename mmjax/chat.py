@@ -129,11 +129,12 @@ def _start(options: argparse.Namespace) -> None:
     """Everything that imports jax."""
     from absl import logging as absl_logging
 
-    from mmjax import assets, sharding
+    from mmjax import assets
     from mmjax.encoders.image_preprocess import open_image
+    from mmjax.processes import starting
 
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
-    sharding.set_up(0, None, assets.cache_dir() / "compiled")
+    starting.set_up(0, None, assets.cache_dir() / "compiled")
     picture = None if options.image is None else open_image(options.image)
     reply, talks, blind = _of_adapter(options) if options.adapter else _of_model(options)
     kept = options.history

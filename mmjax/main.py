@@ -173,12 +173,13 @@ def start() -> None:
     recipe = resolve_recipe(config)
     workdir = Path(WORKDIR.value or f"runs/{recipe.name}")
 
-    from mmjax import assets, predict, sharding, study
+    from mmjax import assets, predict, study
+    from mmjax.processes import starting
     from mmjax.runs import lock, pace
 
     compiled = assets.cache_dir() / "compiled"
     joined = launch()
-    sharding.set_up(DEVICES.value, joined, compiled, PEER_TIMEOUT.value)
+    starting.set_up(DEVICES.value, joined, compiled, PEER_TIMEOUT.value)
     patience = 3600.0 if joined is not None else 0.0
     watchdog.set_limit(patience if STUCK_AFTER.value is None else STUCK_AFTER.value)
     pace.trace_steps(PROFILE.value)

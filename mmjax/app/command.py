@@ -130,13 +130,14 @@ def _start(options: argparse.Namespace) -> None:
         raise MmjaxError(MISSING)
     from absl import logging as absl_logging
 
-    from mmjax import assets, predict, sharding
+    from mmjax import assets, predict
     from mmjax.app.kinds import page_of
     from mmjax.app.pictures import SamplePictures, samples_in
     from mmjax.app.search import Search
+    from mmjax.processes import starting
 
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
-    sharding.set_up(0, None, assets.cache_dir() / "compiled")
+    starting.set_up(0, None, assets.cache_dir() / "compiled")
     tell(f"loading {options.adapter} and its frozen models ...")
     adapted = predict.load_adapter(options.adapter, allow_other_encoder=options.allow_other_encoder)
     page = page_of(adapted, limits_of(options), options.max_new_tokens)

@@ -9,9 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmjax import assets, sharding, study
+from mmjax import assets, study
 from mmjax.commands import recipes
 from mmjax.predict import AnyAdapted, load_adapter
+from mmjax.processes import starting
 from mmjax.report.page import Table
 from mmjax.report.results import Results
 from mmjax.runs import run_folder
@@ -49,7 +50,7 @@ def train(
     config = as_dict(recipes.load_recipe(recipe, overrides))
     made = resolve_recipe(config)
     folder = Path(workdir or f"runs/{made.name}")
-    sharding.set_up(0, None, assets.cache_dir() / "compiled")
+    starting.set_up(0, None, assets.cache_dir() / "compiled")
     study.run(made, config, folder, f"mmjax.train({made.name!r}, {str(folder)!r})")
     return Study(made, folder)
 

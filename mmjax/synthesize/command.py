@@ -66,10 +66,11 @@ def _synthesize() -> None:
     spec = resolve_synthesis(config)
     shard = _shard(SHARD.value)
 
-    from mmjax import assets, sharding
+    from mmjax import assets
+    from mmjax.processes import starting
     from mmjax.synthesis.pipeline import Synthesis
 
-    sharding.set_up(door.DEVICES.value, None, assets.cache_dir() / "compiled")
+    starting.set_up(door.DEVICES.value, None, assets.cache_dir() / "compiled")
     command = shlex.join(["python", "-m", "mmjax.synthesize", *sys.argv[1:]])
     folder = Path(door.WORKDIR.value or f"runs/{spec.name}")
     if not Synthesis(spec, config, folder, command, shard, RETRY.value).run():

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmjax import assets, checkpoint, sharding, step, study, writer
-from mmjax.processes import interrupts
+from mmjax import assets, checkpoint, step, study, writer
+from mmjax.processes import interrupts, starting
 from mmjax.runs import adapter_files
 from mmjax.specs.recipe import resolve_recipe
 from mmjax.tasks import published
@@ -83,7 +83,7 @@ def run(config: dict[str, Any], workdir: Path, moments: Moments, steps: Path, se
         moments.watch(os, name)
     code = 1
     try:
-        sharding.set_up(0, None, assets.cache_dir() / "compiled")
+        starting.set_up(0, None, assets.cache_dir() / "compiled")
         with interrupts.installed():
             study.run(resolve_recipe(config), config, workdir, "test")
         seen.write_text(str(moments.seen))

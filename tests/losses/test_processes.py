@@ -19,11 +19,12 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 
 from mmjax import sharding
+from mmjax.processes import starting
 from mmjax.losses import contrastive
 from mmjax.losses.weighting import Focal
 
 if len(sys.argv) > 3:
-    sharding.join_processes()
+    starting.join_processes()
 mesh = sharding.make_mesh()
 rng = np.random.default_rng(0)
 towers = rng.normal(size=(2, 48, 16)).astype(np.float32)

@@ -21,7 +21,7 @@ from mmjax.processes import allocator
 done = allocator.keep_freed_memory() if sys.argv[1] == "kept" else None
 x = jnp.arange({MEGABYTES << 18}, dtype=jnp.float32)
 program = jax.jit(lambda x: x * 2.0)  # its result is memory that is freed as well
-for _ in range(20):  # until those that are a little too small are taken
+for _ in range(60):  # until blocks that are a little too small for another are taken
     program(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range({RUNS}):
@@ -50,7 +50,7 @@ def test_temporaries_are_used_again():
     done, kept = faults("kept")
     assert given_back > pages / 2  # what is mended: all of it, in every run
     if done:  # not beside an accelerator
-        assert kept < pages / 20
+        assert kept < given_back / 4
 
 
 def test_whoever_set_it_in_the_environment_is_left_alone(monkeypatch):

@@ -14,11 +14,10 @@ from mmjax.processes import peers
 JOIN = """
 import os, sys, time
 from pathlib import Path
-from mmjax import sharding
-from mmjax.processes import launchers
+from mmjax.processes import launchers, starting
 index, port, nowhere = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 launch = launchers.Launch("test", f"localhost:{port}", 2, index)
-sharding.set_up(1, launch, nowhere, peer_timeout=10)
+starting.set_up(1, launch, nowhere, peer_timeout=10)
 print("joined", flush=True)
 if sys.stdin.readline():
     os.abort()

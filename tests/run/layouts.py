@@ -29,7 +29,7 @@ from mmjax.encoders.llama_config import LlamaConfig
 from mmjax.encoders.output import Inputs, Tower
 from mmjax.encoders.vision import VisionConfig, VisionTransformer
 from mmjax.evals import View
-from mmjax.processes import launchers
+from mmjax.processes import launchers, starting
 from mmjax.runs import adapter_files
 from mmjax.specs.dual_encoder import (
     AdapterSpec,
@@ -64,7 +64,7 @@ def main(out: Path) -> None:
     """Joins the others, runs everything on every mesh and says what it found."""
     launch = launchers.find_launch(os.environ, asked=True)
     assert launch is not None
-    sharding.join_processes(launch, peer_timeout=300)  # many processes start on few cores
+    starting.join_processes(launch, peer_timeout=300)  # many processes start on few cores
     found = {}
     for model in MODELS:
         found[str(model)] = measure(sharding.make_mesh(-1, model), out / f"model_{model}")

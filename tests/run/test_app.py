@@ -125,7 +125,7 @@ def test_an_instruct_adapter_talks(write_folder, tmp_path, monkeypatch):
 
 
 def test_what_does_not_fit_is_refused_by_the_command(finished, toy, cached, capsys, monkeypatch):
-    monkeypatch.setattr("mmjax.sharding.set_up", lambda *_: None)
+    monkeypatch.setattr("mmjax.processes.starting.set_up", lambda *_: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     for arguments, said in (
         (("--adapter", str(toy.folder / "nothing")), "nothing"),

@@ -13,8 +13,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mmjax
-from mmjax import sharding
 from mmjax.errors import MmjaxError
+from mmjax.processes import starting
 from mmjax.tasks.instruct.answering import Answering
 from tests.run import conftest, test_instruct
 from tests.run.test_instruct import ASKED
@@ -41,7 +41,7 @@ def train(recipe: Path, workdir: Path, *then: str) -> None:
     from mmjax import assets, study
     from mmjax.specs.recipe import resolve_recipe
 
-    sharding.set_up(0, None, assets.cache_dir() / "compiled")
+    starting.set_up(0, None, assets.cache_dir() / "compiled")
     config = ast.literal_eval(recipe.read_text())
     study.run(resolve_recipe(config), config, workdir, "test")
     if then == ("answer",):

@@ -96,7 +96,8 @@ import shutil, sys
 from pathlib import Path
 import numpy as np
 from mmjax import assets, sharding
-sharding.join_processes()
+from mmjax.processes import starting
+starting.join_processes()
 from mmjax.data import feature_cache
 from mmjax.tasks.instruct import rehearsal
 from mmjax.encoders import load_encoder
