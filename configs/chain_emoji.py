@@ -15,10 +15,12 @@ adds and forgets. A finished run may stand in for whatever is below: --config.ba
 
 Three tenths of the families are the development pool (`pairs.development`): no seed tests them,
 every seed validates on them. Settings of the prompts are chosen on them alone, with as many tries
-for every method (`SEARCH`), on as many shots as 46 pictures of food give:
+for every method (`SEARCH`), on as many shots as 46 pictures of food give, and in batches that the
+pool's training items fill:
 
   python -m tools.choose --config configs/chain_emoji.py --workdir runs/choose
-    --set fewshot.shots=2 fewshot.min_families=3
+    --set fewshot.shots=2 fewshot.min_families=3 base.base.base.train.batch_size=256
+    base.train.batch_size=24
 
 Needs the assets minilm-l6, me5-small, dinov2-small, openmoji and cedict (fetched on first use).
 Measured: not yet. Settings are those of the four recipes that it is made of.
