@@ -94,18 +94,33 @@ def rows() -> Iterator[Row]:
     yield Row(f"{name}, 1,048,576 pairs", name, flags)
 
 
-def plan(row: Row, topology: str, folder: Path, extra: Sequence[str], how: str) -> Planned:
-    """Plans in a process of its own, unless FOLDER has it.
+@dataclass(frozen=True)
+class Shelf:
+    """Plans that were made.
+
+    Attributes:
+      folder: holds them.
+      closed: whether none is added.
+    """
+
+    folder: Path
+    closed: bool
+
+
+def plan(row: Row, topology: str, shelf: Shelf, extra: Sequence[str], how: str) -> Planned:
+    """Plans in a process of its own, unless it is there.
 
     Args:
       row: what.
       topology: where.
-      folder: of all plans.
+      shelf: of all plans.
       extra: further flags.
       how: part of the file's name.
     """
-    place = folder / f"{row.name.replace(' ', '_')}.{topology.replace(':', '_')}.{how}.json"
+    place = shelf.folder / f"{row.name.replace(' ', '_')}.{topology.replace(':', '_')}.{how}.json"
     said = place.with_suffix(".log")
+    if not said.is_file() and shelf.closed:
+        return Planned(None, "not planned yet")
     if not said.is_file():
         flags = [
             "--config",
@@ -125,11 +140,12 @@ def plan(row: Row, topology: str, folder: Path, extra: Sequence[str], how: str) 
         write_atomic(said, "\n".join([shlex.join([*flags, *extra]), *lines]) + "\n")
     if place.is_file():
         return Planned(json.loads(place.read_text("utf-8"))[0])
-    errors = [x for x in said.read_text("utf-8").splitlines() if x.startswith("error")]
-    return Planned(None, first_line((errors or ["no plan"])[-1].removeprefix("error: "), 200))
+    lines = said.read_text("utf-8").splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    return Planned(None, (errors or lines)[-1].removeprefix("error: ")[:200])
 
 
-def cell(row: Row, topology: str, folder: Path) -> tuple[str, str]:
+def cell(row: Row, topology: str, shelf: Shelf) -> tuple[str, str]:
     """(what the table shows, what a note below it must tell)."""
     devices = read_topology(topology).devices
     shown, extra, made = "", (), Planned(None)
@@ -138,7 +154,7 @@ def cell(row: Row, topology: str, folder: Path) -> tuple[str, str]:
         for mesh in row.meshes(devices):
             own = mesh == f"{devices}x1"
             shown, extra = ("", only) if own else (f"{mesh}: ", (*only, "--mesh", mesh))
-            made = plan(row, topology, folder, extra, mesh)
+            made = plan(row, topology, shelf, extra, mesh)
             if made.plan is not None or "divide" not in made.why:
                 break
     except MmjaxError as error:
@@ -150,7 +166,7 @@ def cell(row: Row, topology: str, folder: Path) -> tuple[str, str]:
         if not change:
             return f"{shown}**{made.peak:.1f} GiB**", ""
         extra = (*extra, *change.split())
-        before, made = made.peak, plan(row, topology, folder, extra, "changed")
+        before, made = made.peak, plan(row, topology, shelf, extra, "changed")
         if made.plan is None:
             return "–", made.why
         changes = change.replace("--config.", "")
@@ -158,7 +174,7 @@ def cell(row: Row, topology: str, folder: Path) -> tuple[str, str]:
     hours = f", {_hours(made.plan['hours'])}" if made.plan["hours"] else ""
     if all(line["how"] == "arithmetic" for line in made.plan["lines"]):
         return f"{shown}({made.peak:.2f}) GiB{hours}", ""
-    counted = plan(row, topology, folder, (*extra, "--nocompile"), "arithmetic")
+    counted = plan(row, topology, shelf, (*extra, "--nocompile"), "arithmetic")
     beside = f" ({counted.peak:.2f})" if counted.plan is not None else ""
     return f"{shown}{made.peak:.2f}{beside} GiB{hours}", counted.why
 
@@ -177,9 +193,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/plans"), help="keeps all plans")
     parser.add_argument("--only", default="", help="recipes whose names hold this text")
     parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES)
+    parser.add_argument("--known", action="store_true", help="show what lies in FOLDER alone")
     parser.add_argument("--write", type=Path, help="the page whose table is replaced")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    shelf = Shelf(options.folder, options.known)
     table = [f"| recipe | {' | '.join(options.topologies)} |"]
     table.append("|---" * (1 + len(options.topologies)) + "|")
     notes: dict[str, list[str]] = {}
@@ -188,7 +206,7 @@ def main() -> None:
             continue
         cells = []
         for topology in options.topologies:
-            shown, why = cell(row, topology, options.folder)
+            shown, why = cell(row, topology, shelf)
             cells.append(shown)
             if why:
                 notes.setdefault(f"{row.name}: {why}", []).append(topology)

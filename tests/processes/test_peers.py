@@ -30,15 +30,20 @@ def pair(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", JOIN, str(i), str(port), str(tmp_path)], text=True, **pipes
+            [sys.executable, "-c", JOIN, str(i), str(port), str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for i in range(2)
     ]
     try:
         for child in children:
+            assert child.stdout is not None
+            assert child.stderr is not None
             assert child.stdout.readline() == "joined\n", child.stderr.read()
         yield children
     finally:
