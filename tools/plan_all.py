@@ -31,6 +31,7 @@ from mmjax.specs.recipe import Recipe, resolve_recipe
 TOPOLOGIES = ("v5e-8", "v5e-256", "v5p-256", "v6e-8", "cuda:h100:8")
 LARGEST = "base_emoji", ("--config.train.batch_size=1048576",)
 BEGIN, END = "<!-- plans -->\n", "<!-- end of plans -->"
+UNKNOWN = "not planned yet"
 _GIB = 2**30
 
 
@@ -120,7 +121,7 @@ def plan(row: Row, topology: str, shelf: Shelf, extra: Sequence[str], how: str) 
     place = shelf.folder / f"{row.name.replace(' ', '_')}.{topology.replace(':', '_')}.{how}.json"
     said = place.with_suffix(".log")
     if not said.is_file() and shelf.closed:
-        return Planned(None, "not planned yet")
+        return Planned(None, UNKNOWN)
     if not said.is_file():
         flags = [
             "--config",
@@ -204,10 +205,12 @@ def main() -> None:
     for row in rows():
         if options.only not in row.name:
             continue
-        cells = []
-        for topology in options.topologies:
-            shown, why = cell(row, topology, shelf)
-            cells.append(shown)
+        found = [cell(row, topology, shelf) for topology in options.topologies]
+        if all(why == UNKNOWN for _, why in found):
+            notes.setdefault(UNKNOWN, []).append(f"`{row.name}`")
+            continue
+        cells = [shown for shown, _ in found]
+        for topology, (_, why) in zip(options.topologies, found, strict=True):
             if why:
                 notes.setdefault(f"{row.name}: {why}", []).append(topology)
         table.append(f"| `{row.name}` | {' | '.join(cells)} |")

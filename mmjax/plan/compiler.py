@@ -35,7 +35,7 @@ class Memory:
     Attributes:
       arguments: of what is given to the program.
       temporaries: beside arguments and results.
-      peak: the most at any time: arguments, temporaries, and results in no argument's place.
+      peak: of HBM, the most at any time.
     """
 
     arguments: int
@@ -129,9 +129,10 @@ def compile_program(program: PlannedProgram) -> Compiled:
     seconds = time.monotonic() - began
     stats = made.memory_analysis()
     arguments, temporaries = stats.argument_size_in_bytes, stats.temp_size_in_bytes
-    # Not `peak_memory_in_bytes`: what is copied ahead into VMEM counts there, up to all of it.
     results = max(stats.output_size_in_bytes - stats.alias_size_in_bytes, 0)
-    memory = Memory(arguments, temporaries, arguments + temporaries + results)
+    # What is copied ahead into VMEM counts in the compiler's own peak too, up to all of VMEM.
+    peak = min(stats.peak_memory_in_bytes, arguments + temporaries + results)
+    memory = Memory(arguments, temporaries, peak)
     return Compiled(memory, account(made.as_text()), seconds)
 
 
