@@ -1,6 +1,6 @@
-"""Plans every recipe on every topology, and writes the table that docs/plans.md shows.
+"""Plans every recipe on every topology, and makes one table of them.
 
-    python -m tools.plan_all --folder runs/plans --write docs/plans.md
+    python -m tools.plan_all --folder runs/plans --write plans.md
     python -m tools.plan_all --folder runs/plans --only lavin --topologies v5e-8
 
 Of each recipe the programs of its main stage are planned twice a topology, in processes of their
@@ -195,7 +195,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="recipes whose names hold this text")
     parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES)
     parser.add_argument("--known", action="store_true", help="show what lies in FOLDER alone")
-    parser.add_argument("--write", type=Path, help="the page whose table is replaced")
+    parser.add_argument(
+        "--write", type=Path, help="the page whose table, between comments, is replaced or added"
+    )
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     shelf = Shelf(options.folder, options.known)
@@ -218,7 +220,8 @@ def main() -> None:
     table.append("")
     table += [f"- {note} ({', '.join(where)})" for note, where in notes.items()]
     if options.write:
-        before, _, rest = options.write.read_text("utf-8").partition(BEGIN)
+        page = options.write.read_text("utf-8") if options.write.is_file() else ""
+        before, _, rest = page.partition(BEGIN)
         text = before + BEGIN + "\n".join(table) + "\n" + END + rest.partition(END)[2]
         write_atomic(options.write, text)
 
