@@ -1,6 +1,6 @@
 """Plans every recipe on every topology, and makes one table of them.
 
-    python -m tools.plan_all --folder runs/plans --write plans.md
+    python -m tools.plan_all --folder runs/plans --table plans.md
     python -m tools.plan_all --folder runs/plans --only lavin --topologies v5e-8
 
 Of each recipe the programs of its main stage are planned twice a topology, in processes of their
@@ -11,13 +11,14 @@ weights, no data and no TPU.
 """
 
 import argparse
+import functools
 import json
 import math
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,6 @@ from mmjax.specs.build import as_dict
 from mmjax.specs.recipe import Recipe, resolve_recipe
 
 TOPOLOGIES = ("v5e-8", "v5e-256", "v5p-256", "v6e-8", "cuda:h100:8")
-LARGEST = "base_emoji", ("--config.train.batch_size=1048576",)
-BEGIN, END = "<!-- plans -->\n", "<!-- end of plans -->"
 UNKNOWN = "not planned yet"
 _GIB = 2**30
 
@@ -41,27 +40,26 @@ class Row:
 
     Attributes:
       name: shown.
-      recipe: its name.
-      flags: settings of its own.
+      source: the recipe's name.
+      overrides: dotted name -> value of its own.
     """
 
     name: str
-    recipe: str
-    flags: tuple[str, ...] = ()
+    source: str
+    overrides: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def read(self) -> Recipe:
+    @functools.cached_property
+    def recipe(self) -> Recipe:
         """The recipe, whole.
 
         Raises:
           MmjaxError: it is none that trains, as `synthesize_emoji`.
         """
-        settings = [flag.removeprefix("--config.").partition("=")[::2] for flag in self.flags]
-        overrides = {name: json.loads(value) for name, value in settings}
-        return resolve_recipe(as_dict(load_recipe(self.recipe, overrides)))
+        return resolve_recipe(as_dict(load_recipe(self.source, self.overrides)))
 
     def meshes(self, devices: int) -> Iterator[str]:
         """DATAxMODEL: as many rows as divide the micro-batch, then half as many, ..."""
-        train = self.read().main.train
+        train = self.recipe.main.train
         data = math.gcd(devices, train.batch_size // train.accumulate)
         while data:
             yield f"{data}x{devices // data}"
@@ -91,8 +89,7 @@ def rows() -> Iterator[Row]:
     """All recipes, and the largest batch."""
     for name in names():
         yield Row(name, name)
-    name, flags = LARGEST
-    yield Row(f"{name}, 1,048,576 pairs", name, flags)
+    yield Row("base_emoji, 1,048,576 pairs", "base_emoji", {"train.batch_size": 1 << 20})
 
 
 @dataclass(frozen=True)
@@ -125,12 +122,12 @@ def plan(row: Row, topology: str, shelf: Shelf, extra: Sequence[str], how: str) 
     if not said.is_file():
         flags = [
             "--config",
-            find_recipe(row.recipe),
+            find_recipe(row.source),
             "--topology",
             topology,
             "--json",
             str(place),
-            *row.flags,
+            *(f"--config.{name}={value}" for name, value in row.overrides.items()),
         ]
         done = subprocess.run(
             [sys.executable, "-m", "mmjax.plan", *flags, *extra],
@@ -151,7 +148,7 @@ def cell(row: Row, topology: str, shelf: Shelf) -> tuple[str, str]:
     devices = read_topology(topology).devices
     shown, extra, made = "", (), Planned(None)
     try:
-        only = ("--only", f"{row.read().main.name}: ")
+        only = ("--only", f"{row.recipe.main.name}: ")
         for mesh in row.meshes(devices):
             own = mesh == f"{devices}x1"
             shown, extra = ("", only) if own else (f"{mesh}: ", (*only, "--mesh", mesh))
@@ -195,9 +192,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="recipes whose names hold this text")
     parser.add_argument("--topologies", nargs="+", default=TOPOLOGIES)
     parser.add_argument("--known", action="store_true", help="show what lies in FOLDER alone")
-    parser.add_argument(
-        "--write", type=Path, help="the page whose table, between comments, is replaced or added"
-    )
+    parser.add_argument("--table", type=Path, help="write it here, as a Markdown table")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     shelf = Shelf(options.folder, options.known)
@@ -219,11 +214,8 @@ def main() -> None:
         print(table[-1], flush=True)
     table.append("")
     table += [f"- {note} ({', '.join(where)})" for note, where in notes.items()]
-    if options.write:
-        page = options.write.read_text("utf-8") if options.write.is_file() else ""
-        before, _, rest = page.partition(BEGIN)
-        text = before + BEGIN + "\n".join(table) + "\n" + END + rest.partition(END)[2]
-        write_atomic(options.write, text)
+    if options.table:
+        write_atomic(options.table, "\n".join(table) + "\n")
 
 
 if __name__ == "__main__":

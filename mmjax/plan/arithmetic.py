@@ -45,12 +45,8 @@ def _inner(equation: Any) -> Iterator[tuple[Any, float]]:
     elif name == "shard_map":
         shards = math.prod(params["mesh"].shape.values())
         yield params["jaxpr"], shards
-    else:
-        for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-            if key in params:
-                inner = params[key]
-                yield getattr(inner, "jaxpr", inner), 1
-                return
+    elif (inner := liveness.function_of(equation)) is not None:
+        yield inner, 1
 
 
 def _flops(jaxpr: Any) -> float:

@@ -79,8 +79,8 @@ class _Walk:
             )  # fmt: skip
 
         for i, eqn in enumerate(jaxpr.eqns):
-            function = _function_of(eqn)
-            if function is None:
+            function = function_of(eqn)
+            if function is None or len(function.invars) != len(eqn.invars):
                 within, out_specs = self._equation(eqn, [spec(v) for v in eqn.invars])
                 frees = [eqn.primitive.name in _FREE] * len(eqn.outvars)
             else:
@@ -169,15 +169,16 @@ class _Walk:
         return tuple(unique)
 
 
-def _function_of(one: Any) -> Any | None:
-    """The jaxpr of a function called once: compilers see its operations as the caller's."""
+def function_of(one: Any) -> Any | None:
+    """The jaxpr of a function that an equation calls once; None where it calls none.
+
+    Compilers see its operations as the caller's.
+    """
     if one.primitive.name in ("scan", "while", "cond", "shard_map"):
         return None
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if key in one.params:
-            inner = getattr(one.params[key], "jaxpr", one.params[key])
-            if len(inner.invars) == len(one.invars):
-                return inner
+            return getattr(one.params[key], "jaxpr", one.params[key])
     return None
 
 
