@@ -225,10 +225,11 @@ def say(
     on_one_device: Callable[[pytest.MonkeyPatch], None],
 ) -> Callable[..., Any]:
     """Returns `say(*arguments, stdin="")`: the chat in this process -> (code, stdout, stderr)."""
-    from mmjax import chat, sharding
+    from mmjax import chat
+    from mmjax.processes import starting
 
     # This process has its devices; of which one is enough.
-    monkeypatch.setattr(sharding, "set_up", lambda *_: None)
+    monkeypatch.setattr(starting, "set_up", lambda *_: None)
     on_one_device(monkeypatch)
 
     def run(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
