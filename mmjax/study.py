@@ -34,11 +34,22 @@ REPORTS = ("report.html", "report.md")
 log = logging.getLogger("mmjax")
 
 
-def plan(recipe: Recipe, workdir: Path) -> list[Run]:
-    """The runs of a recipe in the order they are made: seed by seed, the base first."""
+def plan(recipe: Recipe, workdir: Path, under: Run | None = None) -> list[Run]:
+    """The runs of a recipe in the order they are made: seed by seed, the base first.
+
+    Args:
+      recipe: what is run.
+      workdir: the run folder.
+      under: what stands in for the finished run that the recipe names as its base.
+
+    Raises:
+      MmjaxError: there is no such finished run, or it does not go with the recipe.
+    """
     runs: list[Run] = []
     for seed in recipe.seeds:
-        base = definition_of(recipe.lowest.task).base_of(recipe, seed) if recipe.base else None
+        base = under
+        if recipe.base and base is None:
+            base = definition_of(recipe.lowest.task).base_of(recipe, seed)
         for stage in recipe.stages:
             needs = base if family_of(stage.task).stands_on else None
             run = Run(recipe, stage, seed, workdir / f"seed_{seed}" / stage.name, needs)

@@ -57,6 +57,11 @@ class Row:
         """
         return resolve_recipe(as_dict(load_recipe(self.source, self.overrides)))
 
+    @property
+    def base(self) -> tuple[str, ...]:
+        """Flags for the recipe of the finished run that it stands on, runs/NAME."""
+        return ("--base", Path(self.recipe.base).name) if self.recipe.base else ()
+
     def meshes(self, devices: int) -> Iterator[str]:
         """DATAxMODEL: as many rows as divide the micro-batch, then half as many, ..."""
         train = self.recipe.main.train
@@ -128,6 +133,7 @@ def plan(row: Row, topology: str, shelf: Shelf, extra: Sequence[str], how: str) 
             "--json",
             str(place),
             *(f"--config.{name}={value}" for name, value in row.overrides.items()),
+            *row.base,
         ]
         done = subprocess.run(
             [sys.executable, "-m", "mmjax.plan", *flags, *extra],

@@ -5,6 +5,7 @@
   python -m mmjax.plan --config configs/language_emoji.py --topology v6e-8 --html plan.html
   python -m mmjax.plan --config configs/lavin_scienceqa_7b.py --topology cuda:h100:8 --mesh 1x8
   python -m mmjax.plan --config configs/lavin_scienceqa_7b.py --topology v5e-8 --nocompile
+  python -m mmjax.plan --config configs/domain_food101.py --base base_emoji --topology v5e-8
 
 Builds the programs of every stage (features, train step, evaluation, answers) for the shapes of the
 recipe and the sizes of its encoders; no weights and no data are read. With libtpu (extra `plan`)
@@ -36,9 +37,12 @@ ONLY = flags.DEFINE_string("only", "", "Plan the programs alone whose names hold
 COMPILE = flags.DEFINE_bool(
     "compile", True, "Compile where a compiler is; --nocompile counts on shapes, in seconds."
 )
+BASE = flags.DEFINE_string(
+    "base", None, "Recipe of the finished run that this one stands on; the run need not be there."
+)
 JSON = flags.DEFINE_string("json", None, "File for all figures.")
 HTML = flags.DEFINE_string("html", None, "File for a page with the tables.")
-_OWN = (door.CONFIG, TOPOLOGY, MESH, SLICES, SEARCH, ONLY, COMPILE, JSON, HTML)
+_OWN = (door.CONFIG, TOPOLOGY, MESH, SLICES, SEARCH, ONLY, COMPILE, BASE, JSON, HTML)
 
 
 def start() -> None:
@@ -68,6 +72,7 @@ def _plan() -> None:
 
     import jax
 
+    from mmjax.commands.recipes import load_recipe
     from mmjax.plan import page, search
     from mmjax.plan.chips import read_topology
     from mmjax.plan.planning import Planner, with_mesh
@@ -83,7 +88,8 @@ def _plan() -> None:
         if match is None:
             raise MmjaxError(f"--mesh {MESH.value!r} is no DATAxMODEL such as 32x8")
         recipe = with_mesh(recipe, int(match[1]), int(match[2]))
-    planner = Planner(topology, ONLY.value, page.print_line, COMPILE.value)
+    base = resolve_recipe(as_dict(load_recipe(BASE.value, {}))) if BASE.value else None
+    planner = Planner(topology, ONLY.value, page.print_line, COMPILE.value, base)
     # Nothing is placed on them: shapes are traced for as many.
     jax.config.update("jax_platforms", "cpu")
     if not planner.compiles:

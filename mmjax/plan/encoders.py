@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ def abstract_encoder(spec: EncoderSpec, mesh: Mesh) -> Encoder:
         pooling=pooling,
         dtype=dtype,
         quantize=spec.quantize,
+        # Which of its values a checkpoint has, no shape depends on; CLIP's all end at their bound.
+        logit_scale=math.log(100) if spec.tower else None,
         mesh=mesh,
     )
 

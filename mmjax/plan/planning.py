@@ -130,12 +130,14 @@ class Planner:
       only: part of the names of the programs that are planned; "" is all.
       report: called with every finished line.
       compile: whether to, where there is a compiler; else shapes are counted.
+      base: recipe of the finished run that a recipe stands on, which need not be there.
     """
 
     topology: Topology
     only: str = ""
     report: Callable[[Line], None] = lambda line: None
     compile: bool = True
+    base: Recipe | None = None
     _described: list[np.ndarray] = field(default_factory=list[np.ndarray])
 
     @property
@@ -174,7 +176,7 @@ class Planner:
         """
         mesh = self.mesh(recipe)
         lines = []
-        for program in programs(recipe, mesh):
+        for program in programs(recipe, mesh, self.base):
             if self.only in program.name:
                 lines.append(self._line(program, mesh))
                 self.report(lines[-1])
@@ -218,7 +220,9 @@ class Planner:
         times = roofline(cost, chip)
         step = times.step
         sent = sorted(cost.collectives, key=lambda one: -one.wire_bytes)
-        notes = [made.refusal] if made is not None and made.refusal else []
+        notes = list(program.assumed)
+        if made is not None and made.refusal:
+            notes.append(made.refusal)
         if cost.uncertain:
             notes.append(
                 f"{len(cost.uncertain)} loop(s) that may end early count once or their bound"

@@ -44,6 +44,7 @@ class PlannedProgram:
       unit: what a run of it counts.
       units: how many.
       times: runs of it in the whole recipe; 0 where that is not known.
+      assumed: what only the data would say.
     """
 
     name: str
@@ -52,6 +53,7 @@ class PlannedProgram:
     unit: str
     units: int
     times: int = 0
+    assumed: tuple[str, ...] = ()
 
     def held(self) -> dict[str, int]:
         """Bytes that each argument takes on a device."""
@@ -69,12 +71,13 @@ def _itemsize(leaf: Any) -> int:
     return 1 if leaf.dtype == jnp.bool_ else jnp.dtype(leaf.dtype).itemsize
 
 
-def programs(recipe: Recipe, mesh: Mesh) -> Iterator[PlannedProgram]:
+def programs(recipe: Recipe, mesh: Mesh, base: Recipe | None = None) -> Iterator[PlannedProgram]:
     """All programs of a recipe, stage by stage; one seed's.
 
     Args:
       recipe: what is run.
       mesh: over the described devices.
+      base: the recipe of the finished run that it stands on, which need not be there.
 
     Yields:
       Programs, in the order in which a run comes to them.
@@ -85,7 +88,7 @@ def programs(recipe: Recipe, mesh: Mesh) -> Iterator[PlannedProgram]:
     """
     library = ShapesLibrary(mesh, recipe.languages)
     seen: set[EncoderSpec] = set()
-    for name, planned, run in stages(recipe, library):
+    for name, planned, run in stages(recipe, library, base):
         stage, seeds = run.stage, len(recipe.seeds)
         for role, (encoder, spec) in planned.extracted.items():
             if spec not in seen:
@@ -99,25 +102,45 @@ def programs(recipe: Recipe, mesh: Mesh) -> Iterator[PlannedProgram]:
             yield from _written(name, planned.decoder, mesh)
 
 
-def stages(recipe: Recipe, library: ShapesLibrary) -> Iterator[tuple[str, Planned, Run]]:
-    """Every stage of the first seed as shapes, the base first."""
+def stages(
+    recipe: Recipe, library: ShapesLibrary, base: Recipe | None = None
+) -> Iterator[tuple[str, Planned, Run]]:
+    """Every stage of the first seed as shapes, the base first; see `programs`."""
     done: dict[Path, Planned] = {}
-    for run in study.plan(recipe, Path("planned"))[: len(recipe.stages)]:
+    under: Run | None = None
+    if base is not None:
+        if not recipe.base:
+            raise MmjaxError(f"--base: {recipe.name} stands on no finished run")
+        *_, (_, planned, under) = stages(base, library)
+        done[under.adapter] = planned
+    for run in _runs(recipe, under):
         definition = definition_of(run.stage.task)
         if not isinstance(definition, Plannable):
             raise MmjaxError(
                 f"task {run.stage.task!r} cannot be planned: its definition has no `planned` "
                 "(see mmjax/tasks/planned.py)"
             )
-        base = None
+        below = None
         if run.base is not None:
-            base = done.get(run.base.adapter)
-            if base is None:  # of another run folder
-                below = definition_of(run.base.stage.task)
-                assert isinstance(below, Plannable)
-                base = below.planned(run.base, None, library)
-        done[run.adapter] = planned = definition.planned(run, base, library)
+            below = done.get(run.base.adapter)
+            if below is None:  # of another run folder
+                other = definition_of(run.base.stage.task)
+                assert isinstance(other, Plannable)
+                below = other.planned(run.base, None, library)
+        done[run.adapter] = planned = definition.planned(run, below, library)
         yield run.stage.name, planned, run
+
+
+def _runs(recipe: Recipe, under: Run | None) -> list[Run]:
+    try:
+        runs = study.plan(recipe, Path("planned", recipe.name), under)
+    except MmjaxError as error:
+        if not recipe.base or Path(recipe.base).exists():
+            raise
+        raise MmjaxError(
+            f"{error}; a plan needs no more than its recipe: --base base_emoji"
+        ) from error
+    return runs[: len(recipe.stages)]
 
 
 def state_of(stage: Stage, trainable: PyTree, mesh: Mesh) -> tuple[TrainState, Any]:
@@ -150,6 +173,7 @@ def _step(name: str, stage: Stage, planned: Planned, mesh: Mesh, times: int) -> 
         planned.unit,
         planned.units,
         times,
+        planned.assumed,
     )
 
 
@@ -184,6 +208,7 @@ def _asked(name: str, planned: Planned, which: str, mesh: Mesh) -> PlannedProgra
         arguments,
         "rows",
         evaluation.rows,
+        assumed=planned.assumed,
     )
 
 

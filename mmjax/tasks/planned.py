@@ -50,6 +50,7 @@ class Planned:
       asked: name -> what is asked while evaluating.
       extracted: encoders whose features are computed beforehand, by role.
       decoder: a language model that writes answers, and the most columns it reads and writes.
+      assumed: what the data would say and a plan cannot know, a sentence each.
     """
 
     task: Task
@@ -63,6 +64,7 @@ class Planned:
         default_factory=dict[str, tuple[Encoder, EncoderSpec]]
     )
     decoder: "Decoder | None" = None
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,14 @@ def initial(task: Task, frozen: PyTree, batch: PyTree, mesh: Mesh) -> PyTree:
     return whole(typed.shapes(task.init, jax.random.key(0), frozen, batch), mesh)
 
 
+def standing_on(base: Planned | None) -> dict[str, PyTree]:
+    """{"base", perhaps "below"}: the frozen parameters of what a run stands on, if on anything."""
+    if base is None:
+        return {}
+    under = {name: base.frozen[name] for name in ("base", "below") if name in base.frozen}
+    return {"base": base.trainable, **({"below": under} if under else {})}
+
+
 def length_of(spec: EncoderSpec, encoder: Encoder) -> int:
     """Columns of the longest texts."""
     return spec.max_length or encoder.config.max_length
@@ -154,6 +164,13 @@ def inputs_of(stage: Stage, role: str, library: Library, rows: int) -> PyTree:
     encoder = library.encoder(spec)
     if not stage.caches(role):
         return raw_inputs(spec, encoder, mesh, rows)
+    return features_of(stage, role, library, rows)
+
+
+def features_of(stage: Stage, role: str, library: Library, rows: int) -> PyTree:
+    """The same of an encoder whose features are computed beforehand."""
+    spec, mesh = stage.encoders[role], library.mesh
+    encoder = library.encoder(spec)
     width = encoder.width(spec.output)
     if not spec.output.startswith("tokens"):
         return {"features": shaped(mesh, (rows, width))}

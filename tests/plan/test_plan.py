@@ -235,9 +235,36 @@ def test_the_roofline_is_the_slower_of_its_sides():
     assert roofline(Cost(1.0, 1.0, (hidden,)), chip).links == 0
 
 
-def test_a_task_without_shapes_is_told(mesh):
-    with pytest.raises(MmjaxError, match="'prompts' cannot be planned"):
-        list(programs(recipe_of("prompts_emoji:tiny"), mesh(8)))
+def test_a_task_without_shapes_is_told(mesh, monkeypatch):
+    monkeypatch.setattr("mmjax.plan.programs.definition_of", lambda task: object())
+    with pytest.raises(MmjaxError, match="'contrastive' cannot be planned"):
+        list(programs(recipe_of("base_emoji:tiny"), mesh(8)))
+
+
+@pytest.mark.parametrize("name", ["prompts_emoji:exact", "prompts_coop", "chain_clip"])
+def test_few_shots_are_planned_for_as_many_classes_as_imagenet_has(name, mesh):
+    recipe = recipe_of(name)
+    found = {p.name: p for p in programs(recipe, mesh(4))}
+    trained = [s.name for s in recipe.stages if s.train.steps and s.task != "pretrained"]
+    assert [n.removesuffix(": train step") for n in found if n.endswith("step")] == trained
+    step, asked = (found[f"prompts: {what}"] for what in ("train step", "evaluation, score"))
+    assert step.arguments["frozen"]["known"]["text"].shape[0] == 1000
+    assert step.assumed == asked.assumed != ()
+    assert arithmetic.flops(step) > 0
+
+
+def test_what_stands_on_a_finished_run_is_planned_by_its_recipe(mesh):
+    recipe, base = recipe_of("domain_food101"), recipe_of("base_emoji")
+    with pytest.raises(MmjaxError, match=r"runs/base_emoji.* --base base_emoji"):
+        list(programs(recipe, mesh(8)))
+    (step,) = (p for p in programs(recipe, mesh(8), base) if p.name == "domain: train step")
+    (below,) = (p for p in programs(base, mesh(8)) if p.name.endswith("step"))
+    heads = below.arguments["trained"].trainable
+    assert [x.shape for x in jax.tree.leaves(step.arguments["frozen"]["base"])] == [
+        x.shape for x in jax.tree.leaves(heads)
+    ]
+    with pytest.raises(MmjaxError, match="--base: .* stands on no finished run"):
+        list(programs(base, mesh(8), base))
 
 
 def test_a_line_knows_whether_it_fits():

@@ -12,7 +12,16 @@ from mmjax.sharding import check_batch
 from mmjax.tasks.adapting import tower_of
 from mmjax.tasks.base import GENERAL
 from mmjax.tasks.dual_encoder.stacking import make_task
-from mmjax.tasks.planned import Asked, Planned, extracted, initial, inputs_of, rounded, shaped
+from mmjax.tasks.planned import (
+    Asked,
+    Planned,
+    extracted,
+    initial,
+    inputs_of,
+    rounded,
+    shaped,
+    standing_on,
+)
 from mmjax.tasks.published import BATCH
 from mmjax.tasks.run import Run
 from mmjax.trees import PyTree
@@ -42,11 +51,7 @@ def planned(run: Run, base: Planned | None, library: Library) -> Planned:
         else:
             towers[role] = tower_of(stage, role, library, None)
             frozen[role] = encoder.params
-    if base is not None:
-        frozen["base"] = base.trainable
-        under = {name: base.frozen[name] for name in ("base", "below") if name in base.frozen}
-        if under:
-            frozen["below"] = under
+    frozen |= standing_on(base)
     task = make_task(stage, towers, None if base is None else base.task, mesh)
     rows = stage.train.batch_size
     batch: dict[str, Any] = {}

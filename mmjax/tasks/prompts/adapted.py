@@ -157,5 +157,5 @@ def load_classifier(folder: Path, allow_other_encoder: bool, mesh: Mesh | None) 
     stage, card, library = loaded.stage, loaded.card, loaded.library
     joint = joint_on(stage, loaded.base, loaded.frozen, loaded.base_card, library)
     known = fewshot.know(stage, joint, card["classes"], library, card["seed"])
-    frozen = fewshot.frozen_of(stage, joint, known, library)
+    frozen = fewshot.frozen_of(stage, joint, sharding.place(known, library.mesh), library)
     return Classifier(loaded, joint, fewshot.task_of(stage, joint, library), frozen)

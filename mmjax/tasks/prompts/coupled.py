@@ -28,8 +28,11 @@ def hook_in(stage: Stage, role: str, library: Library) -> Adapter | ReplacedToke
 
 
 def at(encoder: Encoder) -> int:
-    """How many tokens of a text tower stand before a prompt's first one."""
-    return len(front_of(encoder))
+    """How many tokens of a text tower stand before a prompt's first one.
+
+    Of an encoder without a tokenizer, as a plan has it: one, the special one.
+    """
+    return 1 if encoder.preprocess is None else len(front_of(encoder))
 
 
 def transformer_in(stage: Stage, role: str, library: Library) -> Encoder:

@@ -218,9 +218,9 @@ def task_of(stage: Stage, joint: Joint, library: Library) -> PromptsTask:
     )
 
 
-def frozen_of(stage: Stage, joint: Joint, known: Mapping[str, Any], library: Library) -> PyTree:
-    """What a step reads: for methods on cached embeddings, no text tower."""
-    frozen: dict[str, PyTree] = {"known": sharding.place(dict(known), library.mesh)}
+def frozen_of(stage: Stage, joint: Joint, known: PyTree, library: Library) -> dict[str, PyTree]:
+    """What a step reads, `known` being on the mesh: for methods on cached embeddings, no tower."""
+    frozen: dict[str, PyTree] = {"known": known}
     if stage.prompts.in_tower:
         role = stage.text_role
         frozen |= {**joint.frozen, role: library.encoder(stage.encoders[role]).params}
@@ -257,7 +257,7 @@ def assemble_prompts(run: Run, library: Library) -> Assembly[PromptsTask, ShotsD
         return [corpus.labels[label][language] for label in labels]
 
     known = know(stage, joint, texts(trained), library, seed, True, support)
-    frozen = frozen_of(stage, joint, known, library)
+    frozen = frozen_of(stage, joint, sharding.place(known, library.mesh), library)
     labels = LabelTable(labels_of(corpus, shots, trained))
     phase = Phase(
         0,

@@ -17,7 +17,8 @@ from mmjax.tasks.base import Task
 from mmjax.tasks.defaults import Defaults
 from mmjax.tasks.dual_encoder.eval_sets import check_labels
 from mmjax.tasks.dual_encoder.stacking import base_name, outside_base
-from mmjax.tasks.prompts import chain, checks, classes, data, results, tables
+from mmjax.tasks.planned import Planned
+from mmjax.tasks.prompts import chain, checks, classes, data, results, shapes, tables
 from mmjax.tasks.prompts.adapted import Classifier, load_classifier
 from mmjax.tasks.prompts.data import ShotsData
 from mmjax.tasks.prompts.joint import joint_on
@@ -58,6 +59,10 @@ class Prompts(Defaults):
     def assemble(self, run: Run, library: Library) -> Assembly[PromptsTask, ShotsData]:
         """Puts the run together."""
         return data.assemble_prompts(run, library)
+
+    def planned(self, run: Run, base: Planned | None, library: Library) -> Planned:
+        """What the run's programs are made for; see `mmjax.tasks.planned`."""
+        return shapes.planned(run, base, library)
 
     def left_out(self, recipe: Recipe, library: Library) -> Sequence[LeftOut]:
         """Classes without enough families."""

@@ -85,6 +85,18 @@ def joint_on(
             f"those of the base, which reads its texts with the encoder {task.text_role!r}",
         )
         return Joint(task, frozen, card, towers)
+    own = own_space(stage, library)
+    base = sharding.place(own.init(jax.random.key(0), {}, {}), library.mesh)
+    return Joint(own, {"base": base}, None, towers)
+
+
+def own_space(stage: Stage, library: Library) -> PretrainedTask:
+    """The dual encoder of two towers that share a space as they are.
+
+    Raises:
+      MmjaxError: they share none.
+    """
+    towers = frozen_towers(stage, library)
     check_setting(
         "foreign" not in towers, "encoders", sorted(towers), "no 'foreign' without a base"
     )
@@ -95,6 +107,4 @@ def joint_on(
             f"{setting('base')} is empty, and {setting('encoders')} share no space (widths "
             f"{widths}, logit_scale {scale}); give both towers of one CLIP, or a base"
         )
-    own = PretrainedTask(towers["image"], towers["text"], scale)
-    base = sharding.place(own.init(jax.random.key(0), {}, {}), library.mesh)
-    return Joint(own, {"base": base}, None, towers)
+    return PretrainedTask(towers["image"], towers["text"], scale)

@@ -1,6 +1,7 @@
 """Adapters in both towers of a few-shot method: they start at nothing, and nothing else moves."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,16 +10,21 @@ import numpy as np
 import pytest
 
 from mmjax import optim, sharding, trees
+from mmjax.commands.recipes import load_recipe
 from mmjax.data.library import Library
 from mmjax.data.tables import View, table_of
 from mmjax.encoders.prompted import vectors_of
 from mmjax.errors import MmjaxError
+from mmjax.plan.encoders import ShapesLibrary
 from mmjax.specs.data import PairsSpec
 from mmjax.specs.prompts import PromptMethod, PromptSpec
+from mmjax.specs.recipe import resolve_recipe
 from mmjax.specs.spec import EncoderSpec, Stage, TrainSpec
+from mmjax.tasks.prompts import shapes
 from mmjax.tasks.prompts.data import frozen_of, know, task_of
 from mmjax.tasks.prompts.joint import joint_on
 from mmjax.tasks.prompts.pictures import PicturesInStep
+from mmjax.tasks.run import Run
 from tests.adapters.programs import dots
 from tests.adapters.test_table import KINDS
 from tests.run.test_language_clip import write_clip_tokenizer
@@ -59,24 +65,28 @@ class Made:
     batch: Any
 
 
+def stage_of(clip: str, method: PromptMethod = "coop", **prompts: Any) -> Stage:
+    """A stage without adapters."""
+    return Stage(
+        "prompts",
+        "prompts",
+        {role: EncoderSpec(clip, tower=role) for role in ("image", "text")},
+        PairsSpec("none", views=("mirror", "plain")),
+        prompts=PromptSpec(method, **{"general": 2, "instance": 2, "ending": "", **prompts}),
+        train=TrainSpec(batch_size=B, select="none"),
+    )
+
+
 @pytest.fixture(scope="module")
 def make(clip, library):
     """Returns `make(adapters, method, **prompts)`."""
 
     def build(adapters: Any, method: PromptMethod = "coop", **prompts: Any) -> Made:
-        settings = PromptSpec(method, **{"general": 2, "instance": 2, "ending": "", **prompts})
-        bare = Stage(
-            "prompts",
-            "prompts",
-            {role: EncoderSpec(clip, tower=role) for role in ("image", "text")},
-            PairsSpec("none", views=("mirror", "plain")),
-            prompts=settings,
-            train=TrainSpec(batch_size=B, select="none"),
-        )
+        bare = stage_of(clip, method, **prompts)
         stage = dataclasses.replace(bare, adapters=adapters)
         joint = joint_on(stage, None, {}, None, library)
         known = know(stage, joint, NAMES, library, 0, training=True)
-        frozen = frozen_of(stage, joint, known, library)
+        frozen = frozen_of(stage, joint, sharding.place(known, library.mesh), library)
         task, plain = (task_of(s, joint, library) for s in (stage, bare))
         if task.pictures is not None:
             tower = dataclasses.replace(task.pictures.tower, begin=None, adapted=None)
@@ -104,6 +114,34 @@ def plain_features(joint: Any, library: Library, stage: Stage, pixels: Any) -> A
 def settings_of(name: str) -> dict[str, Any]:
     """A kind of the table as a recipe has it."""
     return {"kind": name, **dataclasses.asdict(KINDS[name].adapter)}
+
+
+@pytest.mark.parametrize(
+    ("method", "adapters"),
+    [("structured", {}), ("factorised", {}), ("linear_probe", {}), ("maple", {}), ("coop", BOTH)],
+)
+def test_a_plan_has_the_shapes_of_a_run(method, adapters, make, clip, library, monkeypatch):
+    made, stage = make(adapters, method), stage_of(clip, method)
+    known = made.frozen["known"]
+    monkeypatch.setattr(shapes, "CLASSES", len(NAMES))
+    if "ids" in known:  # whose length is that of the longest name
+        learnt = len(known["context"]) + (2 if method == "structured" else 0)
+        monkeypatch.setattr(shapes, "NAME", known["ids"].shape[1] - learnt - shapes.FRAME)
+    recipe = resolve_recipe(load_recipe("prompts_coop", {}).to_dict())
+    own = Run(recipe, dataclasses.replace(stage, adapters=adapters), 0, Path())
+    found = shapes.planned(own, None, ShapesLibrary(library.mesh, ("en", "en")))
+    planned = {name: x for name, x in found.frozen["known"].items() if name != "support"}
+    assert sizes(found.frozen | {"known": planned}) == sizes(made.frozen)
+    if made.task.pictures is not None:
+        image = {k: v for k, v in made.batch["image"].items() if k != "row"}
+        assert sizes(found.batch) == sizes({**made.batch, "image": image})
+        trainable = jax.eval_shape(made.task.init, jax.random.key(0), made.frozen, made.batch)
+        assert sizes(found.trainable) == sizes(trainable)
+
+
+def sizes(tree: Any) -> dict[str, Any]:
+    """Path -> shape and dtype."""
+    return {path: (x.shape, jnp.dtype(x.dtype)) for path, x in trees.named_leaves(tree)}
 
 
 def test_no_gradient_of_a_frozen_kernel_is_computed(make):
