@@ -95,6 +95,7 @@ class Setting:
         int8: bool = False,
         temperature: float = 10.0,
         remat: bool = True,
+        rows: int = ROWS,
     ) -> "Setting":
         """Lays the step out on a mesh.
 
@@ -106,6 +107,7 @@ class Setting:
           int8: whether frozen kernels are int8.
           temperature: of the router.
           remat: whether the language model's layers are computed again going backward.
+          rows: of a data shard.
 
         Returns:
           The setting.
@@ -125,7 +127,7 @@ class Setting:
         spec = OptimSpec(lr=1.125e-3, weight_decay=0.02, b2=0.95)
         tx, _ = optim.make_optimizer(spec, trainable, 8000)
         state = jax.eval_shape(lambda params, key: create(params, tx, key), trainable, key)
-        rows = ROWS * mesh.shape["data"]
+        rows *= mesh.shape["data"]
         size, channels = vit.config.image_size, vit.config.num_channels
         split = NamedSharding(mesh, PartitionSpec("data"))
         whole = NamedSharding(mesh, PartitionSpec())
