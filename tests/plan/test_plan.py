@@ -263,7 +263,7 @@ def test_what_stands_on_a_finished_run_is_planned_by_its_recipe(mesh):
     assert [x.shape for x in jax.tree.leaves(step.arguments["frozen"]["base"])] == [
         x.shape for x in jax.tree.leaves(heads)
     ]
-    with pytest.raises(MmjaxError, match="--base: .* stands on no finished run"):
+    with pytest.raises(MmjaxError, match=r"--base: .* stands on no finished run"):
         list(programs(base, mesh(8), base))
 
 
