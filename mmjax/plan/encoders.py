@@ -26,7 +26,7 @@ from mmjax.errors import MmjaxError
 from mmjax.specs.spec import EncoderSpec
 from mmjax.trees import PyTree
 from mmjax.weights import layouts, quantize
-from mmjax.weights.placing import in_rows
+from mmjax.weights.placing import in_order
 
 _KNOWN = Path(__file__).parent / "known.json"
 
@@ -160,7 +160,7 @@ def placed(
                 where[path] = quantize.placement(name, leaf, where[kernel], whole[kernel].ndim)
     return jax.tree_util.tree_map_with_path(
         lambda path, x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=in_rows(where[trees.path_of(path)], x.ndim)
+            x.shape, x.dtype, sharding=in_order(where[trees.path_of(path)], x.shape)
         ),
         target,
     )
