@@ -60,15 +60,19 @@ class _Walk:
 
     def jaxpr(self, jaxpr: Any, given: Sequence[Spec]) -> tuple[float, list[Spec]]:
         """(most bytes alive beside the inputs, specs of the outputs)."""
-        return self._walk(jaxpr, given, False)[:2]
+        return self._walk(jaxpr, given, False, [True] * len(jaxpr.outvars))[:2]
 
     def _walk(
-        self, jaxpr: Any, given: Sequence[Spec], inlined: bool
+        self, jaxpr: Any, given: Sequence[Spec], inlined: bool, wanted: Sequence[bool]
     ) -> tuple[float, list[Spec], list[bool]]:
-        """As `jaxpr`, and which outputs take nothing, which those of an inlined function may."""
+        """As `jaxpr`, and which outputs take nothing, which those of an inlined function may.
+
+        What leads to no output that is wanted is not computed.
+        """
         specs: dict[Any, Spec] = dict(zip(jaxpr.invars, given, strict=True))
         last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if _is_var(v)}
         kept = {v for v in jaxpr.outvars if _is_var(v)}
+        needed = _needed(jaxpr, wanted)
         alive = most = 0.0
         born: dict[Any, float] = {}
         unborn: set[Any] = set()
@@ -79,16 +83,20 @@ class _Walk:
             )  # fmt: skip
 
         for i, eqn in enumerate(jaxpr.eqns):
+            if not _is_needed(eqn, needed):
+                continue
             function = function_of(eqn)
             if function is None or len(function.invars) != len(eqn.invars):
                 within, out_specs = self._equation(eqn, [spec(v) for v in eqn.invars])
                 frees = [eqn.primitive.name in _FREE] * len(eqn.outvars)
             else:
-                within, out_specs, frees = self._walk(function, [spec(v) for v in eqn.invars], True)
+                wants = [v in needed for v in eqn.outvars]
+                specs_in = [spec(v) for v in eqn.invars]
+                within, out_specs, frees = self._walk(function, specs_in, True, wants)
             reused = [v.aval.shape for v in eqn.invars] if eqn.primitive.name in _IN_PLACE else []
             for v, its, free in zip(eqn.outvars, out_specs, frees, strict=True):
                 specs[v] = its
-                free = free and (inlined or v not in kept)
+                free = (free and (inlined or v not in kept)) or v not in needed
                 if free:
                     unborn.add(v)
                 if not free and v.aval.shape in reused:
@@ -167,6 +175,20 @@ class _Walk:
             seen.update(own)
             unique.append(own)
         return tuple(unique)
+
+
+def _needed(jaxpr: Any, wanted: Sequence[bool]) -> set[Any]:
+    """Variables that lead to an output that is wanted."""
+    pairs = zip(jaxpr.outvars, wanted, strict=True)
+    needed = {v for v, want in pairs if want and _is_var(v)}
+    for eqn in reversed(jaxpr.eqns):
+        if _is_needed(eqn, needed):
+            needed.update(v for v in eqn.invars if _is_var(v))
+    return needed
+
+
+def _is_needed(eqn: Any, needed: set[Any]) -> bool:
+    return bool(eqn.effects) or any(v in needed for v in eqn.outvars)
 
 
 def function_of(one: Any) -> Any | None:

@@ -187,6 +187,37 @@ def test_what_lies_between_is_split_as_its_operands_are(mesh):
     assert alone == pytest.approx(8 * found, rel=0.3)
 
 
+def test_what_nobody_reads_takes_nothing():
+    """As the keys and values that a decoder gives while it is only asked how likely texts are."""
+
+    def layer(x, w):
+        return jnp.sin(x @ w), jnp.sort(x, axis=0)
+
+    def last(x, stack):
+        return jax.jit(lambda *given: jax.lax.scan(layer, *given))(x, stack)[0].sum()
+
+    def both(x, stack):
+        x, kept = jax.lax.scan(layer, x, stack)
+        return x.sum(), kept
+
+    arguments = jnp.zeros((64, 64)), jnp.zeros((32, 64, 64))
+    one, two = (
+        liveness.peak(jax.jit(f).trace(*arguments).jaxpr, arguments, {}) for f in (last, both)
+    )
+    assert one < 6 * 4 * 64 * 64
+    assert two - one >= 32 * 4 * 64 * 64
+
+
+@pytest.mark.parametrize("what", ["adapters_emoji:tiny", "chain_emoji:tiny"])
+def test_a_stage_with_adapters_in_its_towers_runs_those_of_its_base_too(what, mesh):
+    recipe = recipe_of(what)
+    steps = {p.name: p for p in programs(recipe, mesh(2)) if p.name.endswith("step")}
+    step = steps[f"{recipe.main.name}: train step"]
+    assert arithmetic.flops(step) > 0
+    pictures = step.arguments["batch"]["image"]
+    assert ("pixel_values" in pictures) == bool(recipe.main.adapters)
+
+
 def test_a_search_tries_what_divides():
     recipe = recipe_of("lavin_scienceqa_7b")
     tried = list(search.candidates(recipe, 8))

@@ -1,5 +1,6 @@
 """A dual encoder's run as shapes alone; see `mmjax.tasks.planned`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from mmjax.errors import MmjaxError
 from mmjax.losses.consolidation import Prior
 from mmjax.sharding import check_batch
 from mmjax.tasks.adapting import tower_of
-from mmjax.tasks.base import GENERAL
+from mmjax.tasks.base import GENERAL, Task
 from mmjax.tasks.dual_encoder.stacking import make_task
 from mmjax.tasks.planned import (
     Asked,
@@ -52,7 +53,7 @@ def planned(run: Run, base: Planned | None, library: Library) -> Planned:
             towers[role] = tower_of(stage, role, library, None)
             frozen[role] = encoder.params
     frozen |= standing_on(base)
-    task = make_task(stage, towers, None if base is None else base.task, mesh)
+    task = _task(run, towers, library)
     rows = stage.train.batch_size
     batch: dict[str, Any] = {}
     for role in () if stage.task == "pretrained" else _roles(run):
@@ -81,6 +82,12 @@ def planned(run: Run, base: Planned | None, library: Library) -> Planned:
         evaluations,
         extracted(stage, library),
     )
+
+
+def _task(run: Run, towers: Mapping[str, Tower], library: Library) -> Task:
+    """The run's task, and those below it, over the run's own towers, as a base is loaded for it."""
+    below = None if run.base is None else _task(run.base, towers, library)
+    return make_task(run.stage, towers, below, library.mesh)
 
 
 def _roles(run: Run) -> tuple[str, ...]:
