@@ -191,7 +191,7 @@ def test_what_nobody_reads_takes_nothing():
     """As the keys and values that a decoder gives while it is only asked how likely texts are."""
 
     def layer(x, w):
-        return jnp.sin(x @ w), jnp.sort(x, axis=0)
+        return jnp.sin(x @ w), jnp.sort(x, axis=0)[:48]
 
     def last(x, stack):
         return jax.jit(lambda *given: jax.lax.scan(layer, *given))(x, stack)[0].sum()
@@ -205,7 +205,7 @@ def test_what_nobody_reads_takes_nothing():
         liveness.peak(jax.jit(f).trace(*arguments).jaxpr, arguments, {}) for f in (last, both)
     )
     assert one < 6 * 4 * 64 * 64
-    assert two - one >= 32 * 4 * 64 * 64
+    assert two - one >= 31 * 4 * 48 * 64
 
 
 @pytest.mark.parametrize("what", ["adapters_emoji:tiny", "chain_emoji:tiny"])
