@@ -205,7 +205,7 @@ def test_what_nobody_reads_takes_nothing():
         liveness.peak(jax.jit(f).trace(*arguments).jaxpr, arguments, {}) for f in (last, both)
     )
     assert one < 6 * 4 * 64 * 64
-    assert two - one >= 31 * 4 * 48 * 64
+    assert two - one > 30 * 4 * 48 * 64
 
 
 @pytest.mark.parametrize("what", ["adapters_emoji:tiny", "chain_emoji:tiny"])
