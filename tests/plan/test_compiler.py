@@ -140,6 +140,19 @@ def test_a_recipe_is_planned_whole_and_the_arithmetic_agrees():
     assert counted.flops == pytest.approx(line.flops, rel=0.05)
 
 
+@pytest.mark.parametrize("program", ["train step", "one token"])
+def test_lavin_7b_takes_what_arithmetic_says_and_copies_no_stack(program, monkeypatch):
+    """Row by row, query's, key's, value's, gate's and up's kernels were copied: 1.0 GiB of a chip."""
+    recipe = resolve_recipe(recipes.load_recipe("lavin_scienceqa_7b", {}).to_dict())
+    planner, recipe = Planner(read_topology("v5e-8"), program), with_mesh(recipe, 1, 8)
+    (line,) = planner.plan(recipe).lines
+    assert not [fault for fault in line.faults if "4096,1376" in fault or "4096,512" in fault]
+    monkeypatch.setattr(compiler, "available", lambda: False)
+    (counted,) = planner.plan(recipe).lines
+    assert counted.peak == pytest.approx(line.peak, rel=0.15)
+    assert counted.flops == pytest.approx(line.flops, rel=0.05)
+
+
 def test_an_unknown_slice_is_one_sentence():
     topology = dataclasses.replace(read_topology("v5e-8"), shape="3x5")
     with pytest.raises(MmjaxError, match="does not know the topology v5e:3x5"):
