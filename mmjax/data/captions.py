@@ -100,8 +100,9 @@ def text_turns(
 
 
 def asked_texts(corpus: Corpus, language: str) -> list[str]:
-    """The items' and the labels' names, or the queries: what evaluation reads."""
+    """The queries, or the items' names where there are none, and the labels' names."""
     if corpus.queries:
-        return [query.text for query in corpus.queries if query.language == language]
-    names = [item.captions[language][0] for item in corpus.items if item.captions.get(language)]
-    return names + [names[language] for names in corpus.labels.values() if language in names]
+        asked = [query.text for query in corpus.queries if query.language == language]
+    else:
+        asked = [item.captions[language][0] for item in corpus.items if item.captions.get(language)]
+    return asked + [names[language] for names in corpus.labels.values() if language in names]

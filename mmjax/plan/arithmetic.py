@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from mmjax.plan import liveness
-from mmjax.plan.programs import PlannedProgram
+from mmjax.plan.programs import PlannedProgram, share_of
 
 
 def flops(program: PlannedProgram) -> float:
@@ -30,6 +30,13 @@ def temporaries(program: PlannedProgram, sizes: Mapping[str, int]) -> int:
     # Arguments stand in the order of the function's own; what is not named follows, and is small.
     named = jax.tree.leaves(list(program.arguments.values()))
     return liveness.peak(program.trace().jaxpr, named, sizes)
+
+
+def unread(program: PlannedProgram) -> int:
+    """Bytes of a device that hold what the program never reads, as words that no text looks up."""
+    named = jax.tree.leaves(list(program.arguments.values()))
+    idle = liveness.unread(program.trace().jaxpr, named)
+    return sum(share_of(leaf) for leaf, left in zip(named, idle, strict=True) if left)
 
 
 def _inner(equation: Any) -> Iterator[tuple[Any, float]]:

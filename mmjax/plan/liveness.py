@@ -52,6 +52,12 @@ def _spec_of(leaf: Any) -> Spec:
     return _as_spec(where.spec if isinstance(where, NamedSharding) else (), len(leaf.shape))
 
 
+def unread(closed: Any, arguments: Sequence[Any]) -> list[bool]:
+    """Which of the arguments, the first inputs in order, lead to nothing that the program gives."""
+    needed = _needed(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return [v not in needed for v in closed.jaxpr.invars[: len(arguments)]]
+
+
 class _Walk:
     """Follows shardings and counts what is alive."""
 
@@ -60,10 +66,15 @@ class _Walk:
 
     def jaxpr(self, jaxpr: Any, given: Sequence[Spec]) -> tuple[float, list[Spec]]:
         """(most bytes alive beside the inputs, specs of the outputs)."""
-        return self._walk(jaxpr, given, False, [True] * len(jaxpr.outvars))[:2]
+        return self._walk(jaxpr, given, False, [True] * len(jaxpr.outvars), {})[:2]
 
     def _walk(
-        self, jaxpr: Any, given: Sequence[Spec], inlined: bool, wanted: Sequence[bool]
+        self,
+        jaxpr: Any,
+        given: Sequence[Spec],
+        inlined: bool,
+        wanted: Sequence[bool],
+        outer: Mapping[Any, Spec],
     ) -> tuple[float, list[Spec], list[bool]]:
         """As `jaxpr`, and which outputs take nothing, which those of an inlined function may.
 
@@ -72,7 +83,7 @@ class _Walk:
         specs: dict[Any, Spec] = dict(zip(jaxpr.invars, given, strict=True))
         last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if _is_var(v)}
         kept = {v for v in jaxpr.outvars if _is_var(v)}
-        needed = _needed(jaxpr, wanted)
+        needed, hints = _needed(jaxpr, wanted), _hints(jaxpr, outer)
         alive = most = 0.0
         born: dict[Any, float] = {}
         unborn: set[Any] = set()
@@ -91,11 +102,12 @@ class _Walk:
                 frees = [eqn.primitive.name in _FREE] * len(eqn.outvars)
             else:
                 wants = [v in needed for v in eqn.outvars]
+                own = {w: hints[v] for v, w in _both(eqn.outvars, function) if v in hints}
                 specs_in = [spec(v) for v in eqn.invars]
-                within, out_specs, frees = self._walk(function, specs_in, True, wants)
+                within, out_specs, frees = self._walk(function, specs_in, True, wants, own)
             reused = [v.aval.shape for v in eqn.invars] if eqn.primitive.name in _IN_PLACE else []
             for v, its, free in zip(eqn.outvars, out_specs, frees, strict=True):
-                specs[v] = its
+                specs[v] = its = self._once(_joined(its, hints.get(v)))
                 free = (free and (inlined or v not in kept)) or v not in needed
                 if free:
                     unborn.add(v)
@@ -175,6 +187,48 @@ class _Walk:
             seen.update(own)
             unique.append(own)
         return tuple(unique)
+
+
+def _hints(jaxpr: Any, outer: Mapping[Any, Spec]) -> dict[Any, Spec]:
+    """How values are split because of what becomes of them: later constraints, led back.
+
+    Args:
+      jaxpr: whose values.
+      outer: of its outputs, as its caller constrains them.
+    """
+    hints = dict(outer)
+    for eqn in (one for one in reversed(jaxpr.eqns) if one.outvars):
+        name, rank = eqn.primitive.name, len(getattr(eqn.outvars[0].aval, "shape", ()))
+        function = function_of(eqn)
+        own = {w: hints[v] for v, w in _both(eqn.outvars, function) if v in hints}
+        if function is not None and len(function.invars) == len(eqn.invars):
+            inner = _hints(function, own)
+            pairs = zip(eqn.invars, function.invars, strict=True)
+            led = {v: inner[w] for v, w in pairs if w in inner}
+        elif name == "sharding_constraint" and isinstance(eqn.params["sharding"], NamedSharding):
+            led = {eqn.invars[0]: _as_spec(eqn.params["sharding"].spec, rank)}
+        elif name in _ELEMENTWISE | {"pad"} and eqn.outvars[0] in hints:
+            its = hints[eqn.outvars[0]]
+            led = {v: its for v in eqn.invars if len(getattr(v.aval, "shape", ())) == rank}
+        else:
+            continue
+        hints |= {v: x for v, x in led.items() if _is_var(v) and v not in hints}
+    return hints
+
+
+def _both(outvars: Sequence[Any], function: Any | None) -> list[tuple[Any, Any]]:
+    """Outputs of an equation beside those of the function that it calls."""
+    if function is None or len(function.outvars) != len(outvars):
+        return []
+    return [(v, w) for v, w in zip(outvars, function.outvars, strict=True) if _is_var(w)]
+
+
+def _joined(spec: Spec, hint: Spec | None) -> Spec:
+    """What a value is split by, and where by nothing what becomes of it says."""
+    if hint is None or len(hint) != len(spec):
+        return spec
+    used = {axis for axes in spec for axis in axes}
+    return tuple(x or tuple(a for a in y if a not in used) for x, y in zip(spec, hint, strict=True))
 
 
 def _needed(jaxpr: Any, wanted: Sequence[bool]) -> set[Any]:

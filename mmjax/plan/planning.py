@@ -210,6 +210,11 @@ class Planner:
         made = compiler.compile_program(program) if self.compiles else None
         if made is not None and made.memory is not None and made.cost is not None:
             how, cost, memory = "compiled", made.cost, made.memory
+            # What a program does not read its compiler leaves out; it lies there all the same.
+            unread = arithmetic.unread(program)
+            memory = compiler.Memory(
+                memory.arguments + unread, memory.temporaries, memory.peak + unread
+            )
         else:
             how = "arithmetic" if made is None else "failed" if made.fails else "refused"
             arguments = sum(held.values())

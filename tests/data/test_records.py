@@ -1,12 +1,14 @@
 """JSON-lines corpora and parallel text: what is read, and what is refused by file and row."""
 
+import dataclasses
 import json
 
 import pytest
 from PIL import Image
 
+from mmjax.data.captions import asked_texts
 from mmjax.data.corpora.catalog import load_corpus, load_parallel
-from mmjax.data.records import Pair, Query
+from mmjax.data.records import Corpus, Item, Pair, Query
 from mmjax.errors import MmjaxError
 from mmjax.specs.data import PairsSpec
 
@@ -143,3 +145,13 @@ def test_parallel_text(tmp_path):
         load_parallel(str(path), 0)
     with pytest.raises(MmjaxError, match="expected 'captions', 'cedict' or a path"):
         load_parallel("europarl", 0)
+
+
+def test_what_is_asked_holds_the_classes_beside_queries():
+    """As photographs with captions and groups do: both are read by one table of texts."""
+    item = Item("a", "a", "food", {"en": ("an apple",)}, {"photo": b""})
+    labels = {"food": {"en": "food", "zh": "食物"}}
+    queries = (Query("en", "apple", ("a",)), Query("zh", "苹果", ("a",)))
+    corpus = Corpus("x", (item,), labels, "")
+    assert asked_texts(corpus, "en") == ["an apple", "food"]
+    assert asked_texts(dataclasses.replace(corpus, queries=queries), "zh") == ["苹果", "食物"]

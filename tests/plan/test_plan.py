@@ -317,3 +317,33 @@ def test_the_state_is_the_runs_own(mesh):
     state, _ = state_of(recipe.main, step.arguments["trained"].trainable, mesh(8))
     assert jax.tree.structure(state) == jax.tree.structure(step.arguments["trained"])
     assert sharding.lying(state.step).is_fully_replicated
+
+
+def test_what_becomes_of_a_value_says_how_it_is_split(mesh):
+    """Keys and values of prompts lie whole on the way in, and are split on the way out."""
+    made = mesh(4, 2)
+    where = NamedSharding(made, PartitionSpec("data"))
+
+    def read(x, weights):
+        def layer(x, w):
+            return jnp.tanh(x @ w), jnp.sort(x @ w, axis=-1)
+
+        last, kept = jax.lax.scan(layer, x, weights)
+        kept = jnp.pad(jnp.swapaxes(kept, 0, 1) * 2, [(0, 0), (0, 0), (0, 64)])
+        return last, jax.lax.with_sharding_constraint(kept, where)
+
+    def peak(function):
+        arguments = jnp.zeros((256, 64)), jnp.zeros((32, 64, 64))
+        return liveness.peak(jax.jit(function).trace(*arguments).jaxpr, arguments, made.shape)
+
+    size = 4 * 256 * 32 * 128
+    assert peak(read) < 0.8 * size, "the result is split by four, and what it is made of too"
+
+
+def test_what_a_program_never_reads_lies_there_all_the_same(mesh):
+    recipe = recipe_of("chain_emoji:tiny")
+    found = {p.name: p for p in programs(recipe, mesh(2))}
+    step = found["prompts: train step"]
+    left = arithmetic.unread(step)
+    table = step.arguments["frozen"]["foreign"]["word_embeddings"]["embedding"]
+    assert left >= table.size * table.dtype.itemsize / 2, "prompts hold their own words' vectors"
