@@ -142,7 +142,7 @@ def test_a_recipe_is_planned_whole_and_the_arithmetic_agrees():
 
 @pytest.mark.parametrize("program", ["train step", "one token"])
 def test_lavin_7b_takes_what_arithmetic_says_and_copies_no_stack(program, monkeypatch):
-    """Row by row, query's, key's, value's, gate's and up's kernels were copied: 1.0 GiB of a chip."""
+    """Row by row, kernels of queries, keys, values, gate and up were copied: 1.0 GiB of a chip."""
     recipe = resolve_recipe(recipes.load_recipe("lavin_scienceqa_7b", {}).to_dict())
     planner, recipe = Planner(read_topology("v5e-8"), program), with_mesh(recipe, 1, 8)
     (line,) = planner.plan(recipe).lines
