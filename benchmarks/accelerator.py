@@ -131,7 +131,7 @@ def loss(pairs: int) -> tuple[Callable[[], Facts], Facts]:
     image, text = (jnp.asarray(x, jnp.bfloat16) for x in towers(pairs))
     scale = jnp.log(jnp.float32(SCALE))
     step = jax.jit(jax.value_and_grad(lambda *x: info_nce(*x)[0], argnums=(0, 1, 2)))
-    planned = step.lower(image, text, scale).compile().memory_analysis()
+    planned: Any = step.lower(image, text, scale).compile().memory_analysis()
 
     def run() -> Facts:
         value, _ = jax.block_until_ready(step(image, text, scale))
@@ -250,7 +250,7 @@ def alone(side: Side, options: Options) -> Alone | str:
 
 def device_kind() -> tuple[Callable[[], str], Facts]:
     """A side that says what the device is; this process itself takes none of its memory."""
-    device = jax.devices()[0]
+    device: Any = jax.devices()[0]
     return lambda: device.device_kind, {"platform": device.platform}
 
 

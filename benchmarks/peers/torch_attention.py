@@ -30,7 +30,8 @@ def side(rows: int, heads: int, length: int, width: int) -> Callable[[], list[fl
         tensor.requires_grad_()
 
     def run() -> list[float]:
-        found = scaled_dot_product_attention(*inputs, is_causal=True)
+        query, key, value = inputs
+        found = scaled_dot_product_attention(query, key, value, is_causal=True)
         gradients = torch.autograd.grad(found.float().square().sum(), inputs)
         return [float(x.float()[0, 0, -4:].sum()) for x in gradients]
 
