@@ -2,7 +2,7 @@
 
 Attention forward and backward (beside torch's on a GPU), the contrastive loss, greedy decoding and
 LaVIN's training step, on one device and in bfloat16, each in a process of its own. Weights are
-random: nothing is downloaded. Peaks are the makers' (`mmjax.plan.chips`). `--full` takes some seven
+random: nothing is downloaded. Peaks are the makers' (`mmjax.plan.chips`). `--full` is sized for ten
 minutes and 40 GB of a device; without it sizes are small and say nothing but that all of it runs.
 """
 
