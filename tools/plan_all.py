@@ -186,7 +186,9 @@ def cell(row: Row, topology: str, shelf: Shelf) -> tuple[str, str]:
 def _hours(hours: float) -> str:
     if hours >= 1:
         return f"{hours:.1f} h"
-    return f"{hours * 60:.1f} min" if hours * 60 >= 0.1 else f"{hours * 3600:.1f} s"
+    if hours * 60 >= 0.1:
+        return f"{hours * 60:.1f} min"
+    return f"{hours * 3600:.1f} s" if hours * 3600 >= 0.1 else "< 0.1 s"
 
 
 def main() -> None:
