@@ -14,11 +14,11 @@ from mmjax.files import write_atomic
 
 DEVICES = 8  # emulated on a CPU, for the benchmarks that compile for several
 BENCHMARKS = {
-    "accelerator": "attention, loss, decoding and LaVIN's step on the GPU or TPU at hand",
     "loss-memory": "temporary memory of the loss and its gradients against the batch size",
     "loss-time": "seconds of the loss and its gradients beside PyTorch and a naive form",
     "loss-ring": "memory, traffic and error of the sharded loss on 1, 2, 4 and 8 devices",
     "loss-max-batch": "the largest batch that a memory budget allows",
+    "accelerator": "attention, loss, decoding and LaVIN's step on the GPU or TPU at hand",
     "adapter-cached": "a training step that reads the feature cache beside one that does not",
     "adapter-kinds": "a training step with each kind of adapter in both encoders, and its memory",
     "adapter-lm": "a training step of routed adapters beside torch and beside full fine-tuning",
