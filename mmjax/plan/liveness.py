@@ -2,8 +2,8 @@
 
 Shardings of the arguments are followed through the jaxpr, much as XLA's partitioner follows them: a
 dimension stays split where an operation keeps it, a contracted one is summed over devices. What is
-elementwise takes nothing, as compilers compute it where it is read; what a loop carries lies where
-it lay.
+elementwise takes nothing, as compilers compute it where it is read, and so are random bits, each of
+which follows from its number; what a loop carries lies where it lay.
 """
 
 import math
@@ -20,7 +20,9 @@ _ELEMENTWISE = frozenset(
         *("convert_element_type", "mul", "add", "sub", "div", "neg", "exp", "log", "tanh", "max"),
         *("logistic", "rsqrt", "select_n", "lt", "gt", "ge", "le", "eq", "ne", "and", "or", "not"),
         *("integer_pow", "erf", "pow", "sqrt", "sign", "stop_gradient", "copy", "min", "square"),
-        *("abs", "log1p", "expm1", "add_any", "clamp", "is_finite", "exp2", "name"),
+        *("abs", "log1p", "expm1", "add_any", "clamp", "is_finite", "exp2", "name", "erfc", "rem"),
+        *("sin", "cos", "floor", "ceil", "round", "erf_inv", "xor", "bitcast_convert_type"),
+        *("shift_left", "shift_right_logical", "shift_right_arithmetic", "random_bits"),
     )
 )
 _FREE = _ELEMENTWISE | {
