@@ -1,31 +1,24 @@
 """torch's own attention, with the kernel that it chooses for the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from benchmarks.pairs import attended
 
-def side(rows: int, heads: int, length: int, width: int) -> Callable[[], list[float]]:
+
+def side(shape: Sequence[int]) -> Callable[[], list[float]]:
     """Causal attention and its gradients on the numbers that mmjax is given.
 
     Args:
-      rows: of the batch.
-      heads: of queries, keys and values.
-      length: tokens.
-      width: of a head.
+      shape: see `attended`.
 
     Returns:
       The run; it returns some of the gradients.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rng = np.random.default_rng(0)
-    shape = rows, heads, length, width
-    inputs = [
-        torch.tensor(rng.normal(size=shape).astype(np.float32)).to(device, torch.bfloat16)
-        for _ in "qkv"
-    ]
+    inputs = [torch.tensor(x).to(device, torch.bfloat16) for x in attended(shape)]
     for tensor in inputs:
         tensor.requires_grad_()
 

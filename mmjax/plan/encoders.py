@@ -129,8 +129,8 @@ def abstract_encoder(spec: EncoderSpec, mesh: Mesh) -> Encoder:
         pooling=pooling,
         dtype=dtype,
         quantize=spec.quantize,
-        # Which of its values a checkpoint has, no shape depends on; CLIP's all end at their bound.
-        logit_scale=math.log(100) if spec.tower else None,
+        # Of two towers in one checkpoint; no shape depends on which scale it holds.
+        logit_scale=math.log(100) if "vision_config" in raw else None,
         mesh=mesh,
     )
 

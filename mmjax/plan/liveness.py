@@ -33,6 +33,7 @@ _FREE = _ELEMENTWISE | {
     "transpose",
     "expand_dims",
 }
+_LED_BACK = _ELEMENTWISE | {"pad"}
 _IN_PLACE = frozenset(("while", "scan", "dynamic_update_slice", "scatter", "scatter-add"))
 
 
@@ -98,18 +99,18 @@ class _Walk:
         for i, eqn in enumerate(jaxpr.eqns):
             if not _is_needed(eqn, needed):
                 continue
-            function = function_of(eqn)
-            if function is None or len(function.invars) != len(eqn.invars):
+            function = _inlined(eqn)
+            if function is None:
                 within, out_specs = self._equation(eqn, [spec(v) for v in eqn.invars])
                 frees = [eqn.primitive.name in _FREE] * len(eqn.outvars)
             else:
                 wants = [v in needed for v in eqn.outvars]
-                own = {w: hints[v] for v, w in _both(eqn.outvars, function) if v in hints}
+                own = _led_in(eqn, function, hints)
                 specs_in = [spec(v) for v in eqn.invars]
                 within, out_specs, frees = self._walk(function, specs_in, True, wants, own)
             reused = [v.aval.shape for v in eqn.invars] if eqn.primitive.name in _IN_PLACE else []
             for v, its, free in zip(eqn.outvars, out_specs, frees, strict=True):
-                specs[v] = its = self._once(_joined(its, hints.get(v)))
+                specs[v] = its = _joined(its, hints.get(v))
                 free = (free and (inlined or v not in kept)) or v not in needed
                 if free:
                     unborn.add(v)
@@ -201,15 +202,14 @@ def _hints(jaxpr: Any, outer: Mapping[Any, Spec]) -> dict[Any, Spec]:
     hints = dict(outer)
     for eqn in (one for one in reversed(jaxpr.eqns) if one.outvars):
         name, rank = eqn.primitive.name, len(getattr(eqn.outvars[0].aval, "shape", ()))
-        function = function_of(eqn)
-        own = {w: hints[v] for v, w in _both(eqn.outvars, function) if v in hints}
-        if function is not None and len(function.invars) == len(eqn.invars):
-            inner = _hints(function, own)
+        function = _inlined(eqn)
+        if function is not None:
+            inner = _hints(function, _led_in(eqn, function, hints))
             pairs = zip(eqn.invars, function.invars, strict=True)
             led = {v: inner[w] for v, w in pairs if w in inner}
         elif name == "sharding_constraint" and isinstance(eqn.params["sharding"], NamedSharding):
             led = {eqn.invars[0]: _as_spec(eqn.params["sharding"].spec, rank)}
-        elif name in _ELEMENTWISE | {"pad"} and eqn.outvars[0] in hints:
+        elif name in _LED_BACK and eqn.outvars[0] in hints:
             its = hints[eqn.outvars[0]]
             led = {v: its for v in eqn.invars if len(getattr(v.aval, "shape", ())) == rank}
         else:
@@ -218,11 +218,16 @@ def _hints(jaxpr: Any, outer: Mapping[Any, Spec]) -> dict[Any, Spec]:
     return hints
 
 
-def _both(outvars: Sequence[Any], function: Any | None) -> list[tuple[Any, Any]]:
-    """Outputs of an equation beside those of the function that it calls."""
-    if function is None or len(function.outvars) != len(outvars):
-        return []
-    return [(v, w) for v, w in zip(outvars, function.outvars, strict=True) if _is_var(w)]
+def _led_in(eqn: Any, function: Any, hints: Mapping[Any, Spec]) -> dict[Any, Spec]:
+    """Hints for the outputs of the function that an equation calls."""
+    pairs = zip(eqn.outvars, function.outvars, strict=True)
+    return {w: hints[v] for v, w in pairs if v in hints and _is_var(w)}
+
+
+def _inlined(eqn: Any) -> Any | None:
+    """The function that an equation calls with its own inputs; None where there is none."""
+    function = function_of(eqn)
+    return function if function is not None and len(function.invars) == len(eqn.invars) else None
 
 
 def _joined(spec: Spec, hint: Spec | None) -> Spec:

@@ -209,11 +209,13 @@ class Planner:
         chip, held = self.topology.chip, program.held()
         made = compiler.compile_program(program) if self.compiles else None
         if made is not None and made.memory is not None and made.cost is not None:
-            how, cost, memory = "compiled", made.cost, made.memory
+            how, cost = "compiled", made.cost
             # What a program does not read its compiler leaves out; it lies there all the same.
             unread = arithmetic.unread(program)
-            memory = compiler.Memory(
-                memory.arguments + unread, memory.temporaries, memory.peak + unread
+            memory = dataclasses.replace(
+                made.memory,
+                arguments=made.memory.arguments + unread,
+                peak=made.memory.peak + unread,
             )
         else:
             how = "arithmetic" if made is None else "failed" if made.fails else "refused"

@@ -138,7 +138,7 @@ def _runs(recipe: Recipe, under: Run | None) -> list[Run]:
         if not recipe.base or Path(recipe.base).exists():
             raise
         raise MmjaxError(
-            f"{error}; a plan needs no more than its recipe: --base base_emoji"
+            f"{error}; a plan needs no more than its recipe: --base {Path(recipe.base).name}"
         ) from error
     return runs[: len(recipe.stages)]
 

@@ -7,7 +7,10 @@ import pytest
 from benchmarks import accelerator, instruct_memory
 from benchmarks.apart import Side
 from benchmarks.peers import torch_attention
+from mmjax import trees
 from mmjax.plan.chips import CHIPS
+from mmjax.plan.encoders import abstract_encoder
+from mmjax.specs.spec import EncoderSpec
 
 
 @pytest.mark.parametrize(
@@ -29,8 +32,8 @@ def test_a_device_is_known_by_its_own_name(kind, name):
 
 @pytest.mark.parity
 def test_attention_is_that_of_torch():
-    shape = {"rows": 1, "heads": 2, "length": 64, "width": 16}
-    ours, torchs = accelerator.attention(**shape)(), torch_attention.side(**shape)()
+    shape = 1, 2, 64, 16
+    ours, torchs = accelerator.attention(shape)(), torch_attention.side(shape)()
     np.testing.assert_allclose(ours, torchs, rtol=0.1, atol=0.1)
 
 
@@ -63,6 +66,11 @@ def test_a_token_reads_all_weights_but_the_table_of_words():
     )
     assert row[2] == "15 tokens / s"
     assert row[3].endswith("of HBM's rate")
+
+
+def test_a_table_that_is_no_head_is_looked_up(mesh):
+    params = abstract_encoder(EncoderSpec(source="llama-7b", dtype="bfloat16"), mesh(1)).params
+    assert accelerator.bytes_read(params) == trees.nbytes(params) - 2 * 32000 * 4096
 
 
 def test_rows_of_a_setting_are_told(mesh):
